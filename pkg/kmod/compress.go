@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kmod
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
+)
+
+// magics tell what a file is packed with, by its first bytes.
+var magics = [...]struct{ name, magic string }{
+	{"gzip", "\x1f\x8b"},
+	{"xz", "\xfd7zXZ\x00"},
+	{"zstd", "\x28\xb5\x2f\xfd"},
+}
+
+const (
+	magicSize = 6
+	// xzDictMin is the least dictionary the xz package takes. It uses the one the
+	// stream asks for when that is larger, and 8 MiB when told nothing: most of
+	// the time spent on a small module.
+	xzDictMin = 4096
+	// xzDictLimit and zstdWindowLimit bound the memory a hostile stream can
+	// make a decoder take; kbuild uses 1 MiB (xz) and at most 128 MiB (zstd).
+	xzDictLimit     = 128 << 20
+	zstdWindowLimit = 128 << 20
+)
+
+// Compression tells what the file is packed with, by content: "gzip", "xz",
+// "zstd", the words of /sys/module/compression. It is "" for any other file and
+// for one that can not be read.
+func Compression(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	kind, err := sniff(f)
+	if err != nil {
+		return ""
+	}
+	return kind
+}
+
+func sniff(r io.ReaderAt) (string, error) {
+	var b [magicSize]byte
+	n, err := r.ReadAt(b[:], 0)
+	if err != nil && err != io.EOF {
+		return "", err
+	}
+	for _, m := range magics {
+		if bytes.HasPrefix(b[:n], []byte(m.magic)) {
+			return m.name, nil
+		}
+	}
+	return "", nil
+}
+
+// Decompress writes the plain bytes of a module file to w, copying a file that
+// is not compressed. ErrTooLarge beyond 1 GiB, ErrFormat for a damaged stream.
+func Decompress(path string, w io.Writer) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("decompress %s: %w", path, err)
+	}
+	defer f.Close()
+	kind, err := sniff(f)
+	if err != nil {
+		return fmt.Errorf("decompress %s: %w", path, err)
+	}
+	if err := decompress(f, kind, w); err != nil {
+		return fmt.Errorf("decompress %s: %w", path, err)
+	}
+	return nil
+}
+
+// ReadInfo reads the module file at path, of any compression. ErrFormat when it
+// is no module, ErrTooLarge when it is beyond the limits.
+func ReadInfo(path string) (*Info, error) {
+	var info *Info
+	err := withPlain(path, func(r io.ReaderAt) (err error) {
+		info, err = ParseInfo(path, r)
+		return err
+	})
+	return info, err
+}
+
+// withPlain calls fn with the plain bytes of a module file: the file itself, or
+// a buffer it was unpacked to.
+func withPlain(path string, fn func(io.ReaderAt) error) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("read module: %w", err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("read module: %w", err)
+	}
+	if !st.Mode().IsRegular() {
+		return fmt.Errorf("read module %s: %w: no regular file", path, ErrFormat)
+	}
+	kind, err := sniff(f)
+	if err != nil {
+		return fmt.Errorf("read module: %w", err)
+	}
+	if kind == "" {
+		return fn(f)
+	}
+	var b bytes.Buffer
+	b.Grow(int(min(st.Size()*4, 8<<20)))
+	if err := decompress(f, kind, &b); err != nil {
+		return fmt.Errorf("read module %s: %w", path, err)
+	}
+	return fn(bytes.NewReader(b.Bytes()))
+}
+
+func decompress(f io.Reader, kind string, w io.Writer) error {
+	r, err := decoder(f, kind)
+	if err != nil {
+		return streamError(err)
+	}
+	defer r.Close()
+	n, err := io.Copy(w, io.LimitReader(r, maxModuleSize+1))
+	switch {
+	case err != nil:
+		return streamError(err)
+	case n > maxModuleSize:
+		return fmt.Errorf("unpack more than %d bytes: %w", int64(maxModuleSize), ErrTooLarge)
+	}
+	return nil
+}
+
+func decoder(f io.Reader, kind string) (io.ReadCloser, error) {
+	switch kind {
+	case "gzip":
+		return gzip.NewReader(bufio.NewReader(f))
+	case "xz":
+		b := bufio.NewReader(f)
+		if err := checkXZDict(b); err != nil {
+			return nil, err
+		}
+		r, err := xz.ReaderConfig{DictCap: xzDictMin, SingleStream: true}.NewReader(b)
+		if err != nil {
+			return nil, err
+		}
+		return io.NopCloser(r), nil
+	case "zstd":
+		r, err := zstd.NewReader(f, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(zstdWindowLimit))
+		if err != nil {
+			return nil, err
+		}
+		return r.IOReadCloser(), nil
+	}
+	return io.NopCloser(f), nil
+}
+
+// checkXZDict looks at the dictionary size in the header of the first block,
+// which is the only one kbuild and xz(1) make for a module: after the stream
+// header (12 bytes) there are size, flags, two optional sizes and the filters,
+// LZMA2 being id 0x21, length 1, dictionary size (xz-file-format 5.3.1).
+func checkXZDict(b *bufio.Reader) error {
+	const streamHeader, lzma2 = 12, 0x21
+	head, err := b.Peek(streamHeader + 32)
+	if err != nil && err != io.EOF {
+		return err
+	}
+	if len(head) < streamHeader+2 {
+		return io.ErrUnexpectedEOF
+	}
+	flags, rest := head[streamHeader+1], head[streamHeader+2:]
+	for _, bit := range []byte{0x40, 0x80} { // compressed and uncompressed size
+		if flags&bit != 0 {
+			_, n := binary.Uvarint(rest)
+			rest = rest[max(n, 0):]
+		}
+	}
+	if len(rest) < 3 || rest[0] != lzma2 || rest[1] != 1 {
+		return nil // the xz package knows no other filter and refuses
+	}
+	bits := rest[2] & 0x3f
+	if size := uint64(2|bits&1) << (bits/2 + 11); size > xzDictLimit {
+		return fmt.Errorf("dictionary of %d bytes: %w", size, ErrTooLarge)
+	}
+	return nil
+}
+
+// streamError marks what a decoder says as ErrFormat. Errors of the operating
+// system and of the writer stay as they are.
+func streamError(err error) error {
+	var pathErr *os.PathError
+	if errors.As(err, &pathErr) || errors.Is(err, ErrTooLarge) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrFormat, err)
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package kmodtest makes small kernel module files for unit tests.
+//
+// The files are valid ELF relocatables with the sections a reader of module
+// files looks at: .modinfo, the build-id note, struct module's name, __versions
+// and the symbol table. They hold no code, and no kernel would accept them.
+package kmodtest
+
+import (
+	"bytes"
+	"compress/gzip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
+)
+
+// Param declares one module parameter: a parmtype= entry when Type is set, a
+// parm= entry when Desc is set.
+type Param struct {
+	Name string
+	Type string // as in parmtype: "int", "bool", "charp", "array of int", ...
+	Desc string
+}
+
+// Spec says what is in a module file. The zero value is a module without a
+// name, GPL licensed, that needs nothing.
+type Spec struct {
+	Name       string // name= and struct module; WriteTree takes it from the file name when empty
+	Vermagic   string // whole string: "6.1.0-56-cloud-amd64 SMP preempt mod_unload modversions "; empty: no entry
+	License    string // empty: GPL
+	Version    string
+	SrcVersion string
+	InTree     bool
+	Depends    []string // direct dependencies; the depends= entry is always there
+	Aliases    []string
+	Firmware   []string
+	Softdeps   []string // one softdep= entry each: "pre: a b post: c"
+	ImportNS   []string
+	Params     []Param
+	BuildID    []byte   // nil: derived from everything else, so that two builds differ; empty: no note
+	Imports    []string // undefined symbols, with an entry in __versions
+	Exports    []string // exported symbols
+	Extra      []string // further "key=value" entries of .modinfo
+}
+
+// Build returns the module file that s describes. Equal specs give equal bytes.
+func Build(s Spec) []byte {
+	return build(s)
+}
+
+// WriteTree writes one module file for each entry of files below dir. The paths
+// are relative and slash separated; ".ko.gz", ".ko.xz" and ".ko.zst" are
+// compressed accordingly. It makes no index files (modules.dep and so on).
+func WriteTree(t testing.TB, dir string, files map[string]Spec) {
+	t.Helper()
+	for path, s := range files {
+		if s.Name == "" {
+			base, _, _ := strings.Cut(filepath.Base(path), ".")
+			s.Name = strings.ReplaceAll(base, "-", "_")
+		}
+		data, err := compress(path, Build(s))
+		if err != nil {
+			t.Fatalf("compress %s: %v", path, err)
+		}
+		full := filepath.Join(dir, filepath.FromSlash(path))
+		if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(full, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// compress packs data the way the extension of path says. xz carries a CRC32
+// check, as kbuild makes it: the kernel's decoder knows no other.
+func compress(path string, data []byte) ([]byte, error) {
+	var buf bytes.Buffer
+	switch filepath.Ext(path) {
+	case ".gz":
+		w := gzip.NewWriter(&buf)
+		if _, err := w.Write(data); err != nil {
+			return nil, err
+		}
+		if err := w.Close(); err != nil {
+			return nil, err
+		}
+	case ".xz":
+		w, err := xz.WriterConfig{CheckSum: xz.CRC32, DictCap: 1 << 20}.NewWriter(&buf)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(data); err != nil {
+			return nil, err
+		}
+		if err := w.Close(); err != nil {
+			return nil, err
+		}
+	case ".zst":
+		w, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+		if err != nil {
+			return nil, err
+		}
+		return w.EncodeAll(data, nil), nil
+	default:
+		return data, nil
+	}
+	return buf.Bytes(), nil
+}
