@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package images turns a reference to a container image into the few files a
+// kernel module needs: it resolves the name in a registry, fetches the layers,
+// verifies each digest and size to the end, and only then takes the regular
+// files of one lib/modules directory and of one firmware directory into a
+// store on disk. A store that has an image needs no registry any more.
+//
+// It never runs anything out of an image, never asks a credential helper,
+// never writes outside its store, and knows nothing of Kubernetes or of the
+// running kernel. Only public images are pulled: no credentials are sent.
+package images
+
+import (
+	"errors"
+)
+
+// The pull policies of Kubernetes (core/v1 PullPolicy).
+const (
+	PullAlways       = "Always"
+	PullIfNotPresent = "IfNotPresent"
+	PullNever        = "Never"
+)
+
+// DefaultDirName is where the modules of an image are when Request.DirName is
+// empty.
+const DefaultDirName = "/opt"
+
+// What can go wrong, for callers that branch on it. Every error of this
+// package names the reference and says what to do about it.
+var (
+	// ErrInvalidRef is a reference or request that can not be meant: no tag and
+	// no digest, a digest that is not sha256, an unknown pull policy.
+	ErrInvalidRef = errors.New("invalid image reference")
+	// ErrNotFound is a registry that answers, but has no such image, tag or
+	// layer, or none for this machine's architecture.
+	ErrNotFound = errors.New("image not found")
+	// ErrUnauthorized is a registry that wants credentials (many also say so
+	// for an image that does not exist).
+	ErrUnauthorized = errors.New("registry refuses access")
+	// ErrUnreachable is a registry that can not be talked to now: no
+	// connection, no valid certificate, plain http where that is not allowed,
+	// a stalled transfer, an answer in the 500s. Worth a retry.
+	ErrUnreachable = errors.New("registry unreachable")
+	// ErrDigest is content that differs from its digest, in the registry's
+	// answer or on disk.
+	ErrDigest = errors.New("digest mismatch")
+	// ErrNoModules is an image without <dirName>/lib/modules/<release>.
+	ErrNoModules = errors.New("no modules for this kernel in the image")
+	// ErrNoFirmware is an image without the firmware directory asked for.
+	ErrNoFirmware = errors.New("no such firmware directory in the image")
+	// ErrUnsafe is an image that is malformed, or made to be read in two ways
+	// or to write outside its directory.
+	ErrUnsafe = errors.New("unsafe or malformed image")
+	// ErrLimit is an image larger than the limits of this package.
+	ErrLimit = errors.New("image exceeds a limit")
+	// ErrNotCached is an image that is not in the store while the pull policy
+	// is Never.
+	ErrNotCached = errors.New("image not in the store")
+)
+
+// Request says which files of which image are wanted.
+type Request struct {
+	// Ref is the image, with a tag or a digest (or both: the digest counts).
+	Ref string
+	// PullPolicy is Always, IfNotPresent or Never; empty is Kubernetes'
+	// default: Always for the tag latest, else IfNotPresent.
+	PullPolicy string
+	// DirName is the directory in the image that has lib/modules below it;
+	// empty is DefaultDirName.
+	DirName string
+	// Releases are the names to try below lib/modules; the first that is a
+	// directory of the image is taken.
+	Releases []string
+	// FirmwarePath is the directory in the image that holds firmware; empty
+	// asks for none.
+	FirmwarePath string
+	// Insecure allows plain http to this registry.
+	Insecure bool
+	// InsecureSkipTLSVerify takes any certificate of this registry.
+	InsecureSkipTLSVerify bool
+}
+
+// Tree is what the store has for one Request. Its directories are absolute,
+// belong to the store, and hold regular files only; they must not be changed.
+type Tree struct {
+	// Ref is the reference asked for.
+	Ref string
+	// Digest is what Ref stands for, "sha256:…": the digest of the manifest,
+	// or of the index when the image is built for several platforms.
+	Digest string
+	// Release is the one of Request.Releases that the image has.
+	Release string
+	// ModulesDir ends in lib/modules/<Release>.
+	ModulesDir string
+	// FirmwareDir is empty when no firmware was asked for.
+	FirmwareDir string
+	// Stale says that the registry should have been asked (policy Always) but
+	// could not be reached: this is what Ref stood for the last time.
+	Stale bool
+
+	dir   string
+	files map[string]record // by slash-separated path below dir
+}
