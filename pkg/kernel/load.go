@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	opLoad   = "load"
+	opUnload = "unload"
+)
+
+// DefaultTimeout is how long Load and Unload wait when the caller gives no time. The kernel itself waits up to 30 s
+// for a dependency that is still in its init function (kernel/module/main.c, resolve_symbol_wait).
+const DefaultTimeout = 2 * time.Minute
+
+// LoadRequest is one module file and how to load it.
+type LoadRequest struct {
+	Name              string   // the kernel's name of the module, for messages and to find the kernel's lines about it
+	File              *os.File // open for reading; nobody may have the same file open for writing
+	Parameters        string   // one string as finit_module takes it: "level=3 label=\"a b\""
+	IgnoreVermagic    bool     // taints the kernel (F); needs CONFIG_MODULE_FORCE_LOAD
+	IgnoreModversions bool     // likewise
+	Compressed        bool     // File is compressed the way Host.Compression names
+	Timeout           time.Duration
+}
+
+// Load gives the module file to finit_module(2) and returns nil when the module is live. It does so in a short-lived
+// child of this program, which must call RunChild first thing in main: an oops in the module's init function leaves the
+// calling thread in the kernel for ever. After Timeout the child is killed and Load returns ErrTimeout at once, though
+// the child may still be in the kernel, and the module may still become live.
+//
+// Any failure of the kernel is an *Error with its errno and its words; see ErrLoaded, ErrBusy, ErrPermission,
+// ErrTimeout and CauseOf. Nil does not say which build runs: since Linux 6.5 a load of the same file by somebody else
+// at the same time gives us that one's result (kernel/module/main.c, idempotent_init_module). Parameters the module does
+// not have are no error for the kernel.
+//
+// Once the system call was started ctx can not stop it. The caller closes File. Needs CAP_SYS_MODULE, and CAP_SYSLOG
+// for the kernel's words.
+func (h *Host) Load(ctx context.Context, r LoadRequest) error {
+	if r.File == nil {
+		return &Error{Op: opLoad, Module: r.Name, Err: errors.New("no file given")}
+	}
+	flags := 0
+	if r.IgnoreVermagic {
+		flags |= unix.MODULE_INIT_IGNORE_VERMAGIC
+	}
+	if r.IgnoreModversions {
+		flags |= unix.MODULE_INIT_IGNORE_MODVERSIONS
+	}
+	if r.Compressed {
+		flags |= unix.MODULE_INIT_COMPRESSED_FILE
+	}
+	return h.change(ctx, opLoad, r.Name, r.Timeout, syscallRequest{
+		call: callFinit, flags: flags, text: r.Parameters, file: r.File,
+	})
+}
+
+// Unload removes a module with delete_module(2), in a child and with a deadline as Load does. The kernel refuses with
+// ErrNotLoaded (also for a built-in one, and for "a-b" where the module is a_b), ErrInUse, ErrBusy (coming, going, or
+// without an exit function), ErrPermission; ErrTimeout when its exit function does not come back. A module without
+// references may still carry a device somebody needs: look before.
+func (h *Host) Unload(ctx context.Context, name string, timeout time.Duration) error {
+	if name == "" || len(name) > maxName {
+		return &Error{Op: opUnload, Module: name, Err: fmt.Errorf("%w: no module has such a name", ErrNotLoaded)}
+	}
+	return h.change(ctx, opUnload, name, timeout, syscallRequest{call: callDelete, flags: unix.O_NONBLOCK, text: name})
+}
+
+// change makes one system call in a child and adds the kernel's words to a failure.
+func (h *Host) change(ctx context.Context, op, module string, timeout time.Duration, r syscallRequest) error {
+	if err := ctx.Err(); err != nil {
+		return &Error{Op: op, Module: module, Err: err}
+	}
+	if strings.ContainsRune(r.text+module, 0) {
+		return &Error{Op: op, Module: module, Err: unix.EINVAL}
+	}
+	if timeout <= 0 {
+		timeout = DefaultTimeout
+	}
+	log := h.openKmsg()
+	defer log.close()
+	err := r.run(h.exe, childName(op, module), timeout)
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, ErrTimeout) {
+		err = fmt.Errorf("%w within %s: %s", err, timeout, h.stateNow(module))
+	}
+	return &Error{Op: op, Module: module, Err: err, Log: log.about(module)}
+}
+
+// stateNow says for a message in which state the module is.
+func (h *Host) stateNow(module string) string {
+	s, err := h.readLine("sys/module/" + module + "/initstate")
+	if err != nil {
+		return "no such module in the kernel"
+	}
+	return "module is " + strconv.Quote(s)
+}

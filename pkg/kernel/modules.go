@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// States of a module, in the words of /sys/module/M/initstate.
+const (
+	StateLive   = "live"
+	StateComing = "coming" // its init function runs; for ever so, if that function died in an oops
+	StateGoing  = "going"  // its exit function runs
+)
+
+// maxName is the longest module name (MODULE_NAME_LEN is 56 with its NUL on 64 bit, include/linux/moduleparam.h);
+// delete_module(2) cuts a longer one in silence and would then remove another module.
+const maxName = 55
+
+// Module is what the kernel tells about one module it has.
+type Module struct {
+	Name      string   `json:"name"`
+	Size      int64    `json:"size"`
+	Refs      int      `json:"refs"`             // -1 while going, or when the kernel does not count (CONFIG_MODULE_UNLOAD off)
+	UsedBy    []string `json:"usedBy,omitempty"` // the modules that use its symbols; each is one of Refs
+	State     string   `json:"state"`            // StateLive, StateComing, StateGoing
+	Permanent bool     `json:"permanent,omitempty"`
+	Taint     string   `json:"taint,omitempty"` // letters, "OE" for an unsigned out-of-tree module
+
+	// Only filled by Host.Module.
+	BuildID    string            `json:"buildID,omitempty"` // hex of .note.gnu.build-id
+	SrcVersion string            `json:"srcVersion,omitempty"`
+	Version    string            `json:"version,omitempty"`
+	Parameters map[string]string `json:"parameters,omitempty"` // the readable ones, as the kernel prints them
+}
+
+// Modules returns every loadable module the kernel has, newest first, as /proc/modules lists them: without BuildID,
+// versions and Parameters, see Module. Built-in ones are not among them. The order of UsedBy is the kernel's. No
+// privilege is needed.
+func (h *Host) Modules() ([]Module, error) {
+	b, err := os.ReadFile(h.path("proc/modules"))
+	if err != nil {
+		return nil, fmt.Errorf("list modules: %w", err)
+	}
+	ms, err := parseModules(string(b))
+	if err != nil {
+		return nil, fmt.Errorf("list modules: %w", err)
+	}
+	return ms, nil
+}
+
+// Module returns one module, found in /proc/modules, with what /sys/module/NAME adds: build id, versions and the
+// readable parameters. The name is compared as it is, as the kernel does: '-' is not '_'. ErrNotLoaded when there is
+// no such loadable module, a built-in one included. A module on its way out may lack what sysfs had. Parameters that
+// only root may read need root.
+func (h *Host) Module(name string) (Module, error) {
+	ms, err := h.Modules()
+	if err != nil {
+		return Module{}, err
+	}
+	for _, m := range ms {
+		if m.Name == name {
+			h.addSysfs(&m)
+			return m, nil
+		}
+	}
+	return Module{}, fmt.Errorf("module %s: %w", name, ErrNotLoaded)
+}
+
+// addSysfs fills what only /sys/module/NAME knows. What can not be read stays empty: srcversion exists only for
+// modules with a version, notes only with CONFIG_KALLSYMS (kernel/module/sysfs.c).
+func (h *Host) addSysfs(m *Module) {
+	dir := "sys/module/" + m.Name + "/"
+	m.SrcVersion, _ = h.readLine(dir + "srcversion")
+	m.Version, _ = h.readLine(dir + "version")
+	if b, err := os.ReadFile(h.path(dir, "notes/.note.gnu.build-id")); err == nil {
+		m.BuildID = buildID(b)
+	}
+	entries, err := os.ReadDir(h.path(dir, "parameters"))
+	if err != nil {
+		return
+	}
+	m.Parameters = make(map[string]string, len(entries))
+	for _, e := range entries {
+		if v, err := h.readLine(dir + "parameters/" + e.Name()); err == nil {
+			m.Parameters[e.Name()] = v
+		}
+	}
+}
+
+// parseModules reads lines as m_show of kernel/module/procfs.c writes them:
+//
+//	kmm_base 16384 1 kmm_dep, Live 0xffffffffc0451000 (OE)
+//	nf_log_syslog 20480 0 - Live 0x0000000000000000
+//	vsock 53248 2 [permanent], Loading 0x0000000000000000 (OE+)
+func parseModules(text string) ([]Module, error) {
+	var ms []Module
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) < 5 {
+			return nil, fmt.Errorf("parse /proc/modules: line %q", line)
+		}
+		m := Module{Name: f[0], Refs: -1}
+		var err error
+		if m.Size, err = strconv.ParseInt(f[1], 10, 64); err != nil {
+			return nil, fmt.Errorf("parse /proc/modules: size of %s: %w", m.Name, err)
+		}
+		if f[2] != "-" {
+			if m.Refs, err = strconv.Atoi(f[2]); err != nil {
+				return nil, fmt.Errorf("parse /proc/modules: references of %s: %w", m.Name, err)
+			}
+		}
+		m.UsedBy, m.Permanent = parseUsers(f[3])
+		if m.State, err = parseState(f[4]); err != nil {
+			return nil, fmt.Errorf("parse /proc/modules: %s: %w", m.Name, err)
+		}
+		if len(f) > 6 {
+			m.Taint = strings.Trim(f[6], "()+-")
+		}
+		ms = append(ms, m)
+	}
+	return ms, nil
+}
+
+// parseUsers reads "-", "a,b," or "a,[permanent],".
+func parseUsers(s string) (users []string, permanent bool) {
+	if s == "-" {
+		return nil, false
+	}
+	for u := range strings.SplitSeq(s, ",") {
+		switch u {
+		case "":
+		case "[permanent]":
+			permanent = true
+		default:
+			users = append(users, u)
+		}
+	}
+	return users, permanent
+}
+
+func parseState(s string) (string, error) {
+	switch s {
+	case "Live":
+		return StateLive, nil
+	case "Loading":
+		return StateComing, nil
+	case "Unloading":
+		return StateGoing, nil
+	}
+	return "", fmt.Errorf("unknown state %q", s)
+}
