@@ -41,3 +41,121 @@ pack_cpio() {
 	(cd "$1" && find . -print0 | LC_ALL=C sort -z | cpio --null --quiet -o -H newc -R 0:0) >"$2.tmp"
 	mv "$2.tmp" "$2"
 }
+
+# Everything below is for scripts that boot a VM (exec, run). They call vm_begin first; vm_end runs on exit.
+
+# vm_begin NAME makes the work directory and the place of the logs, and promises to clean up.
+vm_begin() {
+	vm_series=${KMMD_VM_KERNEL:-6.1}
+	vm_release=$(lab_release "$vm_series")
+	vm_timeout=${KMMD_VM_TIMEOUT:-300}
+	vm_logs=$lab/log/$1-$vm_series
+	vm_work=$(mktemp -d)
+	vm_pids=()
+	trap vm_end EXIT
+	trap 'exit 129' HUP
+	trap 'exit 130' INT
+	trap 'exit 143' TERM
+	mkdir -p "$vm_logs" "$vm_work/guest/kmmd-test/bin" "$vm_work/guest/usr/bin"
+	[[ ! -x $lab/bin/kmmd ]] || cp "$lab/bin/kmmd" "$vm_work/guest/usr/bin/kmmd"
+}
+
+vm_end() {
+	trap '' HUP INT TERM
+	local pid
+	for pid in "${vm_pids[@]}"; do
+		kill -KILL "$pid" 2>/dev/null || true
+		wait "$pid" 2>/dev/null || true
+	done
+	rm -rf "$vm_work"
+}
+
+# background COMMAND... starts a program that dies with this shell, even when this shell is killed.
+background() {
+	setpriv --pdeathsig KILL -- "$@" &
+	vm_pids+=($!)
+}
+
+# vm_registry starts a real registry on the host's loopback and sets vm_registry to what the guest calls it.
+vm_registry() {
+	cat >"$vm_work/registry.yml" <<-YML
+		version: 0.1
+		log: {level: info}
+		storage:
+		  filesystem: {rootdirectory: $vm_work/registry}
+		  delete: {enabled: true}
+		http: {addr: "127.0.0.1:0"}
+	YML
+	background docker-registry serve "$vm_work/registry.yml" >"$vm_logs/registry.log" 2>&1
+	local port= i
+	for ((i = 0; i < 200; i++)); do
+		port=$(sed -n 's/.*listening on 127\.0\.0\.1:\([0-9]*\).*/\1/p' "$vm_logs/registry.log")
+		[[ -z $port ]] || break
+		kill -0 "${vm_pids[-1]}" 2>/dev/null || break
+		sleep 0.05
+	done
+	[[ -n $port ]] || die "the registry does not start:"$'\n'"$(cat "$vm_logs/registry.log")"
+	vm_registry=10.0.2.2:$port
+}
+
+# vm_environment prints the guest's environment as shell commands: what the tests rely on, our own settings, Go's.
+vm_environment() {
+	local name
+	shell_quote export KMMD_VM=1 "KMMD_VM_KERNEL=$vm_series" "KMMD_VM_REGISTRY=$vm_registry"
+	while read -r name; do
+		case $name in
+		KMMD_LAB | KMMD_VM | KMMD_VM_KERNEL | KMMD_VM_REGISTRY) ;; # a path of the host; set above
+		KMMD_* | GODEBUG | GOTRACEBACK | GOMAXPROCS | GOMEMLIMIT | GOGC)
+			shell_quote export "$name=${!name}" ;;
+		esac
+	done < <(compgen -e)
+}
+
+# vm_boot boots the VM with the files of $vm_work/guest added, shows the output of its command and sets vm_status to its
+# exit code, or to 125 and says why when there is none. What the guest left in /kmmd-test/out is in $vm_work/out then.
+vm_boot() {
+	local root=$lab/$vm_release console=$vm_logs/console.log accel=(tcg,thread=multi,tb-size=512)
+	[[ ${KMMD_VM_ACCEL:-tcg} == tcg ]] || accel=("$KMMD_VM_ACCEL")
+	pack_cpio "$vm_work/guest" "$vm_work/guest.cpio"
+	cat "$root/base.cpio" "$root/modules.cpio" "$vm_work/guest.cpio" >"$vm_work/initrd"
+	mkfifo "$vm_work/output"
+	cat <"$vm_work/output" &
+	local reader=$!
+	# shellcheck disable=SC2206 # KMMD_VM_QEMU is a list of words
+	background qemu-system-x86_64 \
+		-accel "${accel[@]}" -cpu max -smp 2 -m "${KMMD_VM_MEMORY:-1024}" \
+		-nodefaults -display none -monitor none -no-reboot \
+		-kernel "$root"/boot/vmlinuz-* -initrd "$vm_work/initrd" \
+		-append "console=ttyS0 quiet panic=-1 nokaslr mitigations=off tsc=reliable no_timer_check net.ifnames=0 ${KMMD_VM_APPEND:-}" \
+		-netdev user,id=net0 -device virtio-net-pci,netdev=net0 \
+		-serial "file:$console" -serial "file:$vm_work/output" -serial "file:$vm_work/out.tar" \
+		${KMMD_VM_QEMU:-} </dev/null >"$vm_logs/qemu.log" 2>&1
+	local qemu=${vm_pids[-1]} why="qemu ended without the exit code of the command"
+	background timeout "$vm_timeout" tail --pid="$qemu" -f /dev/null
+	local watchdog=${vm_pids[-1]} code=0
+	wait "$watchdog" || code=$?
+	if ((code == 124)); then
+		why="no end after $vm_timeout s (KMMD_VM_TIMEOUT)"
+		kill -KILL "$qemu"
+	fi
+	wait "$qemu" || true
+	wait "$reader" || true
+	vm_results "$why"
+}
+
+# vm_results WHY unpacks what the guest sent.
+vm_results() {
+	mkdir -p "$vm_work/out"
+	tar -C "$vm_work/out" -xf "$vm_work/out.tar" 2>/dev/null || true
+	[[ ! -f $vm_work/out/dmesg ]] || cp "$vm_work/out/dmesg" "$vm_logs/dmesg"
+	vm_status=$(cat "$vm_work/out/exit-code" 2>/dev/null || true)
+	if [[ -z $vm_status ]]; then
+		vm_status=125
+		{
+			printf '%s: kernel %s: %s\n' "${0##*/}" "$vm_release" "$1"
+			cat "$vm_logs/qemu.log"
+			printf -- '--- console (%s)\n' "$vm_logs/console.log"
+			tr -d '\r' <"$vm_logs/console.log"
+		} >&2
+	fi
+}
