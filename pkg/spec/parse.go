@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package spec
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"sort"
+	"strings"
+
+	"github.com/go-viper/mapstructure/v2"
+)
+
+// MaxDocumentSize bounds a document file, in bytes.
+const MaxDocumentSize = 1 << 20
+
+// document is one Module as parsed from either notation: its values, and the
+// line on which each field path stands.
+type document struct {
+	values map[string]any
+	lines  map[string]int
+	line   int // where the document begins
+}
+
+// at is the line of the field, or of the nearest field around it that has one.
+func (d *document) at(field string) int {
+	for f := field; f != ""; {
+		if line, ok := d.lines[f]; ok {
+			return line
+		}
+		cut := strings.LastIndexAny(f, ".[")
+		if cut < 0 {
+			break
+		}
+		f = f[:cut]
+	}
+	return d.line
+}
+
+// Parse reads every Module of a file, .toml by its name, YAML otherwise (one
+// or more documents). Documents of other kinds are left alone, and named in
+// ignored. Every problem found is in the error, joined: *Problem with file,
+// line and field; all wrap ErrInvalid. A file with any problem gives no Module
+// at all: a half-understood file is not obeyed.
+func Parse(file string, data []byte) (modules []Module, ignored []string, err error) {
+	if len(data) > MaxDocumentSize {
+		return nil, nil, &Problem{File: file, Message: fmt.Sprintf("has %d bytes, more than the %d a document may have", len(data), MaxDocumentSize)}
+	}
+	read := parseYAML
+	if strings.EqualFold(filepath.Ext(file), ".toml") {
+		read = parseTOML
+	}
+	docs, err := read(file, data)
+	if err != nil {
+		return nil, nil, err
+	}
+	var errs []error
+	for i := range docs {
+		d := &docs[i]
+		if kind, _ := d.values["kind"].(string); kind != "" && kind != Kind {
+			ignored = append(ignored, fmt.Sprintf("%s:%d: a %s, not a Module: ignored", file, d.line, kind))
+			continue
+		}
+		m, problems := d.module(file)
+		if len(problems) > 0 {
+			errs = append(errs, problems...)
+			continue
+		}
+		modules = append(modules, *m)
+	}
+	if len(errs) > 0 {
+		return nil, ignored, errors.Join(errs...)
+	}
+	return modules, ignored, nil
+}
+
+func (d *document) module(file string) (*Module, []error) {
+	var m Module
+	var meta mapstructure.Metadata
+	dec, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{
+		Result: &m, Metadata: &meta, TagName: "json",
+		MatchName: func(key, field string) bool { return key == field },
+	})
+	if err != nil {
+		return nil, []error{fmt.Errorf("decode %s: %w", file, err)}
+	}
+	var f findings
+	if err := dec.Decode(d.values); err != nil {
+		f = typeFindings(err)
+	}
+	sort.Strings(meta.Unused)
+	for _, field := range meta.Unused {
+		f.add(field, "unknown field%s", suggest(field))
+	}
+	if m.Kind == "" {
+		f.add("kind", `is missing: a document here is a %q`, Kind)
+	}
+	if m.Metadata.Namespace == "" {
+		m.Metadata.Namespace = DefaultNamespace
+	}
+	if len(f) == 0 {
+		f = m.validate()
+	}
+	if len(f) > 0 {
+		var errs []error
+		for _, p := range f {
+			errs = append(errs, &Problem{File: file, Line: d.at(p.field), Field: p.field, Message: p.message})
+		}
+		return nil, errs
+	}
+	m.File = file
+	for _, w := range m.lint() {
+		m.Warnings = append(m.Warnings, (&Problem{File: file, Line: d.at(w.field), Field: w.field, Message: w.message}).Error())
+	}
+	return &m, nil
+}
+
+var goType = regexp.MustCompile(`'(map\[string\][^']*|\[\][^']*|[a-z0-9]+)'`)
+
+// typeFindings turns the decoder's errors (a tree of joined ones) into
+// findings in the user's words.
+func typeFindings(err error) findings {
+	var f findings
+	var joined interface{ Unwrap() []error }
+	if errors.As(err, &joined) {
+		for _, e := range joined.Unwrap() {
+			f = append(f, typeFindings(e)...)
+		}
+		return f
+	}
+	var de *mapstructure.DecodeError
+	if !errors.As(err, &de) {
+		f.add("", "%v", err)
+		return f
+	}
+	var ut *mapstructure.UnconvertibleTypeError
+	if errors.As(err, &ut) {
+		f.add(de.Name(), "must be %s, is %s", human(ut.Expected.Type()), value(ut.Value))
+		return f
+	}
+	inner := de.Unwrap()
+	f.add(de.Name(), "%s", goType.ReplaceAllStringFunc(inner.Error(), func(s string) string { return s }))
+	return f
+}
+
+func human(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Slice:
+		return "a list"
+	case reflect.Map, reflect.Struct, reflect.Pointer:
+		return "a table of fields"
+	}
+	return t.String()
+}
+
+func value(v any) string {
+	switch v.(type) {
+	case nil:
+		return "empty"
+	case map[string]any:
+		return "a table of fields"
+	case []any:
+		return "a list"
+	case string:
+		return fmt.Sprintf("the string %q", v)
+	}
+	return fmt.Sprintf("%v (put it in quotes if a string is meant)", v)
+}
+
+// suggest looks for the field of the same parent that was probably meant.
+func suggest(field string) string {
+	name := strings.ToLower(field[strings.LastIndexAny(field, ".")+1:])
+	best, bestDistance := "", 3
+	for _, t := range []any{Module{}, Metadata{}, ModuleSpec{}, ModuleLoader{}, Container{}, Modprobe{}, KernelMapping{}, Args{}, RegistryTLS{}, Build{}, Sign{}} {
+		rt := reflect.TypeOf(t)
+		for i := range rt.NumField() {
+			tag, _, _ := strings.Cut(rt.Field(i).Tag.Get("json"), ",")
+			if tag == "-" || tag == "" {
+				continue
+			}
+			if d := distance(name, strings.ToLower(tag)); d < bestDistance {
+				best, bestDistance = tag, d
+			}
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %q?", best)
+}
+
+// distance is the Levenshtein distance of two short words.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package spec
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/a8m/envsubst/parse"
+)
+
+// Expand substitutes $X, ${X}, ${X:-default}, ${X-default} and ${X:+other} in
+// a template, with the variables of the release and the Module; "$$" is "$".
+// The syntax and the library are the ones KMM uses. unset names each variable
+// that is used without a default and does not exist: it expands to nothing.
+// A missing "}" is an error.
+func Expand(template string, r Release, name, namespace string) (out string, unset []string, err error) {
+	env := r.variables(name, namespace)
+	out, err = parse.New("template", env, parse.Relaxed).Parse(template)
+	if err != nil {
+		return "", nil, fmt.Errorf("expand %q: %w", template, err)
+	}
+	strict := parse.New("template", env, parse.NoUnset)
+	strict.Mode = parse.AllErrors
+	if _, err := strict.Parse(template); err != nil {
+		for _, line := range strings.Split(err.Error(), "\n") {
+			if _, rest, ok := strings.Cut(line, "${"); ok {
+				v, _, _ := strings.Cut(rest, "}")
+				unset = append(unset, v)
+			}
+		}
+	}
+	return out, unset, nil
+}
