@@ -50,7 +50,7 @@ vm_begin() {
 	vm_release=$(lab_release "$vm_series")
 	vm_timeout=${KMMD_VM_TIMEOUT:-300}
 	vm_logs=$lab/log/$1-$vm_series
-	vm_work=$(mktemp -d)
+	vm_work=$(mktemp -d -t kmmd-vm.XXXXXX)
 	vm_pids=()
 	trap vm_end EXIT
 	trap 'exit 129' HUP
@@ -64,15 +64,16 @@ vm_end() {
 	trap '' HUP INT TERM
 	local pid
 	for pid in "${vm_pids[@]}"; do
-		kill -KILL "$pid" 2>/dev/null || true
+		kill "$pid" 2>/dev/null || true
 		wait "$pid" 2>/dev/null || true
 	done
 	rm -rf "$vm_work"
 }
 
-# background COMMAND... starts a program that dies with this shell, even when this shell is killed.
+# background COMMAND... starts a program that dies with this shell, even when this shell is killed. The time limit also
+# gives it a process group of its own, so that Ctrl-C reaches us first and we end it.
 background() {
-	setpriv --pdeathsig KILL -- "$@" &
+	setpriv --pdeathsig KILL -- timeout -k 5 "$vm_timeout" setpriv --pdeathsig KILL -- "$@" &
 	vm_pids+=($!)
 }
 
@@ -96,6 +97,15 @@ vm_registry() {
 	done
 	[[ -n $port ]] || die "the registry does not start:"$'\n'"$(cat "$vm_logs/registry.log")"
 	vm_registry=10.0.2.2:$port
+}
+
+# vm_files copies what KMMD_VM_FILES names into the guest's /src.
+vm_files() {
+	local file
+	for file in ${KMMD_VM_FILES:-}; do
+		mkdir -p "$(dirname "$vm_work/guest/src/$file")"
+		cp -a "$repo/$file" "$vm_work/guest/src/$file"
+	done
 }
 
 # vm_environment prints the guest's environment as shell commands: what the tests rely on, our own settings, Go's.
@@ -126,19 +136,13 @@ vm_boot() {
 		-accel "${accel[@]}" -cpu max -smp 2 -m "${KMMD_VM_MEMORY:-1024}" \
 		-nodefaults -display none -monitor none -no-reboot \
 		-kernel "$root"/boot/vmlinuz-* -initrd "$vm_work/initrd" \
-		-append "console=ttyS0 quiet panic=-1 nokaslr mitigations=off tsc=reliable no_timer_check net.ifnames=0 ${KMMD_VM_APPEND:-}" \
+		-append "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check net.ifnames=0 ${KMMD_VM_APPEND:-}" \
 		-netdev user,id=net0 -device virtio-net-pci,netdev=net0 \
 		-serial "file:$console" -serial "file:$vm_work/output" -serial "file:$vm_work/out.tar" \
 		${KMMD_VM_QEMU:-} </dev/null >"$vm_logs/qemu.log" 2>&1
-	local qemu=${vm_pids[-1]} why="qemu ended without the exit code of the command"
-	background timeout "$vm_timeout" tail --pid="$qemu" -f /dev/null
-	local watchdog=${vm_pids[-1]} code=0
-	wait "$watchdog" || code=$?
-	if ((code == 124)); then
-		why="no end after $vm_timeout s (KMMD_VM_TIMEOUT)"
-		kill -KILL "$qemu"
-	fi
-	wait "$qemu" || true
+	local why="qemu ended without the exit code of the command" code=0
+	wait "${vm_pids[-1]}" || code=$?
+	((code != 124)) || why="no end after $vm_timeout s (KMMD_VM_TIMEOUT)"
 	wait "$reader" || true
 	vm_results "$why"
 }
