@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kerneltest
+
+import (
+	"context"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/pkg/kernel"
+)
+
+const timeout = time.Minute
+
+// TestLoader checks the rules that the agent relies on. newLoader is called once for each rule; the modules of the
+// fixture must not be loaded then, and are not loaded afterwards.
+func TestLoader(t *testing.T, newLoader func(t *testing.T) Fixture) {
+	tests := []struct {
+		name string
+		run  func(t *testing.T, f Fixture)
+	}{
+		{"identity", testIdentity},
+		{"load", testLoad},
+		{"parameters", testParameters},
+		{"same name", testSameName},
+		{"dependency", testDependency},
+		{"reference", testReference},
+		{"refused", testRefused},
+		{"not loaded", testNotLoaded},
+		{"wrong file", testWrongFile},
+		{"firmware", testFirmware},
+		{"hold", testHold},
+		{"watch", testWatch},
+		{"done context", testDoneContext},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) { tt.run(t, newLoader(t)) })
+	}
+}
+
+// load loads a file of the fixture and unloads it when the test ends.
+func (f Fixture) load(t *testing.T, path, name, params string) {
+	t.Helper()
+	err := f.Kernel.Load(t.Context(), kernel.LoadRequest{Name: name, File: f.file(t, path), Parameters: params, Timeout: timeout})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		if _, err := f.Kernel.Module(name); err == nil {
+			assert.NoError(t, f.Kernel.Unload(context.Background(), name, timeout))
+		}
+	})
+}
+
+// refuse loads a file that the kernel must not take.
+func (f Fixture) refuse(t *testing.T, path, name, params string) error {
+	t.Helper()
+	err := f.Kernel.Load(t.Context(), kernel.LoadRequest{Name: name, File: f.file(t, path), Parameters: params, Timeout: timeout})
+	require.Error(t, err)
+	var e *kernel.Error
+	require.ErrorAs(t, err, &e)
+	assert.Equal(t, "load", e.Op)
+	assert.Equal(t, name, e.Module)
+	return err
+}
+
+func testIdentity(t *testing.T, f Fixture) {
+	assert.NotEmpty(t, f.Kernel.Release())
+	assert.Len(t, f.Kernel.BootID(), 36)
+	assert.Equal(t, f.Kernel.BootID(), f.Kernel.BootID())
+}
+
+func testLoad(t *testing.T, f Fixture) {
+	f.load(t, "kmm_base.ko", "kmm_base", "level=5")
+	m, err := f.Kernel.Module("kmm_base")
+	require.NoError(t, err)
+	assert.Equal(t, "kmm_base", m.Name)
+	assert.Positive(t, m.Size)
+	assert.Zero(t, m.Refs)
+	assert.Empty(t, m.UsedBy)
+	assert.Equal(t, kernel.StateLive, m.State)
+	assert.False(t, m.Permanent)
+	assert.Equal(t, "OE", m.Taint)
+	assert.Len(t, m.BuildID, 40)
+	assert.Equal(t, "1.0", m.Version)
+	assert.NotEmpty(t, m.SrcVersion)
+	assert.Equal(t, "5", m.Parameters["level"])
+
+	list, err := f.Kernel.Modules()
+	require.NoError(t, err)
+	require.NotEmpty(t, list)
+	assert.Equal(t, "kmm_base", list[0].Name, "the newest is first")
+	assert.Equal(t, m.Size, list[0].Size)
+	assert.Empty(t, list[0].BuildID)
+	assert.Nil(t, list[0].Parameters)
+
+	require.NoError(t, f.Kernel.Unload(t.Context(), "kmm_base", timeout))
+	_, err = f.Kernel.Module("kmm_base")
+	assert.ErrorIs(t, err, kernel.ErrNotLoaded)
+}
+
+func testParameters(t *testing.T, f Fixture) {
+	tests := []struct {
+		params string
+		name   string
+		shown  string // "" for a value the kernel refuses
+		errno  syscall.Errno
+	}{
+		{params: "level=-7", name: "level", shown: "-7"},
+		{params: "level=0x10", name: "level", shown: "16"},
+		{params: "level=010", name: "level", shown: "8"},
+		{params: "level=1 level=2", name: "level", shown: "2"},
+		{params: "level=1\tcount=3\n", name: "count", shown: "3"},
+		{params: "flag", name: "flag", shown: "Y"},
+		{params: "flag=yolo", name: "flag", shown: "Y"},
+		{params: "flag=off", name: "flag", shown: "N"},
+		{params: "negated=1", name: "negated", shown: "Y"},
+		{params: `label="a b"`, name: "label", shown: "a b"},
+		{params: `"label=a b"`, name: "label", shown: "a b"},
+		{params: `label=a"b c"d`, name: "label", shown: `a"b c"d`},
+		{params: "label='a", name: "label", shown: "'a"},
+		{params: "list=1,2,3", name: "list", shown: "1,2,3"},
+		{params: "big=18446744073709551615", name: "big", shown: "18446744073709551615"},
+		{params: "unknown=1 level=4", name: "level", shown: "4"},
+		{params: "level=4 -- level=5", name: "level", shown: "4"},
+		{params: "level=abc", errno: syscall.EINVAL},
+		{params: "level", errno: syscall.EINVAL},
+		{params: "level=", errno: syscall.EINVAL},
+		{params: "flag=maybe", errno: syscall.EINVAL},
+		{params: "octet=256", errno: syscall.ERANGE},
+		{params: "count=-1", errno: syscall.EINVAL},
+		{params: "list=1,x", errno: syscall.EINVAL},
+		{params: "label=" + strings.Repeat("x", 1025), errno: syscall.ENOSPC},
+		{params: "level=abc count=1", errno: syscall.EINVAL},
+	}
+	for _, tt := range tests {
+		t.Run(tt.params[:min(len(tt.params), 40)], func(t *testing.T) {
+			if tt.errno != 0 {
+				err := f.refuse(t, "kmm_base.ko", "kmm_base", tt.params)
+				require.ErrorIs(t, err, tt.errno)
+				assert.Equal(t, kernel.InvalidParameter, kernel.CauseOf(err), "%v", err)
+				return
+			}
+			f.load(t, "kmm_base.ko", "kmm_base", tt.params)
+			m, err := f.Kernel.Module("kmm_base")
+			require.NoError(t, err)
+			assert.Equal(t, tt.shown, m.Parameters[tt.name])
+		})
+	}
+}
+
+func testSameName(t *testing.T, f Fixture) {
+	f.load(t, f.InTree, "dummy", "")
+	inTree, err := f.Kernel.Module("dummy")
+	require.NoError(t, err)
+	assert.Empty(t, inTree.Taint)
+
+	for _, path := range []string{"dummy.ko", f.InTree} {
+		err := f.refuse(t, path, "dummy", "")
+		require.ErrorIs(t, err, kernel.ErrLoaded)
+		require.ErrorIs(t, err, syscall.EEXIST)
+		assert.Equal(t, kernel.AlreadyLoaded, kernel.CauseOf(err))
+	}
+	require.NoError(t, f.Kernel.Unload(t.Context(), "dummy", timeout))
+
+	f.load(t, "dummy.ko", "dummy", "")
+	ours, err := f.Kernel.Module("dummy")
+	require.NoError(t, err)
+	assert.Contains(t, ours.Taint, "O")
+	assert.NotEqual(t, inTree.BuildID, ours.BuildID)
+	require.NoError(t, f.Kernel.Unload(t.Context(), "dummy", timeout))
+
+	f.load(t, "variants/second/dummy.ko", "dummy", "")
+	second, err := f.Kernel.Module("dummy")
+	require.NoError(t, err)
+	assert.NotEqual(t, ours.BuildID, second.BuildID)
+}
+
+func testDependency(t *testing.T, f Fixture) {
+	err := f.refuse(t, "kmm_dep.ko", "kmm_dep", "")
+	require.ErrorIs(t, err, syscall.ENOENT)
+	assert.Equal(t, kernel.UnknownSymbol, kernel.CauseOf(err))
+	assert.ErrorContains(t, err, "kmm_dep: Unknown symbol kmm_base_hello (err -2)")
+
+	f.load(t, "kmm_base.ko", "kmm_base", "")
+	f.load(t, "kmm_dep.ko", "kmm_dep", "")
+	base, err := f.Kernel.Module("kmm_base")
+	require.NoError(t, err)
+	assert.Equal(t, 1, base.Refs)
+	assert.Equal(t, []string{"kmm_dep"}, base.UsedBy)
+
+	err = f.Kernel.Unload(t.Context(), "kmm_base", timeout)
+	require.ErrorIs(t, err, kernel.ErrInUse)
+	require.ErrorIs(t, err, syscall.EAGAIN)
+	assert.Equal(t, kernel.InUse, kernel.CauseOf(err))
+
+	require.NoError(t, f.Kernel.Unload(t.Context(), "kmm_dep", timeout))
+	base, err = f.Kernel.Module("kmm_base")
+	require.NoError(t, err)
+	assert.Zero(t, base.Refs)
+	require.NoError(t, f.Kernel.Unload(t.Context(), "kmm_base", timeout))
+}
+
+func testReference(t *testing.T, f Fixture) {
+	f.load(t, "kmm_base.ko", "kmm_base", "")
+	release := f.Reference(t)
+	m, err := f.Kernel.Module("kmm_base")
+	require.NoError(t, err)
+	assert.Equal(t, 1, m.Refs)
+	assert.Empty(t, m.UsedBy)
+	require.ErrorIs(t, f.Kernel.Unload(t.Context(), "kmm_base", timeout), kernel.ErrInUse)
+	release()
+	require.NoError(t, f.Kernel.Unload(t.Context(), "kmm_base", timeout))
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kerneltest
+
+import (
+	"bytes"
+	"debug/elf"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/kmm-node/kmmd/pkg/kmod"
+)
+
+// moduleFile is what the kernel takes from the file.
+type moduleFile struct {
+	*kmod.Info
+	size    int64
+	imports []string
+	exports []string
+}
+
+// read gets the file as kernel_read_file and elf_validity_check do.
+func (l *loading) read() syscall.Errno {
+	// Another descriptor of the same file, wherever its name is now.
+	path := fmt.Sprintf("/proc/self/fd/%d", l.r.File.Fd())
+	fi, err := l.r.File.Stat()
+	if err != nil {
+		return syscall.EBADF
+	}
+	if !fi.Mode().IsRegular() || fi.Size() == 0 {
+		return syscall.EINVAL
+	}
+	content, errno := l.content(path)
+	if errno != 0 {
+		return errno
+	}
+	info, err := kmod.ParseInfo(l.r.File.Name(), bytes.NewReader(content))
+	if err != nil {
+		if !bytes.HasPrefix(content, []byte(elf.ELFMAG)) {
+			l.print("Invalid ELF header magic: != \\x7fELF")
+		} else {
+			l.print("Invalid ELF section header overflow")
+		}
+		return syscall.ENOEXEC
+	}
+	imports, exports, err := symbolsOf(content)
+	if err != nil {
+		l.print("Invalid ELF section header overflow")
+		return syscall.ENOEXEC
+	}
+	l.file = &moduleFile{Info: info, size: fi.Size(), imports: imports, exports: exports}
+	return 0
+}
+
+// content undoes the compression if the kernel is asked to and can (kernel/module/decompress.c).
+func (l *loading) content(path string) ([]byte, syscall.Errno) {
+	if !l.r.Compressed {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return nil, syscall.EIO
+		}
+		return b, 0
+	}
+	if l.k.compression == "" {
+		return nil, syscall.EOPNOTSUPP
+	}
+	if kmod.Compression(path) != l.k.compression {
+		l.print("not %s compressed module", withArticle(l.k.compression))
+		return nil, syscall.EINVAL
+	}
+	var b bytes.Buffer
+	if err := kmod.Decompress(path, &b); err != nil {
+		l.print("decompression failed with status 6")
+		return nil, syscall.EINVAL
+	}
+	return b.Bytes(), 0
+}
+
+func withArticle(compression string) string {
+	if compression == "xz" {
+		return "an xz"
+	}
+	return "a " + compression
+}
+
+// symbolsOf reads the undefined symbols, and what is exported: symbol S has a symbol __ksymtab_S.
+func symbolsOf(content []byte) (imports, exports []string, err error) {
+	f, err := elf.NewFile(bytes.NewReader(content))
+	if err != nil {
+		return nil, nil, err
+	}
+	syms, err := f.Symbols()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, s := range syms {
+		exported, ok := strings.CutPrefix(s.Name, "__ksymtab_")
+		switch {
+		case ok:
+			exports = append(exports, exported)
+		case s.Section == elf.SHN_UNDEF && s.Name != "":
+			imports = append(imports, s.Name)
+		}
+	}
+	return imports, exports, nil
+}
