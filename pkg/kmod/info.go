@@ -14,7 +14,7 @@ import (
 // Param is a parameter that a module declares (include/linux/moduleparam.h).
 type Param struct {
 	Name string
-	Type string // as in parmtype=: "int", "uint", "bool", "invbool", "charp", "array of int", "string", ...; empty when only described
+	Type string // as in parmtype=: "int", "uint", "bool", "invbool", "charp", "array of int", "string", ...; empty when the module does not tell
 	Desc string
 }
 
@@ -65,6 +65,7 @@ func parseInfo(name string, f *elfFile) (*Info, error) {
 	}
 	info := &Info{Path: name}
 	parseModinfo(string(modinfo), info)
+	addUndeclaredParams(f, info)
 	note, err := f.findData(".note.gnu.build-id")
 	if err != nil {
 		return nil, err

@@ -51,6 +51,15 @@ func build(s Spec) []byte {
 		{name: ".strtab", typ: elf.SHT_STRTAB, data: strs, align: 1},
 	}
 	sections[5].link = 6
+	if len(s.Params) > 0 {
+		names, params, rela := kernelParams(s.Params, len(syms)/elf.Sym64Size)
+		syms = appendSymbol(syms, elf.Sym64{Info: elf.ST_INFO(elf.STB_LOCAL, elf.STT_SECTION), Shndx: uint16(len(sections))})
+		sections[5].data = syms
+		sections = append(sections,
+			section{name: ".rodata", typ: elf.SHT_PROGBITS, flags: alloc, data: names, align: 8},
+			section{name: "__param", typ: elf.SHT_PROGBITS, flags: alloc, data: params, align: 8},
+			section{name: ".rela__param", typ: elf.SHT_RELA, data: rela, align: 8, entsize: 24, link: 5, info: uint32(len(sections) + 1)})
+	}
 	if len(id) > 0 {
 		sections = append(sections, section{name: ".note.gnu.build-id", typ: elf.SHT_NOTE, flags: alloc, data: note(id), align: 4})
 	}
@@ -131,15 +140,13 @@ func note(id []byte) []byte {
 // symbols gives .symtab and .strtab: imports are undefined, an export S is
 // marked by a symbol __ksymtab_S, as EXPORT_SYMBOL makes it.
 func symbols(s Spec) (syms, strs []byte) {
-	var b bytes.Buffer
 	strs = []byte{0}
 	add := func(name string, shndx uint16) {
-		sym := elf.Sym64{Name: uint32(len(strs)), Info: elf.ST_INFO(elf.STB_GLOBAL, elf.STT_NOTYPE), Shndx: shndx}
+		syms = appendSymbol(syms, elf.Sym64{Name: uint32(len(strs)), Info: elf.ST_INFO(elf.STB_GLOBAL, elf.STT_NOTYPE), Shndx: shndx})
 		strs = append(strs, name...)
 		strs = append(strs, 0)
-		_ = binary.Write(&b, binary.LittleEndian, sym) // a bytes.Buffer takes everything
 	}
-	_ = binary.Write(&b, binary.LittleEndian, elf.Sym64{})
+	syms = appendSymbol(syms, elf.Sym64{})
 	for _, name := range s.Imports {
 		add(name, uint16(elf.SHN_UNDEF))
 	}
@@ -147,7 +154,27 @@ func symbols(s Spec) (syms, strs []byte) {
 		add(name, 1)
 		add("__ksymtab_"+name, 1)
 	}
-	return b.Bytes(), strs
+	return syms, strs
+}
+
+func appendSymbol(syms []byte, sym elf.Sym64) []byte {
+	var b bytes.Buffer
+	_ = binary.Write(&b, binary.LittleEndian, sym) // a bytes.Buffer takes everything
+	return append(syms, b.Bytes()...)
+}
+
+// kernelParams gives the names of parameters, the array of struct kernel_param
+// (40 bytes each) and the relocations of its name pointers, against symbol.
+func kernelParams(list []Param, symbol int) (names, params, rela []byte) {
+	const structSize, absolute = 40, 1 // R_X86_64_64
+	for i, p := range list {
+		rela = binary.LittleEndian.AppendUint64(rela, uint64(i*structSize))
+		rela = binary.LittleEndian.AppendUint64(rela, uint64(symbol)<<32|absolute)
+		rela = binary.LittleEndian.AppendUint64(rela, uint64(len(names)))
+		names = append(names, p.Name...)
+		names = append(names, 0)
+	}
+	return names, make([]byte, len(list)*structSize), rela
 }
 
 // assemble lays out header, sections, section names and section headers.

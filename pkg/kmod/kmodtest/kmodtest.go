@@ -19,8 +19,8 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// Param declares one module parameter: a parmtype= entry when Type is set, a
-// parm= entry when Desc is set.
+// Param is one module parameter: an entry in the section __param, a parmtype=
+// entry when Type is set, a parm= entry when Desc is set.
 type Param struct {
 	Name string
 	Type string // as in parmtype: "int", "bool", "charp", "array of int", ...

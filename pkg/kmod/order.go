@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kmod
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Item is one module file to load.
+type Item struct {
+	Info *Info
+	Tree int // which of the trees given to LoadOrder has the file
+	// Soft: only a soft dependency asks for it, so that its failure is no failure.
+	Soft bool
+}
+
+// LoadOrder gives the files to load for a module, dependencies first, each once.
+// The module itself is the last one that is not Soft; soft dependencies that want
+// to be loaded afterwards follow it. For each name the first tree that has the
+// file wins, so give the image before the host.
+//
+// A module needs what its own .modinfo and its line of modules.dep name. What is
+// builtin in any tree is left out. Soft dependencies come from .modinfo and
+// modules.softdep; those that are not there, or can not be loaded, are left out.
+//
+// Errors: *MissingError (ErrNotFound), ErrCycle, ErrBuiltin when the module itself
+// is builtin and in no tree as a file, and those of ReadInfo.
+func LoadOrder(name string, trees ...*Tree) ([]Item, error) {
+	o := &order{trees: trees, nodes: make(map[string]*node), done: make(map[string]int)}
+	name = Name(name)
+	chain, err := o.hardOrder(name, "")
+	if err != nil {
+		return nil, err
+	}
+	if len(chain) == 0 {
+		return nil, fmt.Errorf("order module %s: %w", name, ErrBuiltin)
+	}
+	o.emit(chain, false)
+	for len(o.deferred) > 0 {
+		next := o.deferred[0]
+		o.deferred = o.deferred[1:]
+		o.soft(next)
+	}
+	return o.items, nil
+}
+
+// node is a module file and what it needs.
+type node struct {
+	info    *Info
+	tree    int
+	depends []string
+	pre     []string
+	post    []string
+}
+
+type order struct {
+	trees    []*Tree
+	nodes    map[string]*node
+	items    []Item
+	done     map[string]int // index in items, -1 while what it needs is being loaded
+	deferred []string       // wanted before a module that they need themselves
+}
+
+// hardOrder lists a module after everything it can not do without. It is empty
+// when the module is builtin.
+func (o *order) hardOrder(name, neededBy string) ([]string, error) {
+	var list []string
+	state := make(map[string]bool) // false while on the way, true when listed
+	var path []string
+	var visit func(name, neededBy string) error
+	visit = func(name, neededBy string) error {
+		if listed, ok := state[name]; ok {
+			if !listed {
+				path = append(path[slices.Index(path, name):], name)
+				return fmt.Errorf("order module %s: %w", strings.Join(path, " -> "), ErrCycle)
+			}
+			return nil
+		}
+		n, err := o.node(name, neededBy)
+		if err != nil || n == nil {
+			return err
+		}
+		state[name] = false
+		path = append(path, name)
+		for _, d := range n.depends {
+			if err := visit(d, name); err != nil {
+				return err
+			}
+		}
+		path = path[:len(path)-1]
+		state[name] = true
+		list = append(list, name)
+		return nil
+	}
+	err := visit(name, neededBy)
+	return list, err
+}
+
+// node finds and reads a module; nil when it is builtin and so needs no file. A
+// module that was asked for by name is looked for as a file first.
+func (o *order) node(name, neededBy string) (*node, error) {
+	if n, ok := o.nodes[name]; ok {
+		return n, nil
+	}
+	if neededBy != "" && o.builtin(name) {
+		return nil, nil
+	}
+	for i, t := range o.trees {
+		file, ok := t.find(name)
+		if !ok {
+			continue
+		}
+		info, err := t.info(file)
+		if err != nil {
+			return nil, err
+		}
+		n := &node{info: info, tree: i, depends: t.depends(name, file, info)}
+		for _, s := range append(t.softdepsOf(name), info.Softdeps...) {
+			n.pre = appendNew(n.pre, s.Pre)
+			n.post = appendNew(n.post, s.Post)
+		}
+		o.nodes[name] = n
+		return n, nil
+	}
+	if o.builtin(name) {
+		return nil, nil
+	}
+	missing := &MissingError{Module: name, NeededBy: neededBy}
+	for _, t := range o.trees {
+		missing.Dirs = append(missing.Dirs, t.dir)
+	}
+	return nil, missing
+}
+
+func appendNew(list, more []string) []string {
+	for _, s := range more {
+		if !slices.Contains(list, s) {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+func (o *order) builtin(name string) bool {
+	return slices.ContainsFunc(o.trees, func(t *Tree) bool { return t.Builtin(name) })
+}
+
+// emit puts modules in the list, in this order, each between its soft
+// dependencies.
+func (o *order) emit(chain []string, soft bool) {
+	for _, name := range chain {
+		if _, ok := o.done[name]; !ok {
+			o.done[name] = -1
+		}
+	}
+	for _, name := range chain {
+		if i := o.done[name]; i >= 0 {
+			o.items[i].Soft = o.items[i].Soft && soft
+			continue
+		}
+		n := o.nodes[name]
+		for _, s := range n.pre {
+			o.soft(s)
+		}
+		o.done[name] = len(o.items)
+		o.items = append(o.items, Item{Info: n.info, Tree: n.tree, Soft: soft})
+		for _, s := range n.post {
+			o.soft(s)
+		}
+	}
+}
+
+// soft adds what a soft dependency stands for, a module or an alias, as far as it
+// can be loaded.
+func (o *order) soft(wanted string) {
+	for _, name := range o.resolve(wanted) {
+		if i, ok := o.done[name]; ok && i >= 0 {
+			continue
+		}
+		chain, err := o.hardOrder(name, wanted)
+		if err != nil {
+			continue
+		}
+		if slices.ContainsFunc(chain, func(n string) bool { i, ok := o.done[n]; return ok && i < 0 }) {
+			// It needs a module that is on its turn already: afterwards then. If it
+			// is that module itself there is nothing to do.
+			if _, ok := o.done[name]; !ok {
+				o.deferred = append(o.deferred, name)
+			}
+			continue
+		}
+		o.emit(chain, true)
+	}
+}
+
+// resolve gives the modules a name stands for, as modprobe looks them up: a file,
+// a builtin (nothing to load), an alias in the first tree that knows it.
+func (o *order) resolve(wanted string) []string {
+	name := Name(wanted)
+	for _, t := range o.trees {
+		if _, ok := t.find(name); ok {
+			return []string{name}
+		}
+	}
+	if o.builtin(name) {
+		return nil
+	}
+	for _, t := range o.trees {
+		if list := t.byAlias(wanted); list != nil {
+			return list
+		}
+	}
+	return nil
+}

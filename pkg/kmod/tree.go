@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kmod
+
+import (
+	"cmp"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// maxTreeEntries bounds a walk through a module directory; a full distribution
+// kernel has about 7000.
+const maxTreeEntries = 200_000
+
+// Tree is one lib/modules/<release> directory as it was when opened: an image's
+// or the host's. Only regular files that physically lie in it count; a link that
+// leads out of it is not followed, and the file behind it is not there. It holds
+// nothing open and may be used by several goroutines.
+type Tree struct {
+	dir     string
+	dep     map[string]depEntry
+	builtin map[string]struct{}
+
+	softText, aliasText string // of modules.softdep, modules.alias; parsed when asked for
+
+	mu       sync.Mutex
+	walked   map[string]string // name to file, all module files; nil until needed; guarded by mu
+	infos    map[string]*Info  // by file; guarded by mu
+	softdeps map[string][]Softdep
+	aliases  *aliasTable
+}
+
+// OpenTree reads the index files in dir that are there. Without modules.dep the
+// dependencies are those the module files name; ErrNotFound when dir does not exist.
+func OpenTree(dir string) (*Tree, error) {
+	root, err := openDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open module directory %s: %w", dir, err)
+	}
+	t := &Tree{dir: abs, infos: make(map[string]*Info)}
+	var text [4]string
+	for i, name := range [...]string{"modules.dep", "modules.builtin", softdepFile, "modules.alias"} {
+		if text[i], err = readIndexFile(root, name); err != nil {
+			return nil, fmt.Errorf("open module directory %s: %w", dir, err)
+		}
+	}
+	t.dep = depMap(parseDep(text[0]))
+	t.builtin = parseBuiltin(text[1])
+	t.softText, t.aliasText = text[2], text[3]
+	return t, nil
+}
+
+// Dir is the absolute path of the directory.
+func (t *Tree) Dir() string { return t.dir }
+
+// Builtin tells whether modules.builtin says that the module is part of this
+// tree's kernel.
+func (t *Tree) Builtin(name string) bool {
+	_, ok := t.builtin[Name(name)]
+	return ok
+}
+
+// Find gives the file of a module: the one modules.dep names or, when that file is
+// not in the tree or modules.dep does not know the module, the one a walk finds.
+// Of several the walk prefers updates/, then extra/, then any other to kernel/.
+func (t *Tree) Find(name string) (path string, ok bool) {
+	file, ok := t.find(Name(name))
+	if !ok {
+		return "", false
+	}
+	return filepath.Join(t.dir, file), true
+}
+
+// find gives the path relative to the tree.
+func (t *Tree) find(name string) (file string, ok bool) {
+	if e, ok := t.dep[name]; ok && t.has(e.path) {
+		return e.path, true
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.walked == nil {
+		t.walked = t.walk()
+	}
+	file, ok = t.walked[name]
+	return file, ok
+}
+
+// has tells whether the file is a regular one inside the tree.
+func (t *Tree) has(file string) bool {
+	root, err := os.OpenRoot(t.dir)
+	if err != nil {
+		return false
+	}
+	defer root.Close()
+	st, err := root.Stat(file)
+	return err == nil && st.Mode().IsRegular()
+}
+
+// walk finds all module files. What can not be read is not there.
+func (t *Tree) walk() map[string]string {
+	files := make(map[string]string)
+	root, err := os.OpenRoot(t.dir)
+	if err != nil {
+		return files
+	}
+	defer root.Close()
+	entries := 0
+	_ = fs.WalkDir(root.FS(), ".", func(file string, d fs.DirEntry, err error) error {
+		if entries++; entries > maxTreeEntries {
+			return fs.SkipAll
+		}
+		if err != nil || d.IsDir() || !isModuleFile(d.Name()) {
+			return nil // what can not be read is skipped, the walk goes on
+		}
+		if !d.Type().IsRegular() {
+			if st, err := root.Stat(file); err != nil || !st.Mode().IsRegular() {
+				return nil
+			}
+		}
+		name := Name(file)
+		if old, ok := files[name]; !ok || preferred(file, old) {
+			files[name] = file
+		}
+		return nil
+	})
+	return files
+}
+
+// preferred tells whether the file a is to be taken when b has the same name.
+func preferred(a, b string) bool {
+	return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a, b)) < 0
+}
+
+func rank(file string) int {
+	top, _, _ := strings.Cut(file, "/")
+	switch top {
+	case "updates":
+		return 0
+	case "extra":
+		return 1
+	case "kernel":
+		return 3
+	}
+	return 2
+}
+
+// info reads a module file once.
+func (t *Tree) info(file string) (*Info, error) {
+	t.mu.Lock()
+	info, ok := t.infos[file]
+	t.mu.Unlock()
+	if ok {
+		return info, nil
+	}
+	info, err := ReadInfo(filepath.Join(t.dir, file))
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.infos[file] = info
+	return info, nil
+}
+
+// depends gives the names a module needs, deepest first: those in the line of
+// modules.dep that is about this file, then what the file itself says.
+func (t *Tree) depends(name, file string, info *Info) []string {
+	var names []string
+	if e, ok := t.dep[name]; ok && e.path == file {
+		for _, f := range e.files() {
+			names = append(names, Name(f))
+		}
+	}
+	for _, d := range info.Depends {
+		if !slices.Contains(names, d) {
+			names = append(names, d)
+		}
+	}
+	return names
+}
+
+// softdepsOf gives what modules.softdep has for a module, all lines of it.
+func (t *Tree) softdepsOf(name string) []Softdep {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.softdeps == nil {
+		t.softdeps = make(map[string][]Softdep)
+		var c Config
+		c.parse(softdepFile, t.softText)
+		for _, s := range c.softdeps {
+			t.softdeps[s.name] = append(t.softdeps[s.name], s.value)
+		}
+	}
+	return t.softdeps[name]
+}
+
+// byAlias gives the modules that modules.alias has for a name.
+func (t *Tree) byAlias(alias string) []string {
+	name, ok := normalizeAlias(alias)
+	if !ok {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.aliases == nil {
+		t.aliases = &aliasTable{}
+		parseAliases(t.aliasText, t.aliases.add)
+	}
+	var names []string
+	for _, e := range t.aliases.find(name) {
+		names = append(names, e.module)
+	}
+	return names
+}
