@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+SHELL := /bin/bash -euo pipefail
+
+# Which kernels `make vm` boots.
+KERNEL ?= all
+KERNELS := $(if $(filter all,$(KERNEL)),6.1 6.12,$(KERNEL))
+GO ?= go
+export CGO_ENABLED = 0
+
+.PHONY: help setup build test unit vm bench lint gen demo clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## what the tests need: Debian packages, two kernels, test modules (in .lab/; apt as root)
+	test/vm/setup
+
+build: ## bin/kmmd, static
+	$(GO) build -trimpath -o bin/ ./cmd/kmmd
+	install -D bin/kmmd .lab/bin/kmmd
+
+test: ## everything: setup, unit, vm on both kernels; says at the end what took how long
+	@report=; for stage in setup build unit vm; do \
+		start=$$SECONDS; \
+		$(MAKE) --no-print-directory $$stage || { echo "make test: $$stage failed$$report"; exit 1; }; \
+		report+="; $$stage $$((SECONDS - start)) s"; \
+	done; echo "make test: ok$$report"
+
+unit: ## tests without root and network; those that read real kernels do so once setup has run
+	KMMD_LAB="$$(test ! -f .lab/kernels || echo $(CURDIR)/.lab)" CGO_ENABLED=1 \
+		$(GO) test -race $$($(GO) list ./... | grep -v /test/vm/)
+
+vm: setup build ## tests on real kernels: KERNEL=6.1, 6.12 or all
+	@for kernel in $(KERNELS); do \
+		echo "kernel $$kernel"; \
+		KMMD_VM_KERNEL=$$kernel $(GO) test -count=1 -p 1 -exec "$(CURDIR)/test/vm/exec" ./test/vm/...; \
+	done
+
+bench: ## benchmarks
+	KMMD_LAB="$$(test ! -f .lab/kernels || echo $(CURDIR)/.lab)" $(GO) test -run '^$$' -bench . -benchmem ./pkg/...
+
+lint: ## golangci-lint (built from source the first time), gofmt, the rules who may import whom
+	$(GO) tool -modfile=tools/go.mod golangci-lint run ./...
+
+gen: ## generated files: whatever //go:generate says (nothing yet)
+	$(GO) generate ./...
+
+demo: setup build ## an in-tree module replaced by one out of an image, in a VM
+	test/vm/demo
+
+clean: ## remove bin/ and .lab/
+	rm -rf bin .lab
