@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package images
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"path"
+	"runtime"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+)
+
+// query is a Request that has been checked.
+type query struct {
+	Request
+	ref      name.Reference
+	policy   string // one of the three
+	digest   string // when ref has one
+	dirName  string // clean, absolute
+	firmware string // clean, absolute; empty for none
+}
+
+func parseRequest(r Request) (*query, error) {
+	q := &query{Request: r, dirName: path.Clean("/" + r.DirName)}
+	if r.DirName == "" {
+		q.dirName = DefaultDirName
+	}
+	if r.FirmwarePath != "" {
+		q.firmware = path.Clean("/" + r.FirmwarePath)
+	}
+	if err := q.parseRef(); err != nil {
+		return nil, err
+	}
+	if len(r.Releases) == 0 {
+		return nil, fmt.Errorf("%w: %s: no kernel release to look for", ErrInvalidRef, r.Ref)
+	}
+	for _, rel := range r.Releases {
+		if rel == "" || rel == "." || rel == ".." || strings.Contains(rel, "/") {
+			return nil, fmt.Errorf("%w: %s: %q is no kernel release", ErrInvalidRef, r.Ref, rel)
+		}
+	}
+	return q, nil
+}
+
+// parseRef takes what Kubernetes takes, but asks for a tag or a digest: without
+// one, "latest" would be meant by nobody who names images by kernel.
+func (q *query) parseRef() error {
+	last := q.Ref[strings.LastIndex(q.Ref, "/")+1:]
+	if !strings.ContainsAny(last, ":@") {
+		return fmt.Errorf("%w: %q has neither a tag nor a digest: write IMAGE:TAG or IMAGE@sha256:…", ErrInvalidRef, q.Ref)
+	}
+	var opts []name.Option
+	if q.Insecure {
+		opts = append(opts, name.Insecure)
+	}
+	ref, err := name.ParseReference(q.Ref, opts...)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalidRef, err)
+	}
+	q.ref = ref
+	if d, ok := ref.(name.Digest); ok {
+		q.digest = d.DigestStr()
+		if !isDigest(q.digest) {
+			return fmt.Errorf("%w: %q: only sha256 digests are known", ErrInvalidRef, q.Ref)
+		}
+	}
+	return q.parsePolicy()
+}
+
+// parsePolicy applies the default of Kubernetes (imagePullPolicy).
+func (q *query) parsePolicy() error {
+	switch q.PullPolicy {
+	case PullAlways, PullIfNotPresent, PullNever:
+		q.policy = q.PullPolicy
+	case "":
+		q.policy = PullIfNotPresent
+		if q.digest == "" && q.ref.Identifier() == "latest" {
+			q.policy = PullAlways
+		}
+	default:
+		return fmt.Errorf("%w: %s: pull policy %q is none of %s, %s, %s", ErrInvalidRef, q.Ref,
+			q.PullPolicy, PullAlways, PullIfNotPresent, PullNever)
+	}
+	return nil
+}
+
+// key names the tree of this query for the image digest stands for. All
+// releases are in it, not the one found: so the answer never depends on what
+// was asked before.
+func (q *query) key(digest string) string {
+	b, err := json.Marshal([]any{treeVersion, digest, platform(), q.dirName, q.Releases, q.firmware})
+	if err != nil {
+		panic("images: strings do not marshal: " + err.Error())
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+// platform is what this machine runs, in the words of the OCI image index.
+func platform() string { return "linux/" + runtime.GOARCH }
+
+// isDigest says whether s is "sha256:" and 64 lower-case hex digits.
+func isDigest(s string) bool {
+	h, ok := strings.CutPrefix(s, "sha256:")
+	if !ok || len(h) != 2*sha256.Size || strings.ToLower(h) != h {
+		return false
+	}
+	_, err := hex.DecodeString(h)
+	return err == nil
+}

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package images
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// treeVersion changes when trees are made differently; older ones are then
+// made anew.
+const treeVersion = 1
+
+const treeFile = "tree.json"
+
+// record is what is known of a file since it was taken out of a verified layer.
+type record struct {
+	Path   string `json:"path"`
+	SHA256 string `json:"sha256"`
+	Size   int64  `json:"size"`
+}
+
+// manifest is the content of tree.json.
+type manifest struct {
+	Version  int       `json:"version"`
+	Ref      string    `json:"ref"`
+	Digest   string    `json:"digest"`
+	Platform string    `json:"platform"`
+	Release  string    `json:"release"`
+	Firmware bool      `json:"firmware"`
+	Files    []record  `json:"files"`
+	Links    []dropped `json:"links,omitempty"`
+}
+
+// loadTree reads dir/tree.json; fs.ErrNotExist when there is none, ErrDigest
+// when it can not be read.
+func loadTree(dir string) (*Tree, error) {
+	b, err := os.ReadFile(filepath.Join(dir, treeFile))
+	if err != nil {
+		return nil, err
+	}
+	var m manifest
+	if err := json.Unmarshal(b, &m); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrDigest, treeFile, err)
+	}
+	if m.Version != treeVersion || len(m.Files) == 0 || !filepath.IsLocal(m.Release) {
+		return nil, fmt.Errorf("%w: %s is incomplete", ErrDigest, treeFile)
+	}
+	t := &Tree{
+		Ref: m.Ref, Digest: m.Digest, Release: m.Release, dir: dir,
+		ModulesDir: filepath.Join(dir, modulesPart, m.Release),
+		files:      make(map[string]record, len(m.Files)),
+	}
+	if m.Firmware {
+		t.FirmwareDir = filepath.Join(dir, firmwarePart)
+	}
+	for _, r := range m.Files {
+		t.files[r.Path] = r
+	}
+	return t, nil
+}
+
+// Verify reads files of the tree again and compares them with what was recorded
+// when they were taken out of the image. Paths are absolute, below ModulesDir
+// or FirmwareDir; without any, all files are read, and there must be no others.
+// The error is ErrDigest and names each file that differs, is missing or is
+// too many; an error of the disk is not ErrDigest.
+func (t *Tree) Verify(paths ...string) error {
+	root, err := os.OpenRoot(t.dir)
+	if err != nil {
+		return fmt.Errorf("%w: verify tree of %s: %w", ErrDigest, t.Ref, err)
+	}
+	defer func() { _ = root.Close() }()
+	var errs []error
+	if len(paths) == 0 {
+		paths = slices.Sorted(maps.Keys(t.files))
+		errs = append(errs, t.strangers(root))
+	} else {
+		paths = slices.Clone(paths)
+		for i, p := range paths {
+			if paths[i], err = filepath.Rel(t.dir, p); err != nil {
+				return fmt.Errorf("%w: verify %s: not a file of the tree", ErrDigest, p)
+			}
+		}
+	}
+	for _, p := range paths {
+		want, ok := t.files[p]
+		if !ok {
+			errs = append(errs, fmt.Errorf("%w: %s is not a file of the image", ErrDigest, filepath.Join(t.dir, p)))
+			continue
+		}
+		if err := verifyFile(root, want); err != nil {
+			errs = append(errs, fmt.Errorf("verify %s: %w", filepath.Join(t.dir, p), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// strangers names what is in the tree but was not put there by this package.
+func (t *Tree) strangers(root *os.Root) error {
+	var errs []error
+	err := fs.WalkDir(root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if _, ok := t.files[p]; !ok && !d.IsDir() && p != treeFile {
+			errs = append(errs, fmt.Errorf("%w: %s is not a file of the image", ErrDigest, filepath.Join(t.dir, p)))
+		}
+		return nil
+	})
+	return errors.Join(append(errs, err)...)
+}
+
+func verifyFile(root *os.Root, want record) error {
+	info, err := root.Lstat(want.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: the file is missing", ErrDigest)
+	}
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() || info.Size() != want.Size {
+		return fmt.Errorf("%w: not a file of %d bytes any more", ErrDigest, want.Size)
+	}
+	f, err := root.Open(want.Path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return err
+	}
+	if got := hex.EncodeToString(h.Sum(nil)); got != want.SHA256 {
+		return fmt.Errorf("%w: the file is sha256:%s, was sha256:%s", ErrDigest, got, want.SHA256)
+	}
+	return nil
+}
