@@ -7,7 +7,7 @@ KERNELS := $(if $(filter all,$(KERNEL)),6.1 6.12,$(KERNEL))
 GO ?= go
 export CGO_ENABLED = 0
 
-.PHONY: help setup build test unit vm bench lint gen demo clean
+.PHONY: help setup build test unit lab vm bench lint gen demo clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,8 +19,8 @@ build: ## bin/kmmd, static
 	$(GO) build -trimpath -o bin/ ./cmd/kmmd
 	install -D bin/kmmd .lab/bin/kmmd
 
-test: ## everything: setup, unit, vm on both kernels; says at the end what took how long
-	@report=; for stage in setup build unit vm; do \
+test: ## everything: setup, unit, lab, vm on both kernels; says at the end what took how long
+	@report=; for stage in setup build unit lab vm; do \
 		start=$$SECONDS; \
 		$(MAKE) --no-print-directory $$stage || { echo "make test: $$stage failed$$report"; exit 1; }; \
 		report+="; $$stage $$((SECONDS - start)) s"; \
@@ -35,6 +35,9 @@ vm: setup build ## tests on real kernels: KERNEL=6.1, 6.12 or all
 		echo "kernel $$kernel"; \
 		KMMD_VM_KERNEL=$$kernel $(GO) test -count=1 -p 1 -exec "$(CURDIR)/test/vm/exec" ./test/vm/...; \
 	done
+
+lab: setup ## tests of the lab: failures, panics and time-outs are seen, nothing is left behind
+	test/vm/selftest
 
 bench: ## benchmarks
 	KMMD_LAB="$$(test ! -f .lab/kernels || echo $(CURDIR)/.lab)" $(GO) test -run '^$$' -bench . -benchmem ./pkg/...

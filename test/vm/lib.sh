@@ -137,7 +137,7 @@ vm_boot() {
 		-nodefaults -display none -monitor none -no-reboot \
 		-kernel "$root"/boot/vmlinuz-* -initrd "$vm_work/initrd" \
 		-append "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check net.ifnames=0 ${KMMD_VM_APPEND:-}" \
-		-netdev user,id=net0 -device virtio-net-pci,netdev=net0 \
+		-netdev user,id=net0 -device virtio-net-pci,netdev=net0,romfile= \
 		-serial "file:$console" -serial "file:$vm_work/output" -serial "file:$vm_work/out.tar" \
 		${KMMD_VM_QEMU:-} </dev/null >"$vm_logs/qemu.log" 2>&1
 	local why="qemu ended without the exit code of the command" code=0
