@@ -48,9 +48,9 @@ type Tried struct {
 
 func (k *KernelMapping) describe() string {
 	if k.Literal != "" {
-		return fmt.Sprintf("literal %q", k.Literal)
+		return `literal "` + k.Literal + `"`
 	}
-	return fmt.Sprintf("regexp %q", k.Regexp)
+	return `regexp "` + k.Regexp + `"`
 }
 
 func (k *KernelMapping) matches(release string) (bool, error) {

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kmm-node/kmmd/pkg/kernel"
+	"github.com/kmm-node/kmmd/pkg/source/file"
+	"github.com/kmm-node/kmmd/pkg/spec"
+)
+
+// explanation is what explain says of one Module.
+type explanation struct {
+	Module   string       `json:"module"`
+	File     string       `json:"file"`
+	Kernel   string       `json:"kernel"`
+	Mappings []spec.Tried `json:"mappings"`
+	Choice   *spec.Choice `json:"choice,omitempty"`
+	Error    string       `json:"error,omitempty"`
+	Warnings []string     `json:"warnings,omitempty"`
+}
+
+func explainCommand(o *options) *cobra.Command {
+	var release string
+	cmd := &cobra.Command{
+		Use:   "explain [-f FILE|DIR] [--kernel RELEASE]",
+		Short: "tell which kernel mapping wins and why, the image, and warnings",
+		Long: `explain reads documents and asks neither kernel nor registry.
+
+Exit codes: 0 each Module has a mapping for the kernel, 1 one has none,
+2 a document can not be used.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runExplain(cmd, o, release) },
+	}
+	o.documentsFlag(cmd)
+	cmd.Flags().StringVar(&release, "kernel", "", "kernel release, as of uname -r (default the running one)")
+	return cmd
+}
+
+func runExplain(cmd *cobra.Command, o *options, release string) error {
+	c, err := readConfig(o.configFile)
+	if err != nil {
+		return err
+	}
+	if release == "" {
+		host, err := kernel.Open(c.HostRoot)
+		if err != nil {
+			return err
+		}
+		release = host.Release()
+	}
+	path := o.documents
+	if path == "" {
+		path = c.ModulesDir
+	}
+	node, notes, err := (&file.Source{Path: path}).Read()
+	if err != nil {
+		return usageError{err}
+	}
+	var all []explanation
+	unmatched := false
+	for i := range node.Modules {
+		e := explain(&node.Modules[i], spec.Release(release))
+		unmatched = unmatched || e.Error != ""
+		all = append(all, e)
+	}
+	if o.output == "json" {
+		err = writeJSON(cmd.OutOrStdout(), all)
+	} else {
+		err = printExplanations(&printer{w: cmd.OutOrStdout()}, all, notes)
+	}
+	switch {
+	case err != nil:
+		return err
+	case len(node.Invalid) > 0:
+		return usageError{errors.Join(node.Invalid...)}
+	case unmatched:
+		return errNotAsWanted
+	}
+	return nil
+}
+
+func explain(m *spec.Module, release spec.Release) explanation {
+	e := explanation{Module: m.Key(), File: m.File, Kernel: release.Trimmed(), Mappings: m.Explain(release), Warnings: m.Warnings}
+	if m.Spec.ModuleLoader == nil {
+		e.Warnings = append(e.Warnings, "has no moduleLoader: nothing is loaded for it")
+		return e
+	}
+	choice, err := m.For(release)
+	if err != nil {
+		e.Error = err.Error()
+		return e
+	}
+	e.Choice = choice
+	e.Warnings = append(e.Warnings, choice.Warnings...)
+	return e
+}
+
+func printExplanations(out *printer, all []explanation, notes []string) error {
+	for _, e := range all {
+		out.line("%s (%s) on kernel %s", e.Module, e.File, e.Kernel)
+		for _, t := range e.Mappings {
+			mark := map[bool]string{true: "wins", false: "no  "}[t.Matches]
+			line := fmt.Sprintf("  %s  kernelMappings[%d] %s", mark, t.Mapping, t.What)
+			if t.Note != "" {
+				line += ": " + t.Note
+			}
+			out.line("%s", line)
+		}
+		if c := e.Choice; c != nil {
+			out.line("  image      %s", c.Image)
+			out.line("  directory  %s/lib/modules/{%s}", strings.TrimSuffix(c.DirName, "/"), strings.Join(spec.Release(e.Kernel).Directories(), ","))
+			out.line("  loads      %s", strings.Join(c.Order, ", then "))
+			printList(out, "parameters", c.Parameters)
+			printList(out, "removes", c.RemoveInTree)
+			if c.FirmwarePath != "" {
+				out.line("  firmware   %s", c.FirmwarePath)
+			}
+		}
+		if e.Error != "" {
+			out.line("  error      %s", e.Error)
+		}
+		for _, w := range e.Warnings {
+			out.line("  warning    %s", w)
+		}
+	}
+	for _, n := range notes {
+		out.line("%s", n)
+	}
+	return out.err
+}
+
+func printList(out *printer, title string, words []string) {
+	if len(words) > 0 {
+		out.line("  %-10s %s", title, strings.Join(words, " "))
+	}
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command kmmd puts out-of-tree kernel modules into the kernel of the node it
+// runs on. It is flags, configuration and wiring; what it does is in pkg/.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/kmm-node/kmmd/pkg/kernel"
+	"github.com/kmm-node/kmmd/pkg/spec"
+)
+
+// Exit codes, the same for every command.
+const (
+	exitOK    = 0
+	exitNotOK = 1 // something is not as wanted
+	exitUsage = 2 // usage, configuration or a document that can not be used
+)
+
+// errNotAsWanted ends a command with exit code 1 and without another word: the
+// output has said what is wrong.
+var errNotAsWanted = errors.New("not as wanted")
+
+// usageError ends a command with exit code 2.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func main() {
+	kernel.RunChild() // first: does not return in the child that makes a system call
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := rootCommand().ExecuteContext(ctx)
+	stop()
+	os.Exit(exitCode(err))
+}
+
+func exitCode(err error) int {
+	var usage usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errNotAsWanted):
+		return exitNotOK
+	}
+	fmt.Fprintln(os.Stderr, "kmmd:", err)
+	if errors.As(err, &usage) || errors.Is(err, spec.ErrInvalid) {
+		return exitUsage
+	}
+	return exitNotOK
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kmm-node/kmmd/pkg/plan"
+)
+
+func planCommand(o *options) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "plan [-f FILE|DIR]",
+		Short: "print the steps that run would take now, and take none",
+		Long: `plan resolves the documents and observes the node as run does, and prints what
+run would do. Nothing on the node changes; an image that is not in the store is
+pulled into a scratch directory and thrown away.
+
+Exit codes: 0 nothing to do or all can be done, 1 something can not be done,
+2 a document can not be used.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runPlan(cmd, o) },
+	}
+	o.documentsFlag(cmd)
+	return cmd
+}
+
+func runPlan(cmd *cobra.Command, o *options) error {
+	n, closeNode, err := openNode(o, nil, false)
+	if err != nil {
+		return err
+	}
+	defer closeNode()
+	desired, notes, err := n.source.Read()
+	if err != nil {
+		return usageError{err}
+	}
+	n.tell(notes)
+	n.agent.SetDesired(desired)
+	p, unresolved, err := n.agent.Plan(cmd.Context())
+	if err != nil {
+		return err
+	}
+	if o.output == "json" {
+		err = writeJSON(cmd.OutOrStdout(), struct {
+			plan.Plan
+			Unresolved map[string]plan.Block `json:"unresolved,omitempty"`
+		}{p, unresolved})
+	} else {
+		err = printPlan(cmd.OutOrStdout(), p, unresolved)
+	}
+	if err != nil {
+		return err
+	}
+	if len(desired.Invalid) > 0 {
+		return usageError{errors.Join(desired.Invalid...)}
+	}
+	if len(unresolved) > 0 || slices.ContainsFunc(p.Transactions, func(t plan.Transaction) bool { return len(t.Blocked) > 0 }) {
+		return errNotAsWanted
+	}
+	return nil
+}
+
+func printPlan(w io.Writer, p plan.Plan, unresolved map[string]plan.Block) error {
+	out := &printer{w: w}
+	for _, t := range p.Transactions {
+		out.line("%s%s", t.Owner, map[bool]string{true: " (its document is gone)"}[t.Leaving])
+		for _, b := range t.Blocked {
+			out.line("  blocked, %s: %s", b.Reason, b.Message)
+		}
+		if len(t.Blocked) > 0 {
+			continue
+		}
+		for i, s := range t.Steps {
+			out.line("  %d. %s", i+1, s)
+		}
+		if len(t.Steps) == 0 {
+			out.line("  nothing to do")
+		}
+	}
+	for _, owner := range slices.Sorted(maps.Keys(unresolved)) {
+		out.line("%s", owner)
+		out.line("  blocked, %s: %s", unresolved[owner].Reason, unresolved[owner].Message)
+	}
+	if len(p.Transactions)+len(unresolved) == 0 {
+		out.line("nothing is asked for")
+	}
+	return out.err
+}
+
+// printer keeps the first error of many writes.
+type printer struct {
+	w   io.Writer
+	err error
+}
+
+func (p *printer) line(format string, args ...any) {
+	if p.err == nil {
+		_, p.err = fmt.Fprintf(p.w, format+"\n", args...)
+	}
+}

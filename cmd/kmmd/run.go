@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kmm-node/kmmd/pkg/agent"
+	"github.com/kmm-node/kmmd/pkg/spec"
+)
+
+func runCommand(o *options) *cobra.Command {
+	var once bool
+	cmd := &cobra.Command{
+		Use:   "run [--once] [-f FILE|DIR]",
+		Short: "load what the Module documents ask for, and keep it so",
+		Long: `run brings the node to what the documents ask for and stays: it reads them
+again when they change, heals what others change, and serves /metrics, /livez
+and /readyz. With --once it does so one time, prints the status and ends.
+
+A document that is taken away has its modules unloaded and its firmware removed;
+the in-tree module it replaced does not come back by itself.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if once {
+				return runOnce(cmd, o)
+			}
+			return runDaemon(cmd.Context(), o)
+		},
+	}
+	o.documentsFlag(cmd)
+	cmd.Flags().BoolVar(&once, "once", false, "do it one time and end")
+	return cmd
+}
+
+func runOnce(cmd *cobra.Command, o *options) error {
+	n, unlock, err := openLocked(o, nil)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	desired, notes, err := n.source.Read()
+	if err != nil {
+		return usageError{err}
+	}
+	n.tell(notes)
+	n.agent.SetDesired(desired)
+	status, err := n.agent.Reconcile(cmd.Context())
+	if err != nil {
+		return err
+	}
+	if err := printStatus(cmd.OutOrStdout(), o, status); err != nil {
+		return err
+	}
+	return verdict(status, desired.Invalid)
+}
+
+// verdict turns a status into the exit code: documents that can not be used
+// weigh more than modules that are not loaded.
+func verdict(status spec.Status, invalid []error) error {
+	switch {
+	case len(invalid) > 0:
+		return usageError{errors.Join(invalid...)}
+	case !status.OK():
+		return errNotAsWanted
+	}
+	return nil
+}
+
+func (n *node) tell(notes []string) {
+	for _, note := range notes {
+		n.log.Warn("document left alone", "note", note)
+	}
+}
+
+// openLocked is openNode for a kmmd that changes the node.
+func openLocked(o *options, metrics *agent.Metrics) (*node, func(), error) {
+	c, err := readConfig(o.configFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := lock(c.RunDir)
+	if err != nil {
+		return nil, nil, err
+	}
+	n, closeNode, err := openNode(o, metrics, true)
+	if err != nil {
+		l.Close()
+		return nil, nil, err
+	}
+	return n, func() {
+		closeNode()
+		l.Close()
+	}, nil
+}
+
+func runDaemon(ctx context.Context, o *options) error {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	n, unlock, err := openLocked(o, agent.NewMetrics(registry))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	var listener net.Listener
+	if n.config.Listen != "" {
+		if listener, err = net.Listen("tcp", n.config.Listen); err != nil {
+			return fmt.Errorf("listen for /metrics: %w", err)
+		}
+	}
+	n.log.Info("kmmd starts", "version", version(), "kernel", n.host.Release(), "documents", n.source.Path)
+	g, ctx := errgroup.WithContext(ctx)
+	// Subscribe before the first look, so that nothing that happens after it
+	// is missed.
+	subscribed := make(chan struct{})
+	g.Go(func() error {
+		return n.host.WatchModules(ctx, func() { close(subscribed) }, n.agent.Trigger)
+	})
+	g.Go(func() error {
+		select {
+		case <-subscribed:
+		case <-ctx.Done():
+			return nil
+		}
+		return n.source.Watch(ctx, n.setDesired)
+	})
+	g.Go(func() error { return n.agent.Run(ctx) })
+	if listener != nil {
+		n.log.Info("serving", "address", listener.Addr().String())
+		g.Go(func() error { return serve(ctx, listener, n.agent, registry) })
+	}
+	err = g.Wait()
+	n.log.Info("kmmd stops; modules stay as they are")
+	return err
+}
+
+func (n *node) setDesired(desired spec.Node, notes []string) {
+	n.tell(notes)
+	for _, err := range desired.Invalid {
+		n.log.Error("document can not be used; nothing is unloaded until it is mended or removed", "err", err)
+	}
+	n.agent.SetDesired(desired)
+}
+
+func isNotExist(err error) bool { return errors.Is(err, os.ErrNotExist) }

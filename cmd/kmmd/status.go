@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kmm-node/kmmd/pkg/kernel"
+	"github.com/kmm-node/kmmd/pkg/source/file"
+	"github.com/kmm-node/kmmd/pkg/spec"
+)
+
+func statusCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "show what run has reported last",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := readConfig(o.configFile)
+			if err != nil {
+				return err
+			}
+			host, err := kernel.Open(c.HostRoot)
+			if err != nil {
+				return err
+			}
+			status, err := file.ReadStatus(c.statusFile())
+			if isNotExist(err) || err == nil && status.BootID != host.BootID() {
+				return fmt.Errorf("kmmd has reported nothing since this boot (no %s): is it running?", c.statusFile())
+			}
+			if err != nil {
+				return err
+			}
+			if err := printStatus(cmd.OutOrStdout(), o, status); err != nil {
+				return err
+			}
+			return verdict(status, nil)
+		},
+	}
+}
+
+func printStatus(w io.Writer, o *options, s spec.Status) error {
+	if o.output == "json" {
+		return writeJSON(w, s)
+	}
+	out := &printer{w: w}
+	out.line("kernel %s, %d Modules", s.KernelRelease, len(s.Modules))
+	for i := range s.Modules {
+		printModule(out, &s.Modules[i])
+	}
+	for i := range s.Leaving {
+		out.line("")
+		out.line("document gone, modules still there:")
+		printModule(out, &s.Leaving[i])
+	}
+	for _, e := range s.Invalid {
+		out.line("invalid: %s", e)
+	}
+	return out.err
+}
+
+func printModule(out *printer, m *spec.ModuleStatus) {
+	out.line("")
+	state := string(m.State)
+	if m.Reason != "" {
+		state += ", " + string(m.Reason)
+	}
+	if m.RolledBack {
+		state += ", rolled back"
+	}
+	out.line("%s: %s since %s", m.Key(), state, m.Since.Format(time.RFC3339))
+	if m.Image != "" {
+		out.line("  image    %s", m.Image)
+	}
+	if m.Digest != "" {
+		out.line("  digest   %s", m.Digest)
+	}
+	for _, k := range m.Kernel {
+		out.line("  module   %s, build-id %s, refcnt %d %s", k.Name, k.BuildID, k.Refs, strings.Join(k.Parameters, " "))
+	}
+	if m.Message != "" {
+		for _, l := range strings.Split(m.Message, "\n") {
+			out.line("  message  %s", l)
+		}
+	}
+	if m.RetryAt != nil {
+		out.line("  retry    %s", m.RetryAt.Format(time.RFC3339))
+	}
+	for _, w := range m.Warnings {
+		out.line("  warning  %s", w)
+	}
+}

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package agent makes the kernel of one node run what the node is asked for.
+// It resolves Modules to files, observes the kernel, plans, applies the plan
+// and reports; five verbs, one file each. It is the only writer of kernel and
+// firmware, does so from one goroutine, and does not know where its orders
+// come from.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/kmm-node/kmmd/pkg/firmware"
+	"github.com/kmm-node/kmmd/pkg/images"
+	"github.com/kmm-node/kmmd/pkg/kernel"
+	"github.com/kmm-node/kmmd/pkg/kmod"
+	"github.com/kmm-node/kmmd/pkg/plan"
+	"github.com/kmm-node/kmmd/pkg/spec"
+)
+
+// Kernel is what the agent needs of the running kernel: *kernel.Host, or the
+// in-memory one of kerneltest, which obeys the same contract test.
+type Kernel interface {
+	Observer
+	Loader
+	Host
+}
+
+// Observer reads.
+type Observer interface {
+	Release() string
+	BootID() string
+	Modules() ([]kernel.Module, error)
+	Module(name string) (kernel.Module, error)
+}
+
+// Loader changes which modules run.
+type Loader interface {
+	Compression() string
+	Load(ctx context.Context, r kernel.LoadRequest) error
+	Unload(ctx context.Context, name string, timeout time.Duration) error
+}
+
+// Host is what decides on firmware and automatic loading.
+type Host interface {
+	FirmwarePath() (string, error)
+	SetFirmwarePath(path string) error
+	HoldAutoload(names []string) error
+	Held() ([]string, error)
+}
+
+// Images finds the files of an image: *images.Store, or one that keeps nothing.
+type Images interface {
+	Ensure(ctx context.Context, r images.Request) (*images.Tree, error)
+}
+
+// Config is everything an Agent works with. Kernel, Images, Firmware,
+// ModulesDir, RunDir, FirmwareDir and Log are required.
+type Config struct {
+	Kernel   Kernel
+	Images   Images
+	Firmware *firmware.Dir
+	// ModulesDir is the node's /lib/modules.
+	ModulesDir string
+	// RunDir holds the ledger; it must not outlive a boot.
+	RunDir string
+	// FirmwareDir is the firmware directory as the kernel sees it.
+	FirmwareDir string
+	// LoadTimeout and UnloadTimeout bound one system call; 0 is the kernel
+	// package's default.
+	LoadTimeout, UnloadTimeout time.Duration
+	// Resync is how often everything is looked at without a hint; 0 is 5 minutes.
+	Resync time.Duration
+	// Version is reported as kmmd's.
+	Version string
+	Log     *slog.Logger
+	// Metrics may be nil.
+	Metrics *Metrics
+	// Report is told the status when it changed; it may be nil.
+	Report func(context.Context, spec.Status) error
+	// AfterStep is called after each step of a plan or of a rollback, before
+	// the ledger says that it is done; tests kill the process there. It may
+	// be nil.
+	AfterStep func()
+}
+
+// Agent reconciles one node. Make it with New; SetDesired and Trigger may be
+// called by any goroutine, the other methods by one at a time.
+type Agent struct {
+	cfg     Config
+	trigger chan struct{}
+	busy    atomic.Int64 // start of the running reconcile, Unix nanoseconds, 0 when idle
+	done    atomic.Bool  // a first reconcile has been finished
+
+	mu      sync.Mutex // guards desired
+	desired *spec.Node
+
+	// Of the reconciling goroutine only.
+	ledger   *ledger
+	host     *kmod.Tree // the node's own modules, nil when there are none
+	magic    string     // the running kernel's vermagic without release, "" when unknown
+	resolved map[string]*resolution
+	failures map[string]*failure
+	status   spec.Status
+}
+
+// New reads the ledger of this boot and the node's own modules. The error
+// names what on the host is not as needed.
+func New(cfg Config) (*Agent, error) {
+	if cfg.Resync == 0 {
+		cfg.Resync = 5 * time.Minute
+	}
+	a := &Agent{
+		cfg: cfg, trigger: make(chan struct{}, 1),
+		resolved: map[string]*resolution{}, failures: map[string]*failure{},
+	}
+	led, err := openLedger(cfg.RunDir, cfg.Kernel.BootID())
+	if err != nil {
+		cfg.Log.Warn("ledger is unreadable and set aside: modules are adopted by their build-id", "err", err)
+	}
+	a.ledger = led
+	a.host, err = kmod.OpenTree(cfg.ModulesDir + "/" + cfg.Kernel.Release())
+	if err != nil && !errors.Is(err, kmod.ErrNotFound) {
+		return nil, fmt.Errorf("read the node's own modules: %w", err)
+	}
+	a.magic = a.kernelMagic()
+	return a, nil
+}
+
+// SetDesired replaces what the node is asked for and wakes Run.
+func (a *Agent) SetDesired(n spec.Node) {
+	a.mu.Lock()
+	a.desired = &n
+	a.mu.Unlock()
+	a.Trigger()
+}
+
+// Trigger wakes Run to look at everything again. It never blocks, and losing
+// or doubling a call is harmless.
+func (a *Agent) Trigger() {
+	select {
+	case a.trigger <- struct{}{}:
+	default:
+	}
+}
+
+// Run reconciles whenever it is triggered, when a retry is due and every
+// Resync, until ctx is done. A transaction that has begun is finished first.
+// It needs what Reconcile needs.
+func (a *Agent) Run(ctx context.Context) error {
+	timer := time.NewTimer(a.cfg.Resync)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.trigger:
+		case <-timer.C:
+		}
+		if a.snapshot() == nil {
+			continue // nobody has said yet what is wanted
+		}
+		if _, err := a.Reconcile(ctx); err != nil && ctx.Err() == nil {
+			a.cfg.Log.Error("reconcile", "err", err)
+		}
+		timer.Reset(a.nextLook())
+	}
+}
+
+// Live reports an error when one reconcile has taken longer than limit: the
+// process is stuck and should be replaced.
+func (a *Agent) Live(limit time.Duration) error {
+	start := a.busy.Load()
+	if start == 0 {
+		return nil
+	}
+	if d := time.Since(time.Unix(0, start)); d > limit {
+		return fmt.Errorf("reconcile has been running for %s", d.Round(time.Second))
+	}
+	return nil
+}
+
+// Ready reports whether the first reconcile has been finished.
+func (a *Agent) Ready() bool { return a.done.Load() }
+
+func (a *Agent) snapshot() *spec.Node {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.desired
+}
+
+var errNoDesire = errors.New("reconcile: SetDesired has not been called")
+
+// maxRounds is how often one reconcile looks again at what it has done. Two
+// are enough when nobody else changes modules meanwhile.
+const maxRounds = 4
+
+// Reconcile brings the node to what SetDesired last asked for, as far as it
+// can, and returns the status. The error is about kmmd itself (proc and sys
+// unreadable); what goes wrong with a Module is in its status. Needs
+// CAP_SYS_MODULE, CAP_SYSLOG, and write access to the host's firmware
+// directory, /run and /sys/module/firmware_class.
+func (a *Agent) Reconcile(ctx context.Context) (spec.Status, error) {
+	start := time.Now()
+	a.busy.Store(start.UnixNano())
+	defer a.busy.Store(0)
+	desired := a.snapshot()
+	if desired == nil {
+		return a.status, errNoDesire
+	}
+	a.resolveAll(ctx, desired)
+	for range maxRounds {
+		p, err := a.plan(desired)
+		if err != nil {
+			return a.status, err
+		}
+		if changed := a.apply(ctx, p); !changed {
+			break
+		}
+	}
+	status, err := a.report(ctx, desired)
+	a.done.Store(true)
+	a.cfg.Metrics.reconciled(time.Since(start), status.OK())
+	return status, err
+}
+
+// Plan resolves and observes, and returns what Reconcile would do now,
+// together with what can not be done for lack of an image, a mapping or a
+// valid document. It changes nothing but the image store.
+func (a *Agent) Plan(ctx context.Context) (plan.Plan, map[string]plan.Block, error) {
+	desired := a.snapshot()
+	if desired == nil {
+		return plan.Plan{}, nil, errNoDesire
+	}
+	a.resolveAll(ctx, desired)
+	p, err := a.plan(desired)
+	unresolved := map[string]plan.Block{}
+	for owner, r := range a.resolved {
+		if r.fail != nil {
+			unresolved[owner] = plan.Block{Reason: string(r.fail.reason), Message: r.fail.message}
+		}
+	}
+	return p, unresolved, err
+}
+
+func (a *Agent) plan(desired *spec.Node) (plan.Plan, error) {
+	f, err := a.observe(desired)
+	if err != nil {
+		return plan.Plan{}, err
+	}
+	var wants []plan.Want
+	for _, r := range a.resolved {
+		if r.want != nil {
+			wants = append(wants, *r.want)
+		}
+	}
+	return plan.Make(wants, f), nil
+}

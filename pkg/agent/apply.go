@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/kmm-node/kmmd/pkg/kernel"
+	"github.com/kmm-node/kmmd/pkg/plan"
+	"github.com/kmm-node/kmmd/pkg/spec"
+)
+
+// errWrongBuild says that another build of a module runs than was loaded, and
+// that nobody allowed to remove it.
+var errWrongBuild = errors.New("another build runs")
+
+// apply does the plan, one transaction after the other, and reports whether
+// anything was changed. A failure stays with its Module.
+func (a *Agent) apply(ctx context.Context, p plan.Plan) (changed bool) {
+	done := map[string]bool{}
+	for _, t := range p.Transactions {
+		if ctx.Err() != nil {
+			return changed
+		}
+		pending := len(a.ledger.Journal[t.Owner]) > 0
+		if t.Leaving && pending {
+			continue // never finished: it is taken back below, and leaves in the next round
+		}
+		if a.skip(t) {
+			continue
+		}
+		done[t.Owner] = true
+		if len(t.Steps) == 0 {
+			a.succeed(t.Owner, pending)
+			continue
+		}
+		changed = true
+		// A transaction that has begun is finished or rolled back, also when
+		// kmmd is told to stop.
+		a.transact(context.WithoutCancel(ctx), t)
+	}
+	for owner := range a.ledger.Journal {
+		if !done[owner] {
+			a.cfg.Log.Warn("rolling back an interrupted change", "module", owner)
+			if err := a.rollBack(context.WithoutCancel(ctx), owner); err != nil {
+				a.cfg.Log.Error("roll back", "module", owner, "err", err)
+				continue
+			}
+			changed = true
+		}
+	}
+	return changed
+}
+
+// skip says whether a transaction must not be tried now: it is blocked, or it
+// has failed with the same input.
+func (a *Agent) skip(t plan.Transaction) bool {
+	before := a.failures[t.Owner]
+	if len(t.Blocked) > 0 {
+		f := blocked(t.Blocked)
+		if before != nil && before.reason == spec.ReasonNeedsReboot && f.reason == before.reason {
+			return true // the first message has the kernel's words
+		}
+		f.follow(before)
+		if before == nil || before.message != f.message {
+			a.cfg.Log.Error("module is blocked", "module", t.Owner, "reason", string(f.reason), "err", f.message)
+		}
+		a.failures[t.Owner] = f
+		return true
+	}
+	if before == nil || before.input == "" || len(t.Steps) == 0 {
+		return false
+	}
+	return before.input == a.input(t.Owner) && !before.due()
+}
+
+// blocked joins the reasons of a plan; the first one names the remedy.
+func blocked(blocks []plan.Block) *failure {
+	f := &failure{reason: spec.Reason(blocks[0].Reason)}
+	for i, b := range blocks {
+		if i > 0 {
+			f.message += "; "
+		}
+		f.message += b.Message
+	}
+	switch f.reason {
+	case spec.ReasonInUse, spec.ReasonNeedsReboot, spec.ReasonFirmwareConflict:
+		f.wait = firstRetry
+		f.retryAt = time.Now().Add(f.wait)
+	}
+	return f
+}
+
+// input identifies what a transaction tries to reach.
+func (a *Agent) input(owner string) string {
+	r := a.resolved[owner]
+	if r == nil || r.want == nil {
+		return ""
+	}
+	data, err := json.Marshal(r.want)
+	if err != nil {
+		return ""
+	}
+	return string(data)
+}
+
+func (a *Agent) succeed(owner string, pending bool) {
+	delete(a.failures, owner)
+	if pending {
+		delete(a.ledger.Journal, owner)
+		a.save()
+	}
+}
+
+func (a *Agent) save() {
+	if err := a.ledger.save(); err != nil {
+		a.cfg.Log.Error("ledger", "err", err)
+	}
+}
+
+// transact does one Module's steps. Before each step it is noted how to undo
+// it; when one fails, all that was noted is undone, last first.
+func (a *Agent) transact(ctx context.Context, t plan.Transaction) {
+	for _, s := range t.Steps {
+		start := time.Now()
+		a.note(t.Owner, s)
+		if err := a.ledger.save(); err != nil {
+			// Nothing may be changed that can not be remembered.
+			a.failed(ctx, t, err)
+			return
+		}
+		err := a.do(ctx, s)
+		a.cfg.Metrics.step(s, time.Since(start), err)
+		if load, ok := s.(plan.Load); ok && load.File.Optional && err != nil {
+			a.cfg.Log.Warn("softdep not loaded", "module", t.Owner, "err", err)
+			a.ledger.forget(t.Owner, load.File.Name)
+			err = nil
+		}
+		if err != nil {
+			a.failed(ctx, t, err)
+			return
+		}
+		a.finish(s)
+		if plan.Changes(s) {
+			a.cfg.Log.Info("done", "module", t.Owner, "step", s.String(), "took", time.Since(start).Round(time.Millisecond).String())
+		}
+		a.afterStep()
+	}
+	delete(a.ledger.Journal, t.Owner)
+	delete(a.failures, t.Owner)
+	a.save()
+}
+
+// failed rolls a transaction back and remembers why it failed.
+func (a *Agent) failed(ctx context.Context, t plan.Transaction, err error) {
+	f := fail(err)
+	f.input = a.input(t.Owner)
+	f.follow(a.failures[t.Owner])
+	a.cfg.Log.Error("module failed", "module", t.Owner, "reason", string(f.reason), "err", err)
+	undone := len(a.ledger.Journal[t.Owner]) > 0
+	if rerr := a.rollBack(ctx, t.Owner); rerr != nil {
+		f.message += "; roll back: " + rerr.Error()
+		a.cfg.Log.Error("roll back", "module", t.Owner, "err", rerr)
+	} else if undone {
+		f.rolledBack = true
+		f.message += a.runsAgain(t)
+	}
+	a.failures[t.Owner] = f
+}
+
+// runsAgain tells which modules a rollback has brought back.
+func (a *Agent) runsAgain(t plan.Transaction) string {
+	text := ""
+	for _, s := range t.Steps {
+		u, ok := s.(plan.Unload)
+		if !ok || u.Undo == nil {
+			continue
+		}
+		if _, err := a.cfg.Kernel.Module(u.Name); err == nil {
+			text += fmt.Sprintf("; rolled back: %s runs again from %s", u.Name, u.Undo.Path)
+		}
+	}
+	return text
+}
+
+// note writes into the ledger what a step is about to do, and into the journal
+// how to take it back.
+func (a *Agent) note(owner string, s plan.Step) {
+	var u undo
+	switch s := s.(type) {
+	case plan.Hold:
+		names := append([]string{}, a.ledger.Holds[owner]...)
+		u.Hold = &names
+	case plan.Unload:
+		u.Load, u.Ours = s.Undo, s.Undo != nil && s.Ours
+	case plan.Load:
+		a.ledger.add(owner, s.File)
+		u.Unload = &s.File
+	case plan.InstallFirmware:
+		u.Firmware = &s.Previous
+	case plan.SetFirmwarePath:
+		before, err := a.cfg.Kernel.FirmwarePath()
+		if err != nil {
+			return
+		}
+		if a.ledger.FirmwarePathBefore == nil && s.Path == a.cfg.FirmwareDir {
+			a.ledger.FirmwarePathBefore = &before
+		}
+		u.FirmwarePath = &before
+	}
+	if t := a.resolved[owner]; u != (undo{}) && t != nil {
+		a.ledger.Journal[owner] = append(a.ledger.Journal[owner], u)
+	}
+}
+
+func (a *Agent) afterStep() {
+	if a.cfg.AfterStep != nil {
+		a.cfg.AfterStep()
+	}
+}
+
+// finish writes into the ledger what a step has done.
+func (a *Agent) finish(s plan.Step) {
+	switch s := s.(type) {
+	case plan.Unload:
+		delete(a.ledger.Modules, s.Name)
+	case plan.InstallFirmware:
+		a.ledger.Firmware[s.Owner] = s.Dir
+	case plan.RemoveFirmware:
+		delete(a.ledger.Firmware, s.Owner)
+	case plan.SetFirmwarePath:
+		if s.Path != a.cfg.FirmwareDir {
+			a.ledger.FirmwarePathBefore = nil
+		}
+	}
+}
+
+// do makes one step.
+func (a *Agent) do(ctx context.Context, s plan.Step) error {
+	switch s := s.(type) {
+	case plan.Hold:
+		return a.hold(s.Owner, s.Names)
+	case plan.Unload:
+		return a.unload(ctx, s.Name)
+	case plan.Load:
+		return a.load(ctx, s.File, a.replaceable(s.Owner, s.File.Name))
+	case plan.InstallFirmware:
+		_, err := a.cfg.Firmware.Install(s.Owner, s.Dir)
+		return err
+	case plan.RemoveFirmware:
+		return a.cfg.Firmware.Remove(s.Owner)
+	case plan.SetFirmwarePath:
+		return a.cfg.Kernel.SetFirmwarePath(s.Path)
+	case plan.Adopt:
+		a.ledger.add(s.Owner, s.File)
+		return nil
+	case plan.Forget:
+		a.ledger.forget(s.Owner, s.Name)
+		return nil
+	}
+	return fmt.Errorf("step %T: not known", s)
+}
+
+func (a *Agent) hold(owner string, names []string) error {
+	if len(names) == 0 {
+		delete(a.ledger.Holds, owner)
+	} else {
+		a.ledger.Holds[owner] = names
+	}
+	return a.cfg.Kernel.HoldAutoload(a.ledger.held())
+}
+
+func (a *Agent) unload(ctx context.Context, name string) error {
+	err := a.cfg.Kernel.Unload(ctx, name, a.cfg.UnloadTimeout)
+	if errors.Is(err, kernel.ErrNotLoaded) {
+		return nil // somebody was faster
+	}
+	return err
+}

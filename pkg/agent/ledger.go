@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/kmm-node/kmmd/pkg/plan"
+)
+
+// ledger answers "is it ours?" and remembers how to undo a transaction that is
+// under way. It lives on a tmpfs and is keyed by boot id, so it dies with the
+// modules.
+type ledger struct {
+	path   string
+	BootID string `json:"bootID"`
+	// Modules are what was loaded or adopted, by name. An entry is written
+	// before its load, so that nothing that runs is ever unknown.
+	Modules map[string]plan.Entry `json:"modules"`
+	// Holds are the names whose autoload is held off, by owner.
+	Holds map[string][]string `json:"holds,omitempty"`
+	// Firmware is the directory of the image that an owner's firmware is from.
+	Firmware map[string]string `json:"firmware,omitempty"`
+	// FirmwarePathBefore is firmware_class.path before it was first set.
+	FirmwarePathBefore *string `json:"firmwarePathBefore,omitempty"`
+	// Journal is how to undo what was done of an owner's transaction, first
+	// done first. It is empty unless a transaction is under way, or was when
+	// kmmd was killed, or could not be rolled back.
+	Journal map[string][]undo `json:"journal,omitempty"`
+}
+
+// undo is one step back; exactly one of the fields is set, Ours apart.
+type undo struct {
+	Load         *plan.File `json:"load,omitempty"`         // load this again
+	Ours         bool       `json:"ours,omitempty"`         // Load is of something kmmd had loaded
+	Unload       *plan.File `json:"unload,omitempty"`       // unload it if this build runs
+	Firmware     *string    `json:"firmware,omitempty"`     // install this directory again, "" removes
+	FirmwarePath *string    `json:"firmwarePath,omitempty"` // set this again
+	Hold         *[]string  `json:"hold,omitempty"`         // hold these again
+}
+
+// openLedger always gives a usable ledger. The error says that there was one
+// which could not be read; it was renamed to ledger.json.broken.
+func openLedger(dir, bootID string) (*ledger, error) {
+	path := filepath.Join(dir, "ledger.json")
+	l := &ledger{path: path}
+	data, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(data, l)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	if err != nil {
+		err = errors.Join(fmt.Errorf("read ledger %s: %w", path, err), os.Rename(path, path+".broken"))
+	}
+	if err != nil || l.BootID != bootID {
+		l = &ledger{path: path, BootID: bootID}
+	}
+	if l.Modules == nil {
+		l.Modules = map[string]plan.Entry{}
+	}
+	if l.Holds == nil {
+		l.Holds = map[string][]string{}
+	}
+	if l.Firmware == nil {
+		l.Firmware = map[string]string{}
+	}
+	if l.Journal == nil {
+		l.Journal = map[string][]undo{}
+	}
+	return l, err
+}
+
+// save replaces the file at once. No fsync: a crash of the machine ends what
+// it describes too.
+func (l *ledger) save() error {
+	data, err := json.Marshal(l)
+	if err != nil {
+		return fmt.Errorf("write ledger: %w", err)
+	}
+	tmp := l.path + ".tmp"
+	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+		return fmt.Errorf("write ledger: %w", err)
+	}
+	if err := os.Rename(tmp, l.path); err != nil {
+		return fmt.Errorf("write ledger: %w", err)
+	}
+	return nil
+}
+
+// add notes that a file is loaded for an owner too.
+func (l *ledger) add(owner string, file plan.File) {
+	e := l.Modules[file.Name]
+	if e.File.BuildID != file.BuildID {
+		e.Owners = nil
+	}
+	e.File = file
+	if !slices.Contains(e.Owners, owner) {
+		e.Owners = append(slices.Clone(e.Owners), owner)
+		slices.Sort(e.Owners)
+	}
+	l.Modules[file.Name] = e
+}
+
+// forget takes an owner off a module, and the module off the ledger with its
+// last owner.
+func (l *ledger) forget(owner, name string) {
+	e, ok := l.Modules[name]
+	if !ok {
+		return
+	}
+	e.Owners = slices.DeleteFunc(slices.Clone(e.Owners), func(o string) bool { return o == owner })
+	if len(e.Owners) == 0 {
+		delete(l.Modules, name)
+		return
+	}
+	l.Modules[name] = e
+}
+
+// held is every name to be held off, for whatever owner.
+func (l *ledger) held() []string {
+	var names []string
+	for _, n := range l.Holds {
+		names = append(names, n...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/kmm-node/kmmd/pkg/kernel"
+	"github.com/kmm-node/kmmd/pkg/plan"
+	"github.com/kmm-node/kmmd/pkg/spec"
+)
+
+// observe reads the kernel, the firmware directory and the ledger.
+func (a *Agent) observe(desired *spec.Node) (plan.Facts, error) {
+	f := plan.Facts{
+		Builtin: map[string]bool{}, InTree: map[string]*plan.File{}, Ours: a.ledger.Modules,
+		Held: map[string][]string{}, FirmwareDirs: a.ledger.Firmware, FirmwareCurrent: map[string]bool{},
+		FirmwareConflict: map[string]error{}, FirmwareTarget: a.cfg.FirmwareDir,
+		Wanted: map[string]bool{}, KeepAll: len(desired.Invalid) > 0,
+	}
+	if a.ledger.FirmwarePathBefore != nil {
+		f.FirmwareBefore = *a.ledger.FirmwarePathBefore
+	}
+	for i := range desired.Modules {
+		f.Wanted[desired.Modules[i].Key()] = desired.Modules[i].Spec.ModuleLoader != nil
+	}
+	if err := a.observeModules(&f); err != nil {
+		return f, err
+	}
+	var err error
+	if f.FirmwarePath, err = a.cfg.Kernel.FirmwarePath(); err != nil {
+		return f, err
+	}
+	if f.FirmwareOwners, err = a.cfg.Firmware.Owners(); err != nil {
+		return f, err
+	}
+	held, err := a.cfg.Kernel.Held()
+	if err != nil {
+		return f, err
+	}
+	for owner, names := range a.ledger.Holds {
+		if !slices.ContainsFunc(names, func(n string) bool { return !slices.Contains(held, n) }) {
+			f.Held[owner] = names
+		}
+	}
+	return f, a.observeFirmware(&f)
+}
+
+// observeModules lists what runs, and looks closer at the modules that matter.
+func (a *Agent) observeModules(f *plan.Facts) error {
+	mods, err := a.cfg.Kernel.Modules()
+	if err != nil {
+		return err
+	}
+	closer := map[string]bool{}
+	for name := range a.ledger.Modules {
+		closer[name] = true
+	}
+	for _, r := range a.resolved {
+		for name := range r.builtin {
+			f.Builtin[name] = r.builtin[name]
+		}
+		if r.want == nil {
+			continue
+		}
+		for i := range r.want.Files {
+			closer[r.want.Files[i].Name] = true
+		}
+		for _, name := range r.want.Remove {
+			closer[name] = true
+			f.InTree[name] = r.inTree[name]
+		}
+	}
+	f.Loaded = make(map[string]plan.Loaded, len(mods))
+	for _, m := range mods {
+		if closer[m.Name] {
+			m, err = a.cfg.Kernel.Module(m.Name)
+			if errors.Is(err, kernel.ErrNotLoaded) {
+				continue // gone since the list was read
+			}
+			if err != nil {
+				return fmt.Errorf("observe: %w", err)
+			}
+		}
+		f.Loaded[m.Name] = plan.Loaded{
+			Name: m.Name, State: m.State, Refs: m.Refs, UsedBy: m.UsedBy, Permanent: m.Permanent,
+			BuildID: m.BuildID, Parameters: m.Parameters,
+		}
+	}
+	return nil
+}
+
+func (a *Agent) observeFirmware(f *plan.Facts) error {
+	for owner, r := range a.resolved {
+		if r.want == nil || r.want.FirmwareDir == "" {
+			continue
+		}
+		current, err := a.cfg.Firmware.Current(owner, r.firmware)
+		if err != nil {
+			return err
+		}
+		f.FirmwareCurrent[owner] = current
+		if err := a.cfg.Firmware.Check(owner, r.firmware); err != nil {
+			f.FirmwareConflict[owner] = err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/kmm-node/kmmd/pkg/plan"
+	"github.com/kmm-node/kmmd/pkg/spec"
+)
+
+// report observes once more and says how the node compares with what it is
+// asked for.
+func (a *Agent) report(ctx context.Context, desired *spec.Node) (spec.Status, error) {
+	f, err := a.observe(desired)
+	if err != nil {
+		return a.status, err
+	}
+	var wants []plan.Want
+	for _, r := range a.resolved {
+		if r.want != nil {
+			wants = append(wants, *r.want)
+		}
+	}
+	p := plan.Make(wants, f)
+	now := time.Now().UTC().Truncate(time.Second)
+	s := spec.Status{
+		Version: a.cfg.Version, KernelRelease: a.cfg.Kernel.Release(), BootID: a.cfg.Kernel.BootID(),
+		Time: now, Modules: []spec.ModuleStatus{},
+	}
+	for _, key := range slices.Sorted(maps.Keys(a.resolved)) {
+		s.Modules = append(s.Modules, a.moduleStatus(a.resolved[key], p, f))
+	}
+	for _, t := range p.Transactions {
+		if t.Leaving {
+			s.Leaving = append(s.Leaving, a.leavingStatus(t, f))
+		}
+	}
+	for _, e := range desired.Invalid {
+		s.Invalid = append(s.Invalid, e.Error())
+	}
+	a.since(&s, now)
+	if same(s, a.status) {
+		return a.status, nil
+	}
+	a.status = s
+	a.cfg.Metrics.set(s)
+	if a.cfg.Report == nil {
+		return s, nil
+	}
+	return s, a.cfg.Report(ctx, s)
+}
+
+func (a *Agent) moduleStatus(r *resolution, p plan.Plan, f plan.Facts) spec.ModuleStatus {
+	m := &r.module
+	s := spec.ModuleStatus{
+		Namespace: m.Metadata.Namespace, Name: m.Metadata.Name, State: spec.StatePending, Warnings: r.warnings,
+	}
+	if r.choice != nil {
+		s.Image, s.Version = r.choice.Image, r.choice.Version
+	}
+	if r.tree != nil {
+		s.Digest = r.tree.Digest
+	}
+	s.Kernel = ours(m.Key(), f)
+	failed := r.fail
+	if failed == nil {
+		failed = a.failures[m.Key()]
+	}
+	switch {
+	case failed != nil:
+		s.State, s.Reason, s.Message, s.RolledBack = spec.StateFailed, failed.reason, failed.message, failed.rolledBack
+		if !failed.retryAt.IsZero() {
+			at := failed.retryAt.UTC().Truncate(time.Second)
+			s.RetryAt = &at
+		}
+	case met(m.Key(), p):
+		s.State = spec.StateLoaded
+		for i := range r.want.Files {
+			if d := plan.Differing(&r.want.Files[i], f.Loaded[r.want.Files[i].Name].Parameters); d != "" {
+				s.Warnings = append(slices.Clone(s.Warnings), fmt.Sprintf("%s: parameter %s: written after the load, or changed by the driver", r.want.Files[i].Name, d))
+			}
+		}
+	}
+	return s
+}
+
+// met reports whether the plan has nothing to change for the owner.
+func met(owner string, p plan.Plan) bool {
+	for _, t := range p.Transactions {
+		if t.Owner != owner || t.Leaving {
+			continue
+		}
+		return len(t.Blocked) == 0 && !slices.ContainsFunc(t.Steps, changesMore)
+	}
+	return false
+}
+
+// changesMore leaves out softdeps, whose failure is no failure.
+func changesMore(s plan.Step) bool {
+	if l, ok := s.(plan.Load); ok && l.File.Optional {
+		return false
+	}
+	return plan.Changes(s)
+}
+
+// ours lists the modules that run for an owner.
+func ours(owner string, f plan.Facts) []spec.LoadedModule {
+	var out []spec.LoadedModule
+	for _, name := range slices.Sorted(maps.Keys(f.Ours)) {
+		e := f.Ours[name]
+		l, runs := f.Loaded[name]
+		if !runs || !slices.Contains(e.Owners, owner) || l.BuildID != e.File.BuildID {
+			continue
+		}
+		out = append(out, spec.LoadedModule{Name: name, BuildID: l.BuildID, Parameters: e.File.Parameters, Refs: l.Refs})
+	}
+	return out
+}
+
+func (a *Agent) leavingStatus(t plan.Transaction, f plan.Facts) spec.ModuleStatus {
+	s := spec.ModuleStatus{State: spec.StatePending, Kernel: ours(t.Owner, f)}
+	s.Namespace, s.Name = split(t.Owner)
+	if failed := a.failures[t.Owner]; failed != nil {
+		s.State, s.Reason, s.Message = spec.StateFailed, failed.reason, failed.message
+	}
+	return s
+}
+
+func split(owner string) (namespace, name string) {
+	for i := range owner {
+		if owner[i] == '/' {
+			return owner[:i], owner[i+1:]
+		}
+	}
+	return "", owner
+}
+
+// since keeps the time of a state that has not changed.
+func (a *Agent) since(s *spec.Status, now time.Time) {
+	before := map[string]spec.ModuleStatus{}
+	for _, list := range [][]spec.ModuleStatus{a.status.Modules, a.status.Leaving} {
+		for _, m := range list {
+			before[m.Key()] = m
+		}
+	}
+	for _, list := range [][]spec.ModuleStatus{s.Modules, s.Leaving} {
+		for i := range list {
+			old, ok := before[list[i].Key()]
+			list[i].Since = now
+			if ok && old.State == list[i].State && old.Reason == list[i].Reason {
+				list[i].Since = old.Since
+			}
+		}
+	}
+}
+
+// same compares two statuses apart from their time.
+func same(a, b spec.Status) bool {
+	a.Time = b.Time
+	return reflect.DeepEqual(a, b)
+}

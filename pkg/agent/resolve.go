@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/kmm-node/kmmd/pkg/firmware"
+	"github.com/kmm-node/kmmd/pkg/images"
+	"github.com/kmm-node/kmmd/pkg/kmod"
+	"github.com/kmm-node/kmmd/pkg/plan"
+	"github.com/kmm-node/kmmd/pkg/spec"
+)
+
+// resolution is one Module turned into files, or the reason why not. It is
+// kept until the document changes or, for a failure, until the next try.
+type resolution struct {
+	module   spec.Module
+	choice   *spec.Choice
+	tree     *images.Tree
+	want     *plan.Want
+	inTree   map[string]*plan.File // the host's own file for each name in want.Remove
+	builtin  map[string]bool
+	firmware []firmware.File
+	warnings []string
+	fail     *failure
+}
+
+// resolveAll brings a.resolved up to date with the desired Modules.
+func (a *Agent) resolveAll(ctx context.Context, desired *spec.Node) {
+	wanted := map[string]bool{}
+	for i := range desired.Modules {
+		m := &desired.Modules[i]
+		if m.Spec.ModuleLoader == nil {
+			continue // nothing for a node
+		}
+		key := m.Key()
+		wanted[key] = true
+		old := a.resolved[key]
+		if old != nil && reflect.DeepEqual(old.module, *m) && (old.fail == nil || !old.fail.due()) {
+			continue
+		}
+		r := a.resolve(ctx, *m)
+		if r.fail != nil {
+			if old != nil {
+				r.fail.follow(old.fail)
+			}
+			// What was resolved before goes on being what is wanted only if
+			// the document is the same; a changed one replaces it.
+			a.cfg.Log.Error("module can not be resolved", "module", key, "reason", string(r.fail.reason), "err", r.fail.message)
+		}
+		a.resolved[key] = r
+	}
+	for key := range a.resolved {
+		if !wanted[key] {
+			delete(a.resolved, key)
+			delete(a.failures, key)
+		}
+	}
+}
+
+// resolve: the mapping that wins, the image, the files, and every check that
+// needs no look at the kernel's state.
+func (a *Agent) resolve(ctx context.Context, m spec.Module) *resolution {
+	r := &resolution{module: m, builtin: map[string]bool{}, inTree: map[string]*plan.File{}}
+	r.warnings = slices.Clone(m.Warnings)
+	release := spec.Release(a.cfg.Kernel.Release())
+	choice, err := m.For(release)
+	if err != nil {
+		r.fail = fail(err)
+		return r
+	}
+	r.choice = choice
+	r.warnings = append(r.warnings, choice.Warnings...)
+	r.tree, err = a.cfg.Images.Ensure(ctx, images.Request{
+		Ref: choice.Image, PullPolicy: choice.PullPolicy, DirName: choice.DirName,
+		Releases: release.Directories(), FirmwarePath: choice.FirmwarePath,
+		Insecure: choice.Insecure, InsecureSkipTLSVerify: choice.InsecureSkipTLSVerify,
+	})
+	if err != nil {
+		r.fail = fail(err)
+		return r
+	}
+	if r.tree.Stale {
+		r.warnings = append(r.warnings, fmt.Sprintf("the registry of %s could not be asked: the image in the store is used", choice.Image))
+	}
+	want := &plan.Want{Owner: m.Key(), Remove: choice.RemoveInTree, FirmwareDir: r.tree.FirmwareDir}
+	if err := a.files(r, want); err != nil {
+		r.fail = fail(err)
+		return r
+	}
+	if want.FirmwareDir != "" {
+		if r.firmware, err = firmware.List(want.FirmwareDir); err != nil {
+			r.fail = fail(err)
+			return r
+		}
+	}
+	a.inTree(r, want)
+	r.want = want
+	return r
+}
+
+// files lists what is to be loaded and checks each against the running kernel.
+// All that is wrong is in the error.
+func (a *Agent) files(r *resolution, want *plan.Want) error {
+	imageTree, err := kmod.OpenTree(r.tree.ModulesDir)
+	if err != nil {
+		return err
+	}
+	trees := []*kmod.Tree{imageTree}
+	if a.host != nil {
+		trees = append(trees, a.host)
+	}
+	var errs []error
+	for _, name := range r.choice.Order {
+		items, err := kmod.LoadOrder(name, trees...)
+		if err != nil {
+			if errors.Is(err, kmod.ErrBuiltin) {
+				r.builtin[name] = true
+			}
+			errs = append(errs, fmt.Errorf("image %s: %w", r.choice.Image, err))
+			continue
+		}
+		for _, item := range items {
+			if slices.ContainsFunc(want.Files, func(f plan.File) bool { return f.Name == item.Info.Name }) {
+				continue
+			}
+			file, err := a.file(r, item)
+			switch {
+			case err != nil && item.Soft:
+				r.warnings = append(r.warnings, fmt.Sprintf("softdep left out: %v", err))
+			case err != nil:
+				errs = append(errs, err)
+			default:
+				want.Files = append(want.Files, file)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (a *Agent) file(r *resolution, item kmod.Item) (plan.File, error) {
+	info := item.Info
+	f := plan.File{
+		Name: info.Name, Path: info.Path, BuildID: info.BuildID,
+		FromHost: item.Tree > 0, Optional: item.Soft, Types: parameterTypes(info),
+	}
+	if a.host != nil && a.host.Builtin(info.Name) {
+		r.builtin[info.Name] = true
+	}
+	if !f.FromHost {
+		f.IgnoreVermagic, f.IgnoreModversions = r.choice.Flags.IgnoreVermagic, r.choice.Flags.IgnoreModversions
+		if err := a.checkVermagic(r, info); err != nil {
+			return f, err
+		}
+		r.warnings = append(r.warnings, a.missingFirmware(r, info)...)
+	}
+	if info.Name != r.choice.ModuleName && kmod.Name(info.Path) != r.choice.ModuleName {
+		return f, nil
+	}
+	f.Parameters = r.choice.Parameters
+	if err := info.CheckParameters(f.Parameters); err != nil {
+		return f, err
+	}
+	_, err := kmod.JoinParameters(f.Parameters)
+	return f, err
+}
+
+// errWrongKernel says that a file was not built for the kernel that runs.
+var errWrongKernel = errors.New("built for another kernel")
+
+// checkVermagic compares release and build options. With modversions the
+// kernel itself ignores the release (kernel/module/version.c, same_magic), so
+// a file for another kernel would load without a word.
+func (a *Agent) checkVermagic(r *resolution, info *kmod.Info) error {
+	if r.choice.Flags.IgnoreVermagic {
+		return nil
+	}
+	running := a.cfg.Kernel.Release()
+	if got := info.Release(); got != running {
+		return fmt.Errorf("check %s of %s: %w: its vermagic says %q, the kernel is %q; build it for this kernel, or have modprobe.args.load say --force-vermagic",
+			filepath.Base(info.Path), r.choice.Image, errWrongKernel, got, running)
+	}
+	if tail := magicTail(info.Vermagic); a.magic != "" && tail != a.magic {
+		return fmt.Errorf("check %s of %s: %w: version magic %q should be %q",
+			filepath.Base(info.Path), r.choice.Image, errWrongKernel, info.Vermagic, running+" "+a.magic)
+	}
+	return nil
+}
+
+func magicTail(vermagic string) string {
+	_, tail, _ := strings.Cut(strings.TrimSpace(vermagic), " ")
+	return tail
+}
+
+// kernelMagic is what the in-tree file of some running module has behind its
+// release; "" when no such file is found.
+func (a *Agent) kernelMagic() string {
+	if a.host == nil {
+		return ""
+	}
+	mods, err := a.cfg.Kernel.Modules()
+	if err != nil {
+		return ""
+	}
+	for _, m := range mods {
+		path, ok := a.host.Find(m.Name)
+		if !ok {
+			continue
+		}
+		info, err := kmod.ReadInfo(path)
+		if err == nil && info.InTree && info.Release() == a.cfg.Kernel.Release() {
+			return magicTail(info.Vermagic)
+		}
+	}
+	return ""
+}
+
+// missingFirmware warns of names in .modinfo that neither the image nor the
+// host has. Only a warning: a driver lists all it might ever ask for.
+func (a *Agent) missingFirmware(r *resolution, info *kmod.Info) []string {
+	var out []string
+	dirs := []string{r.tree.FirmwareDir, a.cfg.FirmwareDir, filepath.Join(filepath.Dir(a.cfg.ModulesDir), "firmware")}
+	for _, name := range info.Firmware {
+		found := false
+		for _, dir := range dirs {
+			for _, suffix := range []string{"", ".xz", ".zst"} {
+				if dir == "" {
+					continue
+				}
+				if _, err := os.Stat(filepath.Join(dir, name+suffix)); err == nil {
+					found = true
+				}
+			}
+		}
+		if !found {
+			out = append(out, fmt.Sprintf("%s may ask for the firmware %s, which neither the image nor the host has", info.Name, name))
+		}
+	}
+	return out
+}
+
+// inTree finds the node's own file of each module to be removed: the way back.
+func (a *Agent) inTree(r *resolution, want *plan.Want) {
+	for _, name := range want.Remove {
+		if a.host == nil {
+			continue
+		}
+		path, ok := a.host.Find(name)
+		if !ok {
+			r.builtin[name] = a.host.Builtin(name)
+			if !r.builtin[name] {
+				r.warnings = append(r.warnings, fmt.Sprintf("inTreeModulesToRemove: this kernel has no module %s", name))
+			}
+			continue
+		}
+		info, err := kmod.ReadInfo(path)
+		if err != nil {
+			r.warnings = append(r.warnings, err.Error())
+			continue
+		}
+		r.inTree[name] = &plan.File{Name: info.Name, Path: path, BuildID: info.BuildID, FromHost: true, Types: parameterTypes(info)}
+	}
+}
+
+func parameterTypes(info *kmod.Info) map[string]string {
+	types := map[string]string{}
+	for _, p := range info.Params {
+		types[p.Name] = p.Type
+	}
+	return types
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"errors"
+	"time"
+
+	"github.com/kmm-node/kmmd/pkg/firmware"
+	"github.com/kmm-node/kmmd/pkg/images"
+	"github.com/kmm-node/kmmd/pkg/kernel"
+	"github.com/kmm-node/kmmd/pkg/kmod"
+	"github.com/kmm-node/kmmd/pkg/spec"
+)
+
+// The first and the longest wait between two tries.
+const (
+	firstRetry = 2 * time.Second
+	lastRetry  = 2 * time.Minute
+)
+
+// failure is why a Module is not as wanted, and when to try again.
+type failure struct {
+	reason     spec.Reason
+	message    string
+	rolledBack bool
+	// input is the want that failed; the same one is not tried again before
+	// retryAt, and never when that is zero.
+	input   string
+	retryAt time.Time
+	wait    time.Duration
+}
+
+func fail(err error) *failure {
+	f := &failure{reason: reasonOf(err), message: err.Error()}
+	if retryable(err) {
+		f.wait = firstRetry
+		f.retryAt = time.Now().Add(f.wait)
+	}
+	return f
+}
+
+// follow makes the wait longer after another failure of the same kind.
+func (f *failure) follow(before *failure) {
+	if before == nil || f.retryAt.IsZero() || before.reason != f.reason {
+		return
+	}
+	f.wait = min(2*max(before.wait, firstRetry), lastRetry)
+	f.retryAt = time.Now().Add(f.wait)
+}
+
+// due reports whether the next try may be made now.
+func (f *failure) due() bool { return !f.retryAt.IsZero() && !time.Now().Before(f.retryAt) }
+
+// retryable is the one place that decides whether waiting can help. What the
+// kernel says about a file (vermagic, symbols, signature, init) stays the same
+// until there is other input.
+func retryable(err error) bool {
+	for _, transient := range []error{
+		images.ErrUnreachable, images.ErrNotFound, images.ErrUnauthorized, images.ErrNotCached, images.ErrDigest,
+		kernel.ErrBusy, kernel.ErrInUse, firmware.ErrConflict,
+	} {
+		if errors.Is(err, transient) {
+			return true
+		}
+	}
+	return reasonOf(err) == spec.ReasonInternal
+}
+
+// reasonOf names the remedy that an error calls for.
+func reasonOf(err error) spec.Reason {
+	for _, m := range []struct {
+		err    error
+		reason spec.Reason
+	}{
+		{spec.ErrNoMapping, spec.ReasonNoMapping},
+		{spec.ErrNoImage, spec.ReasonInvalid},
+		{spec.ErrUnsupportedFlag, spec.ReasonInvalid},
+		{images.ErrInvalidRef, spec.ReasonInvalid},
+		{images.ErrNotFound, spec.ReasonImageNotFound},
+		{images.ErrNotCached, spec.ReasonImageNotFound},
+		{images.ErrUnauthorized, spec.ReasonImageUnauthorized},
+		{images.ErrUnreachable, spec.ReasonImageUnreachable},
+		{images.ErrDigest, spec.ReasonImageInvalid},
+		{images.ErrUnsafe, spec.ReasonImageInvalid},
+		{images.ErrLimit, spec.ReasonImageInvalid},
+		{images.ErrNoModules, spec.ReasonNoModules},
+		{images.ErrNoFirmware, spec.ReasonFirmwareMissing},
+		{firmware.ErrConflict, spec.ReasonFirmwareConflict},
+		{errWrongKernel, spec.ReasonWrongKernel},
+		{errWrongBuild, spec.ReasonWrongBuild},
+		{kmod.ErrBuiltin, spec.ReasonBuiltin},
+		{kmod.ErrNotFound, spec.ReasonModuleNotFound},
+		{kmod.ErrFormat, spec.ReasonImageInvalid},
+		{kmod.ErrCycle, spec.ReasonImageInvalid},
+	} {
+		if errors.Is(err, m.err) {
+			return m.reason
+		}
+	}
+	var param *kmod.ParamError
+	if errors.As(err, &param) {
+		return spec.ReasonInvalidParameter
+	}
+	var refused *kernel.Error
+	if errors.As(err, &refused) {
+		return kernelReason(refused)
+	}
+	return spec.ReasonInternal
+}
+
+func kernelReason(err *kernel.Error) spec.Reason {
+	switch kernel.CauseOf(err) {
+	case kernel.UnknownSymbol:
+		return spec.ReasonUnknownSymbol
+	case kernel.SymbolVersion:
+		return spec.ReasonSymbolVersion
+	case kernel.Vermagic:
+		return spec.ReasonWrongKernel
+	case kernel.InvalidParameter:
+		return spec.ReasonInvalidParameter
+	case kernel.Signature, kernel.Lockdown:
+		return spec.ReasonSignature
+	case kernel.Blacklisted:
+		return spec.ReasonBlacklisted
+	case kernel.FirmwareMissing:
+		return spec.ReasonFirmwareMissing
+	case kernel.AlreadyLoaded:
+		return spec.ReasonWrongBuild
+	case kernel.Builtin:
+		return spec.ReasonBuiltin
+	case kernel.InUse:
+		return spec.ReasonInUse
+	case kernel.Timeout:
+		return spec.ReasonNeedsReboot
+	case kernel.InitFailed:
+		return spec.ReasonInitFailed
+	}
+	if err.Op == "unload" {
+		return spec.ReasonUnloadFailed
+	}
+	return spec.ReasonLoadFailed
+}
+
+// nextLook is how long Run may sleep when nothing happens.
+func (a *Agent) nextLook() time.Duration {
+	wait := a.cfg.Resync
+	look := func(f *failure) {
+		if f != nil && !f.retryAt.IsZero() {
+			wait = min(wait, max(time.Until(f.retryAt), 10*time.Millisecond))
+		}
+	}
+	for _, r := range a.resolved {
+		look(r.fail)
+	}
+	for _, f := range a.failures {
+		look(f)
+	}
+	return wait
+}

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/kmm-node/kmmd/pkg/kernel"
+)
+
+// rollBack undoes what the journal has for an owner, last first. Every undo
+// looks first whether there is anything to do, so one that was interrupted can
+// be done again. What could not be undone stays in the journal and is tried
+// again by the next reconcile.
+func (a *Agent) rollBack(ctx context.Context, owner string) error {
+	var errs []error
+	var left []undo
+	for _, u := range slices.Backward(a.ledger.Journal[owner]) {
+		if err := a.undo(ctx, owner, u); err != nil {
+			errs = append(errs, err)
+			left = append(left, u)
+		}
+		a.afterStep()
+	}
+	if len(left) > 0 {
+		slices.Reverse(left)
+		a.ledger.Journal[owner] = left
+	} else {
+		if len(a.ledger.Journal[owner]) > 0 {
+			a.cfg.Metrics.rolledBack()
+		}
+		delete(a.ledger.Journal, owner)
+	}
+	a.save()
+	return errors.Join(errs...)
+}
+
+func (a *Agent) undo(ctx context.Context, owner string, u undo) error {
+	switch {
+	case u.Unload != nil:
+		m, err := a.cfg.Kernel.Module(u.Unload.Name)
+		if err == nil && m.BuildID == u.Unload.BuildID {
+			if err := a.unload(ctx, u.Unload.Name); err != nil {
+				return err
+			}
+		} else if err != nil && !errors.Is(err, kernel.ErrNotLoaded) {
+			return err
+		}
+		a.ledger.forget(owner, u.Unload.Name)
+		return nil
+	case u.Load != nil:
+		if u.Ours {
+			a.ledger.add(owner, *u.Load)
+		}
+		if _, err := a.cfg.Kernel.Module(u.Load.Name); err == nil {
+			return nil // it is there
+		}
+		err := a.load(ctx, *u.Load, false)
+		if err != nil && len(u.Load.Parameters) > 0 && kernel.CauseOf(err) == kernel.InvalidParameter {
+			// Better without its old parameters than not at all.
+			plain := *u.Load
+			plain.Parameters = nil
+			if again := a.load(ctx, plain, false); again == nil {
+				a.cfg.Log.Warn("came back with default parameters", "name", u.Load.Name, "err", err)
+				return nil
+			}
+		}
+		return err
+	case u.Firmware != nil:
+		return a.undoFirmware(owner, *u.Firmware)
+	case u.FirmwarePath != nil:
+		return a.cfg.Kernel.SetFirmwarePath(*u.FirmwarePath)
+	case u.Hold != nil:
+		return a.hold(owner, *u.Hold)
+	}
+	return nil
+}
+
+func (a *Agent) undoFirmware(owner, dir string) error {
+	if dir == "" {
+		delete(a.ledger.Firmware, owner)
+		return a.cfg.Firmware.Remove(owner)
+	}
+	if _, err := a.cfg.Firmware.Install(owner, dir); err != nil {
+		return fmt.Errorf("put back firmware: %w", err)
+	}
+	a.ledger.Firmware[owner] = dir
+	return nil
+}

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/kmm-node/kmmd/pkg/kmod"
+	"github.com/kmm-node/kmmd/pkg/spec"
+)
+
+// Make orders the steps from facts to wants: first what has to leave, then one
+// transaction per want, by owner. A want that is met gives a transaction
+// without steps. Wants that exclude each other are blocked, all of them.
+func Make(wants []Want, f Facts) Plan {
+	wants = slices.Clone(wants)
+	slices.SortFunc(wants, func(a, b Want) int { return strings.Compare(a.Owner, b.Owner) })
+	var p Plan
+	for _, owner := range leaving(f) {
+		p.Transactions = append(p.Transactions, leave(owner, wants, f))
+	}
+	conflicts := conflicts(wants)
+	for i := range wants {
+		w := &wants[i]
+		t := Transaction{Owner: w.Owner, Blocked: conflicts[w.Owner]}
+		if len(t.Blocked) == 0 {
+			b := builder{w: w, f: &f, unload: map[string]bool{}}
+			t.Steps, t.Blocked = b.build()
+		}
+		if len(t.Blocked) > 0 {
+			t.Steps = nil
+		}
+		p.Transactions = append(p.Transactions, t)
+	}
+	return p
+}
+
+// builder makes the transaction of one want.
+type builder struct {
+	w      *Want
+	f      *Facts
+	unload map[string]bool // modules that must leave, for whatever reason
+	why    map[string]string
+	blocks []Block
+}
+
+func (b *builder) block(r spec.Reason, format string, args ...any) {
+	b.blocks = append(b.blocks, Block{string(r), fmt.Sprintf(format, args...)})
+}
+
+func (b *builder) build() ([]Step, []Block) {
+	b.why = map[string]string{}
+	b.checkBuiltin()
+	b.findInTree()
+	b.findDropped()
+	b.findChanged()
+	order := b.unloadOrder()
+	b.checkUnload(order)
+	if err := b.f.FirmwareConflict[b.w.Owner]; err != nil {
+		b.block(spec.ReasonFirmwareConflict, "%v", err)
+	}
+	if len(b.blocks) > 0 {
+		return nil, b.blocks
+	}
+	var steps []Step
+	if !slices.Equal(b.f.Held[b.w.Owner], b.w.Remove) {
+		steps = append(steps, Hold{b.w.Owner, b.w.Remove})
+	}
+	steps = append(steps, b.firmware()...)
+	for _, name := range order {
+		_, ours := b.f.entry(name)
+		steps = append(steps, Unload{Name: name, Why: b.why[name], Undo: b.undo(name), Ours: ours})
+	}
+	for i := range b.w.Files {
+		file := b.w.Files[i]
+		if _, runs := b.f.Loaded[file.Name]; !runs || b.unload[file.Name] {
+			steps = append(steps, Load{b.w.Owner, file})
+		} else if s := b.adopt(file); s != nil {
+			steps = append(steps, s)
+		}
+	}
+	return append(steps, b.dropFirmware()...), nil
+}
+
+// checkBuiltin: delete_module(2) can not remove what is part of the kernel
+// image, and a module of a built-in's name is refused, or worse, loaded beside
+// it (kernel/module/main.c, mod_sysfs_init).
+func (b *builder) checkBuiltin() {
+	for _, file := range b.w.Files {
+		if b.f.Builtin[file.Name] && !file.FromHost {
+			b.block(spec.ReasonBuiltin, "%s is built into this kernel: a module of that name can not replace it", file.Name)
+		}
+	}
+	for _, name := range b.w.Remove {
+		if b.f.Builtin[name] {
+			b.block(spec.ReasonBuiltin, "%s is built into this kernel (modules.builtin): it can not be removed; take it off inTreeModulesToRemove for this kernel, or boot a kernel that has it as a module", name)
+		}
+	}
+}
+
+// findInTree marks the in-tree modules that are there and have to go.
+func (b *builder) findInTree() {
+	for _, name := range b.w.Remove {
+		l, runs := b.f.Loaded[name]
+		if !runs || b.f.Builtin[name] {
+			continue
+		}
+		if file := b.w.file(name); file != nil && sameBuild(file, l, b.f.Ours) {
+			continue
+		}
+		if e, ours := b.f.entry(name); ours && b.w.file(name) == nil {
+			b.block(spec.ReasonConflict, "%s is to be removed as an in-tree module, but it was loaded for %s", name, strings.Join(e.Owners, ", "))
+			continue
+		}
+		b.mark(name, "in-tree module to be replaced")
+	}
+}
+
+// findDropped marks what was loaded for this owner and is not asked for any
+// more.
+func (b *builder) findDropped() {
+	for _, name := range slices.Sorted(maps.Keys(b.f.Ours)) {
+		e, ours := b.f.entry(name)
+		l, runs := b.f.Loaded[name]
+		if b.w.file(name) != nil || !runs || !ours || !slices.Equal(e.Owners, []string{b.w.Owner}) {
+			continue
+		}
+		if e.File.FromHost && b.heldByOthers(l, map[string]bool{}) {
+			continue // a dependency that something else uses by now
+		}
+		b.mark(name, "no longer asked for")
+	}
+}
+
+// findChanged marks what runs as another build or with other parameters.
+func (b *builder) findChanged() {
+	for i := range b.w.Files {
+		file := &b.w.Files[i]
+		l, runs := b.f.Loaded[file.Name]
+		if !runs || b.unload[file.Name] {
+			continue
+		}
+		e, ours := b.f.entry(file.Name)
+		mine := ours && slices.Equal(e.Owners, []string{b.w.Owner})
+		if l.State != "live" {
+			b.block(spec.ReasonNeedsReboot, "%s is in the state %q: it is being loaded or removed, or it hangs inside the kernel; if this stays so, only a reboot helps", file.Name, l.State)
+			continue
+		}
+		if !sameBuild(file, l, b.f.Ours) {
+			switch {
+			case file.FromHost || file.Optional:
+				// Whatever build of a mere dependency runs, it is the node's own business.
+			case mine:
+				b.mark(file.Name, "another build is asked for")
+			case ours:
+				b.block(spec.ReasonConflict, "another build of %s was loaded for %s", file.Name, strings.Join(e.Owners, ", "))
+			default:
+				b.block(spec.ReasonWrongBuild, "another build of %s runs (build-id %s, wanted %s of %s): name it in inTreeModulesToRemove to have it replaced", file.Name, short(l.BuildID), short(file.BuildID), base(file.Path))
+			}
+			continue
+		}
+		if diff := b.parameterDiff(file, l); diff != "" {
+			if ours && !mine {
+				b.block(spec.ReasonConflict, "%s was loaded for %s with other parameters: %s", file.Name, strings.Join(e.Owners, ", "), diff)
+				continue
+			}
+			b.mark(file.Name, "parameters differ: "+diff)
+		}
+	}
+}
+
+// parameterDiff compares by the ledger if it knows the module (a parameter
+// written later in /sys is the administrator's business), else by what the
+// kernel shows. Only a module that the document names has parameters.
+func (b *builder) parameterDiff(file *File, l Loaded) string {
+	if e, ok := b.f.entry(file.Name); ok {
+		if slices.Equal(e.File.Parameters, file.Parameters) {
+			return ""
+		}
+		return fmt.Sprintf("loaded with %q, wanted %q", strings.Join(e.File.Parameters, " "), strings.Join(file.Parameters, " "))
+	}
+	return Differing(file, l.Parameters)
+}
+
+// Differing compares a file's parameters with the ones the kernel shows and
+// says which differ; "" when none is known to.
+func Differing(file *File, shown map[string]string) string {
+	for _, p := range file.Parameters {
+		name, wanted, _ := strings.Cut(p, "=")
+		name = strings.ReplaceAll(name, "-", "_")
+		now, visible := shown[name]
+		if !visible {
+			continue
+		}
+		if same, known := kmod.SameParameter(file.Types[name], wanted, now); known && !same {
+			return fmt.Sprintf("%s is %q, wanted %q", name, now, wanted)
+		}
+	}
+	return ""
+}
+
+// sameBuild compares build-ids. A file without one is only known by the ledger.
+func sameBuild(file *File, l Loaded, ours map[string]Entry) bool {
+	if file.BuildID != "" || l.BuildID != "" {
+		return file.BuildID == l.BuildID
+	}
+	return ours[file.Name].File.Path == file.Path
+}
+
+func (b *builder) adopt(file File) Step {
+	e, ours := b.f.entry(file.Name)
+	if ours && slices.Contains(e.Owners, b.w.Owner) && e.File.Path == file.Path && slices.Equal(e.File.Parameters, file.Parameters) {
+		return nil
+	}
+	// A host module that was there before us is not ours to unload later.
+	if !ours && file.FromHost {
+		return nil
+	}
+	if !sameBuild(&file, b.f.Loaded[file.Name], b.f.Ours) {
+		return nil
+	}
+	return Adopt{b.w.Owner, file}
+}
+
+func (b *builder) mark(name, why string) {
+	if !b.unload[name] {
+		b.unload[name], b.why[name] = true, why
+	}
+}
+
+func (b *builder) undo(name string) *File {
+	if e, ours := b.f.entry(name); ours {
+		file := e.File
+		return &file
+	}
+	file := *b.f.InTree[name]
+	file.Parameters = currentParameters(file.Types, b.f.Loaded[name].Parameters)
+	return &file
+}
+
+func (b *builder) firmware() []Step {
+	if b.w.FirmwareDir == "" {
+		return nil
+	}
+	var steps []Step
+	if !b.f.FirmwareCurrent[b.w.Owner] {
+		steps = append(steps, InstallFirmware{b.w.Owner, b.w.FirmwareDir, b.f.FirmwareDirs[b.w.Owner]})
+	}
+	if b.f.FirmwarePath != b.f.FirmwareTarget {
+		steps = append(steps, SetFirmwarePath{b.f.FirmwareTarget})
+	}
+	return steps
+}
+
+// dropFirmware removes, at the end, firmware that the owner asks for no more.
+func (b *builder) dropFirmware() []Step {
+	if b.w.FirmwareDir != "" {
+		return nil
+	}
+	return removeFirmware(b.w.Owner, b.f)
+}
+
+func removeFirmware(owner string, f *Facts) []Step {
+	if !slices.Contains(f.FirmwareOwners, owner) {
+		return nil
+	}
+	steps := []Step{RemoveFirmware{owner}}
+	last := !slices.ContainsFunc(f.FirmwareOwners, func(o string) bool { return o != owner })
+	if last && f.FirmwarePath == f.FirmwareTarget && f.FirmwareBefore != f.FirmwareTarget {
+		steps = append(steps, SetFirmwarePath{f.FirmwareBefore})
+	}
+	return steps
+}

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/kmm-node/kmmd/pkg/spec"
+)
+
+// unloadOrder widens the set of modules to unload by those of the same owner
+// that hold them (they are loaded again afterwards), and orders it: users
+// before what they use.
+func (b *builder) unloadOrder() []string {
+	for again := true; again; {
+		again = false
+		for _, name := range slices.Sorted(maps.Keys(b.unload)) {
+			for _, user := range b.f.Loaded[name].UsedBy {
+				e, ours := b.f.entry(user)
+				mine := ours && slices.Equal(e.Owners, []string{b.w.Owner})
+				if mine && !b.unload[user] && b.w.file(user) != nil {
+					b.mark(user, "it uses "+name)
+					again = true
+				}
+			}
+		}
+	}
+	return usersFirst(b.unload, b.f.Loaded)
+}
+
+// usersFirst orders modules so that each stands before what it uses.
+func usersFirst(set map[string]bool, loaded map[string]Loaded) []string {
+	var order []string
+	done := map[string]bool{}
+	var visit func(string)
+	visit = func(name string) {
+		if done[name] || !set[name] {
+			return
+		}
+		done[name] = true
+		for _, user := range slices.Sorted(slices.Values(loaded[name].UsedBy)) {
+			visit(user)
+		}
+		order = append(order, name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(set)) {
+		visit(name)
+	}
+	return order
+}
+
+// checkUnload refuses before anything is touched what the kernel would refuse
+// halfway, and what could not be undone.
+func (b *builder) checkUnload(order []string) {
+	for _, name := range order {
+		l := b.f.Loaded[name]
+		if l.State != "live" {
+			b.block(spec.ReasonNeedsReboot, "%s is in the state %q and can not be unloaded; if this stays so, only a reboot helps", name, l.State)
+			continue
+		}
+		if l.Permanent {
+			b.block(spec.ReasonInUse, "%s can not be unloaded: it is permanent (it has no exit function)", name)
+			continue
+		}
+		if why := holds(l, b.unload); why != "" {
+			b.block(spec.ReasonInUse, "%s is in use: %s", name, why)
+		}
+		if _, ours := b.f.entry(name); !ours && b.f.InTree[name] == nil {
+			b.block(spec.ReasonNoWayBack, "%s runs, but its file is not in the node's /lib/modules: if the new module fails, %s could not be loaded again", name, name)
+		}
+	}
+}
+
+func (b *builder) heldByOthers(l Loaded, except map[string]bool) bool { return holds(l, except) != "" }
+
+// holds says what keeps a module in the kernel once the modules in leaving are
+// gone; "" when nothing does. Each module that imports its symbols holds one
+// reference (kernel/module/main.c, ref_module); the rest of the count are open
+// files, mounts, sockets and the like.
+func holds(l Loaded, leaving map[string]bool) string {
+	var holders []string
+	for _, user := range l.UsedBy {
+		if !leaving[user] {
+			holders = append(holders, user)
+		}
+	}
+	var why []string
+	if len(holders) > 0 {
+		why = append(why, "used by the modules "+strings.Join(holders, ", "))
+	}
+	if others := l.Refs - len(l.UsedBy); others > 0 {
+		why = append(why, fmt.Sprintf("%d references are held by open files, mounts, sockets or interfaces", others))
+	}
+	return strings.Join(why, "; ")
+}
+
+// leaving are the owners that the ledger or the firmware directory knows and no
+// document names any more.
+func leaving(f Facts) []string {
+	if f.KeepAll {
+		return nil
+	}
+	set := map[string]bool{}
+	for _, e := range f.Ours {
+		for _, owner := range e.Owners {
+			set[owner] = !f.Wanted[owner]
+		}
+	}
+	for _, owner := range f.FirmwareOwners {
+		set[owner] = !f.Wanted[owner]
+	}
+	for owner := range f.Held {
+		set[owner] = !f.Wanted[owner]
+	}
+	maps.DeleteFunc(set, func(_ string, gone bool) bool { return !gone })
+	return slices.Sorted(maps.Keys(set))
+}
+
+// leave unloads what was loaded for an owner whose document is gone, then its
+// firmware. Modules that another Module wants as they are stay; dependencies
+// that something uses stay.
+func leave(owner string, wants []Want, f Facts) Transaction {
+	t := Transaction{Owner: owner, Leaving: true}
+	set := map[string]bool{}
+	var forget []Step
+	for _, name := range slices.Sorted(maps.Keys(f.Ours)) {
+		e := f.Ours[name]
+		if !slices.Contains(e.Owners, owner) {
+			continue
+		}
+		l, runs := f.Loaded[name]
+		_, still := f.entry(name)
+		if !runs || !still || len(e.Owners) > 1 || keptBy(name, l, wants, f) {
+			forget = append(forget, Forget{owner, name})
+			continue
+		}
+		set[name] = true
+	}
+	forget = append(forget, spare(owner, set, f)...)
+	for _, name := range usersFirst(set, f.Loaded) {
+		l := f.Loaded[name]
+		why := holds(l, set)
+		switch {
+		case l.State != "live":
+			t.Blocked = append(t.Blocked, Block{string(spec.ReasonNeedsReboot), fmt.Sprintf("%s is in the state %q", name, l.State)})
+		case why != "":
+			t.Blocked = append(t.Blocked, Block{string(spec.ReasonInUse), fmt.Sprintf("%s can not be unloaded: %s", name, why)})
+		case l.Permanent:
+			t.Blocked = append(t.Blocked, Block{string(spec.ReasonInUse), name + " can not be unloaded: it is permanent (it has no exit function)"})
+		}
+		t.Steps = append(t.Steps, Unload{Name: name, Why: "its Module is gone", Ours: true})
+	}
+	t.Steps = append(t.Steps, forget...)
+	t.Steps = append(t.Steps, removeFirmware(owner, &f)...)
+	if len(f.Held[owner]) > 0 {
+		t.Steps = append(t.Steps, Hold{Owner: owner})
+	}
+	return t
+}
+
+// spare takes out of set the in-tree dependencies that something outside the
+// set uses, and what these use in turn: they stay and are forgotten.
+func spare(owner string, set map[string]bool, f Facts) []Step {
+	var forget []Step
+	for again := true; again; {
+		again = false
+		for _, name := range slices.Sorted(maps.Keys(set)) {
+			if f.Ours[name].File.FromHost && holds(f.Loaded[name], set) != "" {
+				delete(set, name)
+				forget = append(forget, Forget{owner, name})
+				again = true
+			}
+		}
+	}
+	return forget
+}
+
+// keptBy reports whether some want asks for exactly what runs under this name.
+func keptBy(name string, l Loaded, wants []Want, f Facts) bool {
+	for i := range wants {
+		if file := wants[i].file(name); file != nil && sameBuild(file, l, f.Ours) && slices.Equal(file.Parameters, f.Ours[name].File.Parameters) {
+			return true
+		}
+	}
+	return false
+}

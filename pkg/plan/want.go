@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package plan turns what a node is asked for and what its kernel has into an
+// ordered list of steps, or into the reason why not. It is pure: no kernel, no
+// file, no clock; the same input gives the same plan.
+package plan
+
+// File is one module file to be loaded, and how.
+type File struct {
+	Name       string   `json:"name"` // the kernel's name, from .modinfo
+	Path       string   `json:"path"`
+	BuildID    string   `json:"buildID,omitempty"`
+	Parameters []string `json:"parameters,omitempty"`
+	// FromHost says that the file is the node's own, of /lib/modules: an
+	// in-tree dependency.
+	FromHost bool `json:"fromHost,omitempty"`
+	// Optional files come from a softdep: their failure is no failure.
+	Optional          bool `json:"optional,omitempty"`
+	IgnoreVermagic    bool `json:"ignoreVermagic,omitempty"`
+	IgnoreModversions bool `json:"ignoreModversions,omitempty"`
+	// Types are the parmtypes of the module's parameters, by name.
+	Types map[string]string `json:"-"`
+}
+
+// Want is one Module resolved for the running kernel: files are on disk, read
+// and checked.
+type Want struct {
+	Owner string `json:"owner"` // "namespace/name"
+	// Files are in load order, dependencies first; the last one is the module
+	// that the document names.
+	Files []File `json:"files"`
+	// Remove are the in-tree modules that have to leave first.
+	Remove []string `json:"remove,omitempty"`
+	// FirmwareDir holds what goes to the firmware directory of the host; ""
+	// means no firmware.
+	FirmwareDir string `json:"firmwareDir,omitempty"`
+}
+
+func (w *Want) file(name string) *File {
+	for i := range w.Files {
+		if w.Files[i].Name == name {
+			return &w.Files[i]
+		}
+	}
+	return nil
+}
+
+// Loaded is a module as the kernel has it.
+type Loaded struct {
+	Name       string
+	State      string // live, coming or going
+	Refs       int
+	UsedBy     []string // modules that import its symbols
+	Permanent  bool
+	BuildID    string
+	Parameters map[string]string // as /sys/module/M/parameters shows them
+}
+
+// Entry is what the ledger knows of a module which kmmd loaded or adopted.
+type Entry struct {
+	Owners []string `json:"owners"` // Modules it was loaded for
+	File   File     `json:"file"`
+}
+
+// Facts are what was observed. Maps may be nil.
+type Facts struct {
+	Loaded  map[string]Loaded
+	Builtin map[string]bool     // of the names that are wanted or to be removed
+	InTree  map[string]*File    // the host's own file of each name in Want.Remove, nil or absent when there is none
+	Ours    map[string]Entry    // the ledger, by module name
+	Held    map[string][]string // names whose autoload is held off, by owner
+	// Firmware
+	FirmwareDirs     map[string]string // what is installed now, by owner: the directory it came from
+	FirmwareCurrent  map[string]bool   // owner's wanted firmware is in place, byte for byte
+	FirmwareOwners   []string          // of every file in the manifest
+	FirmwareConflict map[string]error  // why an owner's firmware can not be installed
+	FirmwarePath     string            // firmware_class.path as it is
+	FirmwareTarget   string            // what it has to be while there is firmware of ours
+	FirmwareBefore   string            // what it was before kmmd set it
+	// Wanted are all owners that a document exists for, resolved or not.
+	Wanted map[string]bool
+	// KeepAll forbids to unload for absence: some document can not be read.
+	KeepAll bool
+}
+
+// entry is the ledger's entry of a module, unless another build than the one
+// in the ledger runs by now: then what runs is not ours.
+func (f *Facts) entry(name string) (Entry, bool) {
+	e, ours := f.Ours[name]
+	if l, runs := f.Loaded[name]; ours && runs && l.BuildID != "" && l.BuildID != e.File.BuildID {
+		return Entry{}, false
+	}
+	return e, ours
+}

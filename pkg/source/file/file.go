@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package file is the source of a bare node: Module documents in a directory
+// or in one file, and the status in another file. It reads everything again on
+// every change and knows nothing of kernels.
+package file
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/kmm-node/kmmd/pkg/spec"
+)
+
+// quiet is how long nothing must change before the documents are read: an
+// editor or cp writes a file in several steps.
+const quiet = 200 * time.Millisecond
+
+// retry is how often a path that can not be read is looked at again.
+const retry = 5 * time.Second
+
+// Source reads documents below Path and writes the status to Status.
+type Source struct {
+	Path   string // a directory, or one document
+	Status string // where Report writes; "" writes nothing
+}
+
+// Read reads all documents: every .yaml, .yml and .toml file of a directory
+// (hidden ones and subdirectories left out), or the one file. Documents that
+// can not be used are in Node.Invalid, each a *spec.Problem or joined ones;
+// notes name documents that are of another kind. The error is about Path
+// itself: it does not exist or can not be read.
+func (s *Source) Read() (node spec.Node, notes []string, err error) {
+	paths, err := s.paths()
+	if err != nil {
+		return spec.Node{}, nil, err
+	}
+	from := map[string]string{}
+	for _, path := range paths {
+		modules, ignored, err := readFile(path)
+		notes = append(notes, ignored...)
+		if err != nil {
+			node.Invalid = append(node.Invalid, err)
+			continue
+		}
+		for _, m := range modules {
+			if other, twice := from[m.Key()]; twice {
+				node.Invalid = append(node.Invalid, &spec.Problem{File: path, Field: "metadata.name",
+					Message: fmt.Sprintf("the Module %s stands in %s too: that one counts", m.Key(), other)})
+				continue
+			}
+			from[m.Key()] = path
+			node.Modules = append(node.Modules, m)
+		}
+	}
+	return node, notes, nil
+}
+
+func (s *Source) paths() ([]string, error) {
+	info, err := os.Stat(s.Path)
+	if err != nil {
+		return nil, fmt.Errorf("read documents: %w", err)
+	}
+	if !info.IsDir() {
+		return []string{s.Path}, nil
+	}
+	entries, err := os.ReadDir(s.Path)
+	if err != nil {
+		return nil, fmt.Errorf("read documents: %w", err)
+	}
+	var paths []string
+	for _, e := range entries {
+		if !e.IsDir() && isDocument(e.Name()) {
+			paths = append(paths, filepath.Join(s.Path, e.Name()))
+		}
+	}
+	slices.Sort(paths)
+	return paths, nil
+}
+
+func isDocument(name string) bool {
+	if strings.HasPrefix(name, ".") {
+		return false
+	}
+	switch strings.ToLower(filepath.Ext(name)) {
+	case ".yaml", ".yml", ".toml":
+		return true
+	}
+	return false
+}
+
+// readFile treats a file without any document as invalid: more likely than a
+// wish to unload, it is being written.
+func readFile(path string) (modules []spec.Module, ignored []string, err error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, nil, &spec.Problem{File: path, Message: err.Error()}
+	}
+	modules, ignored, err = spec.Parse(path, data)
+	if err == nil && len(modules) == 0 && len(ignored) == 0 {
+		err = &spec.Problem{File: path, Message: "holds no document; remove the file to have its modules unloaded"}
+	}
+	return modules, ignored, err
+}
+
+// Watch calls set with the documents now and after every change, until ctx is
+// done; it then returns nil. A directory that does not exist yet is watched by
+// its parent. A path that becomes unreadable keeps what was read last.
+func (s *Source) Watch(ctx context.Context, set func(spec.Node, []string)) error {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", s.Path, err)
+	}
+	defer w.Close()
+	// The directory is watched, not the file: editors replace files.
+	dirs := []string{filepath.Dir(filepath.Clean(s.Path)), s.Path}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case _, ok := <-w.Events:
+			if !ok {
+				return errors.New("watch: closed")
+			}
+			timer.Reset(quiet)
+		case err, ok := <-w.Errors: // an overflow: read again, as after an event
+			if !ok {
+				return fmt.Errorf("watch %s: %w", s.Path, err)
+			}
+			timer.Reset(quiet)
+		case <-timer.C:
+			for _, dir := range dirs {
+				// Already watched is fine; missing is looked at again when
+				// its parent changes.
+				if err := w.Add(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					return fmt.Errorf("watch %s: %w", dir, err)
+				}
+			}
+			node, notes, err := s.Read()
+			if err != nil {
+				node, notes = spec.Node{Invalid: []error{err}}, nil
+				timer.Reset(retry)
+			}
+			set(node, notes)
+		}
+	}
+}
+
+// Report writes the status as JSON, by a temporary name, with mode 0644.
+func (s *Source) Report(_ context.Context, status spec.Status) error {
+	if s.Status == "" {
+		return nil
+	}
+	data, err := json.MarshalIndent(status, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write status: %w", err)
+	}
+	tmp := s.Status + ".tmp"
+	if err := os.WriteFile(tmp, append(data, '\n'), 0o644); err != nil {
+		return fmt.Errorf("write status: %w", err)
+	}
+	if err := os.Rename(tmp, s.Status); err != nil {
+		return fmt.Errorf("write status: %w", err)
+	}
+	return nil
+}
+
+// ReadStatus reads what Report wrote. It wraps fs.ErrNotExist when nothing has
+// been reported since the boot.
+func ReadStatus(path string) (spec.Status, error) {
+	var s spec.Status
+	data, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(data, &s)
+	}
+	if err != nil {
+		return s, fmt.Errorf("read status %s: %w", path, err)
+	}
+	return s, nil
+}
