@@ -88,7 +88,7 @@ vm_registry() {
 		http: {addr: "127.0.0.1:0"}
 	YML
 	background docker-registry serve "$vm_work/registry.yml" >"$vm_logs/registry.log" 2>&1
-	local port= i
+	local port='' i
 	for ((i = 0; i < 200; i++)); do
 		port=$(sed -n 's/.*listening on 127\.0\.0\.1:\([0-9]*\).*/\1/p' "$vm_logs/registry.log")
 		[[ -z $port ]] || break
@@ -124,7 +124,7 @@ vm_environment() {
 # vm_boot boots the VM with the files of $vm_work/guest added, shows the output of its command and sets vm_status to its
 # exit code, or to 125 and says why when there is none. What the guest left in /kmmd-test/out is in $vm_work/out then.
 vm_boot() {
-	local root=$lab/$vm_release console=$vm_logs/console.log accel=(tcg,thread=multi,tb-size=512)
+	local root=$lab/$vm_release console=$vm_logs/console.log accel=('tcg,thread=multi,tb-size=512')
 	[[ ${KMMD_VM_ACCEL:-tcg} == tcg ]] || accel=("$KMMD_VM_ACCEL")
 	pack_cpio "$vm_work/guest" "$vm_work/guest.cpio"
 	cat "$root/base.cpio" "$root/modules.cpio" "$vm_work/guest.cpio" >"$vm_work/initrd"
