@@ -85,7 +85,6 @@ func Tar(t testing.TB, entries ...Entry) []byte {
 	for _, e := range entries {
 		require.NoError(t, w.WriteHeader(e.header()), e.Name)
 		if e.Size != 0 {
-			require.NoError(t, w.Flush())
 			b.WriteString(e.Body)
 			return b.Bytes()
 		}
