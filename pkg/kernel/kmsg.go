@@ -4,6 +4,7 @@ package kernel
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -90,7 +91,7 @@ func appendAbout(lines []string, module string, records []byte) []string {
 		if n, err := strconv.Atoi(prio); err != nil || n>>3 != 0 {
 			continue
 		}
-		if len(lines) < kmsgLines && isAbout(text, module) {
+		if len(lines) < kmsgLines && isAbout(text, module) && !isNoise(text) && !slices.Contains(lines, text) {
 			lines = append(lines, text)
 		}
 	}
@@ -116,6 +117,13 @@ func isAbout(text, module string) bool {
 	return false
 }
 
+// isNoise tells whether a line is no reason: the taint notices come once per boot, with whatever is loaded first, and an
+// oops ends with the registers of user space.
+func isNoise(text string) bool {
+	return strings.Contains(text, "taints kernel") || strings.Contains(text, "tainting kernel") ||
+		strings.Contains(text, "RIP: 0033:")
+}
+
 // nameless returns parts of those lines that come without the module's name (kernel/module/{main,signing,decompress}.c,
 // kernel/params.c, security/lockdown, drivers/base/firmware_loader; Linux 6.1 and 6.12). With one loader at a time they
 // are about our module. The last rows are the signs of a crash in init or exit.
@@ -123,7 +131,7 @@ func nameless() []string {
 	return []string{
 		"Invalid ELF ", "Invalid architecture in ELF", "Invalid module architecture",
 		"Module has invalid ELF", "module has no symbols",
-		"Loading of ", "Lockdown: ", "module: PKCS#7",
+		"Loading of unsigned module", "Loading of module with", "Lockdown: ", "module: PKCS#7",
 		"compressed module", "decompression failed", "module: failed to",
 		"string parameter too long", "can only take ",
 		"Direct firmware load for ", "firmware: failed to load", "fw_load_sysfs_fallback",
