@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"reflect"
-	"regexp"
 	"sort"
 	"strings"
 
@@ -118,8 +117,6 @@ func (d *document) module(file string) (*Module, []error) {
 	return &m, nil
 }
 
-var goType = regexp.MustCompile(`'(map\[string\][^']*|\[\][^']*|[a-z0-9]+)'`)
-
 // typeFindings turns the decoder's errors (a tree of joined ones) into
 // findings in the user's words.
 func typeFindings(err error) findings {
@@ -141,10 +138,17 @@ func typeFindings(err error) findings {
 		f.add(de.Name(), "must be %s, is %s", human(ut.Expected.Type()), value(ut.Value))
 		return f
 	}
-	inner := de.Unwrap()
-	f.add(de.Name(), "%s", goType.ReplaceAllStringFunc(inner.Error(), func(s string) string { return s }))
+	f.add(de.Name(), "%s", inTheirWords.Replace(de.Unwrap().Error()))
 	return f
 }
+
+// inTheirWords are the decoder's remaining messages, without Go's types.
+var inTheirWords = strings.NewReplacer(
+	"source data must be an array or slice, got string", "must be a list, is a string",
+	"source data must be an array or slice, got ", "must be a list, is a ",
+	"expected a map or struct, got \"", "must be a table of fields, is a \"",
+	"expected a map, got '", "must be a table of fields, is a '",
+)
 
 func human(t reflect.Type) string {
 	switch t.Kind() {
