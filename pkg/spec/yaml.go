@@ -34,6 +34,9 @@ func parseYAML(file string, data []byte) ([]document, error) {
 			continue
 		}
 		d := document{lines: map[string]int{}, line: top.Line}
+		if key := oddKey(top, 0); key != nil {
+			return nil, &Problem{File: file, Line: key.Line, Message: fmt.Sprintf("the key %q is not a string: put it in quotes", key.Value)}
+		}
 		if err := top.Decode(&d.values); err != nil {
 			return nil, yamlProblem(file, err)
 		}
@@ -44,6 +47,21 @@ func parseYAML(file string, data []byte) ([]document, error) {
 
 // maxDepth bounds how deep a document nests.
 const maxDepth = 64
+
+// oddKey finds a key of a mapping that is no string; no field has such a name.
+func oddKey(n *yaml.Node, depth int) *yaml.Node {
+	for i, c := range n.Content {
+		if n.Kind == yaml.MappingNode && i%2 == 0 && (c.Kind != yaml.ScalarNode || c.Tag != "!!str" && c.Tag != "!!merge") {
+			return c
+		}
+		if depth < maxDepth {
+			if k := oddKey(c, depth+1); k != nil {
+				return k
+			}
+		}
+	}
+	return nil
+}
 
 func locateYAML(n *yaml.Node, path string, lines map[string]int, depth int) {
 	if depth > maxDepth {
