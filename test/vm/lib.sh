@@ -49,8 +49,9 @@ vm_begin() {
 	vm_series=${KMMD_VM_KERNEL:-6.1}
 	vm_release=$(lab_release "$vm_series")
 	vm_timeout=${KMMD_VM_TIMEOUT:-300}
-	vm_logs=$lab/log/$1-$vm_series
+	vm_saved_logs=$lab/log/$1-$vm_series
 	vm_work=$(mktemp -d -t kmmd-vm.XXXXXX)
+	vm_logs=$vm_work/log
 	vm_pids=()
 	trap vm_end EXIT
 	trap 'exit 129' HUP
@@ -67,6 +68,8 @@ vm_end() {
 		kill "$pid" 2>/dev/null || true
 		wait "$pid" 2>/dev/null || true
 	done
+	# A convenience: not worth an error when .lab is somebody else's.
+	{ rm -rf "$vm_saved_logs" && mkdir -p "$vm_saved_logs" && cp "$vm_logs"/* "$vm_saved_logs"; } 2>/dev/null || true
 	rm -rf "$vm_work"
 }
 
@@ -158,7 +161,7 @@ vm_results() {
 		{
 			printf '%s: kernel %s: %s\n' "${0##*/}" "$vm_release" "$1"
 			cat "$vm_logs/qemu.log"
-			printf -- '--- console (%s)\n' "$vm_logs/console.log"
+			printf -- '--- console (%s)\n' "$vm_saved_logs/console.log"
 			tr -d '\r' <"$vm_logs/console.log"
 		} >&2
 	fi
