@@ -56,8 +56,9 @@ func ReadConfig(root, cmdline string) (*Config, error) {
 			return nil, fmt.Errorf("read configuration: %w", err)
 		}
 		for _, e := range entries {
-			if _, hidden := files[e.Name()]; !hidden && isConfigFile(e.Name()) {
-				files[e.Name()] = filepath.Join(dir, e.Name())
+			path := filepath.Join(dir, e.Name())
+			if _, hidden := files[e.Name()]; !hidden && isConfigFile(path) {
+				files[e.Name()] = path
 			}
 		}
 	}
@@ -78,17 +79,20 @@ func ReadConfig(root, cmdline string) (*Config, error) {
 	return c, nil
 }
 
-func isConfigFile(name string) bool {
-	return name[0] != '.' && len(name) >= 6 && (strings.HasSuffix(name, ".conf") || strings.HasSuffix(name, ".alias"))
+// isConfigFile goes by the name. A link to nothing is a file all the same, and
+// hides others.
+func isConfigFile(path string) bool {
+	name := filepath.Base(path)
+	if name[0] == '.' || len(name) < 6 || !strings.HasSuffix(name, ".conf") && !strings.HasSuffix(name, ".alias") {
+		return false
+	}
+	st, err := os.Stat(path)
+	return err != nil || !st.IsDir()
 }
 
-// readConfigFile gives "" for what modprobe would not read either: a directory,
-// a link to nothing, a file without permission.
+// readConfigFile gives "" for what modprobe could not read either: a link to
+// nothing, a file without permission.
 func readConfigFile(path string) (string, error) {
-	st, err := os.Stat(path)
-	if err != nil || st.IsDir() {
-		return "", nil
-	}
 	f, err := os.Open(path)
 	if err != nil {
 		return "", nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -120,7 +121,8 @@ func parseSoftdeps(data string) map[string]Softdep {
 type found struct {
 	name    string
 	alias   string
-	builtin bool // found as builtin; others are looked up when it matters
+	builtin bool   // found as builtin; others are looked up when it matters
+	install string // the command it was found by
 }
 
 // lookup resolves a name as kmod_module_new_from_lookup does: the first source
@@ -141,8 +143,8 @@ func (x *Index) lookup(cfg *Config, request string) []found {
 			return list
 		}
 	}
-	if cfg.hasCommand(name) {
-		return []found{{name: cutName(name)}}
+	if command, ok := cfg.command(name); ok {
+		return []found{{name: cutName(name), install: command}}
 	}
 	if list := byAlias(x.aliases.find(name), name, false); list != nil {
 		return list
@@ -174,19 +176,17 @@ func byAlias(entries []aliasEntry, alias string, builtin bool) []found {
 	return list
 }
 
-// hasCommand tells whether an install or remove line names exactly this module.
-func (c *Config) hasCommand(name string) bool {
+// command tells whether an install or remove line names exactly this module, and
+// gives the install command.
+func (c *Config) command(name string) (install string, ok bool) {
 	if c == nil {
-		return false
+		return "", false
 	}
-	for _, list := range [][]configLine{c.installs, c.removes} {
-		for _, l := range list {
-			if l.name == name {
-				return true
-			}
-		}
+	named := func(l configLine) bool { return l.name == name }
+	if i := slices.IndexFunc(c.installs, named); i >= 0 {
+		return c.installs[i].value, true
 	}
-	return false
+	return "", slices.ContainsFunc(c.removes, named)
 }
 
 // ShowDepends gives the lines of `modprobe --show-depends REQUEST` of kmod 30 for

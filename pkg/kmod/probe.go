@@ -60,7 +60,11 @@ func (p *probe) lookupAll(names []string) []found {
 // neither a file nor builtin has no line.
 func (p *probe) emit(m found, file string, soft bool) {
 	options := p.cfg.moduleOptions(m.name, m.alias)
-	if command, ok := p.cfg.install(m.name); ok && !soft {
+	command, ok := m.install, m.install != ""
+	if !ok {
+		command, ok = p.cfg.install(m.name)
+	}
+	if ok && !soft {
 		p.lines = append(p.lines, Line{Action: "install", Module: m.name, Target: command, Options: options})
 		return
 	}
