@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// swapTOML is module("dummy", …) in the other notation.
+func swapTOML(image string) string {
+	return fmt.Sprintf(`apiVersion = "kmm.sigs.x-k8s.io/v1beta1"
+kind = "Module"
+
+[metadata]
+name = "dummy"
+
+[spec.moduleLoader.container]
+inTreeModulesToRemove = ["dummy"]
+registryTLS = { insecure = true }
+
+[spec.moduleLoader.container.modprobe]
+moduleName = "dummy"
+parameters = ["numdummies=2"]
+
+[[spec.moduleLoader.container.kernelMappings]]
+regexp = '^.+$'
+containerImage = %q
+`, image)
+}
+
+func TestSwap(t *testing.T) {
+	documents := map[string]func(image string) string{
+		"dummy.yaml": func(image string) string {
+			return module("dummy", image, "dummy", "inTreeModulesToRemove: [dummy]", "modprobe.parameters: [numdummies=2]")
+		},
+		"dummy.toml": swapTOML,
+	}
+	for name, document := range documents {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			n.command("modprobe", "dummy")
+			n.requireInTree("dummy")
+			n.document(name, document(n.image("swap", []string{"dummy.ko"}, nil)))
+
+			status := n.requireLoaded()
+			m := n.requireBuild("dummy.ko")
+			assert.Contains(t, m.Taint, "O", "an out-of-tree module taints")
+			assert.Equal(t, "2", m.Parameters["numdummies"])
+			assert.Equal(t, "out-of-tree", m.Parameters["build"])
+			assert.Equal(t, m.BuildID, status.Modules[0].Kernel[0].BuildID)
+			assert.Regexp(t, `^sha256:[0-9a-f]{64}$`, status.Modules[0].Digest)
+			assert.FileExists(t, "/sys/class/net/dummy1/ifindex")
+
+			n.command("ip", "link", "add", "mine", "type", "dummy")
+			n.requireBuild("dummy.ko")
+
+			n.remove(name)
+			_, all, code := n.once()
+			require.Equal(t, 0, code, all)
+			n.requireAbsent("dummy")
+			held, err := n.host.Held()
+			require.NoError(t, err)
+			assert.Empty(t, held, "autoload is let go with the document")
+		})
+	}
+}
+
+func TestFirmware(t *testing.T) {
+	n := newNode(t)
+	image := n.image("fw", []string{"kmm_fw.ko"}, map[string]string{"kmm/fw.bin": "hello firmware"})
+	n.document("fw.yaml", module("fw", image, "kmm_fw", "modprobe.firmwarePath: /firmware"))
+	n.requireLoaded()
+	m := n.requireBuild("kmm_fw.ko")
+	assert.Equal(t, "14:hello firmware", m.Parameters["got"], "the driver has found it")
+	path, err := n.host.FirmwarePath()
+	require.NoError(t, err)
+	assert.Equal(t, n.path("firmware"), path)
+
+	n.remove("fw.yaml")
+	_, all, code := n.once()
+	require.Equal(t, 0, code, all)
+	n.requireAbsent("kmm_fw")
+	entries, err := os.ReadDir(n.path("firmware"))
+	require.NoError(t, err)
+	assert.Empty(t, entries, "firmware is gone, directories too")
+	path, err = n.host.FirmwarePath()
+	require.NoError(t, err)
+	assert.Empty(t, path, "firmware_class.path is what it was")
+}
+
+func TestDependencies(t *testing.T) {
+	n := newNode(t)
+	image := n.image("dep", []string{"kmm_dep.ko", "kmm_base.ko"}, nil)
+	n.document("dep.yaml", module("dep", image, "kmm-dep"))
+	n.requireLoaded()
+	n.requireBuild("kmm_dep.ko")
+	n.requireBuild("kmm_base.ko")
+
+	n.remove("dep.yaml")
+	_, all, code := n.once()
+	require.Equal(t, 0, code, all)
+	n.requireAbsent("kmm_dep")
+	n.requireAbsent("kmm_base")
+}
+
+// TestParameters hands over one of each type.
+func TestParameters(t *testing.T) {
+	n := newNode(t)
+	image := n.image("base", []string{"kmm_base.ko"}, nil)
+	n.document("base.yaml", module("base", image, "kmm_base", `modprobe.parameters: [level=-7, count=0x10, flag, "label=two words", "list=1,2,3"]`))
+	n.requireLoaded()
+	m := n.requireBuild("kmm_base.ko")
+	want := map[string]string{"level": "-7", "count": "16", "flag": "Y", "label": "two words", "list": "1,2,3"}
+	for name, value := range want {
+		assert.Equal(t, value, m.Parameters[name], name)
+	}
+}
+
+// TestUpgrade changes parameters, then the image; each is one reload.
+func TestUpgrade(t *testing.T) {
+	n := newNode(t)
+	n.command("modprobe", "dummy")
+	first := n.image("one", []string{"dummy.ko"}, nil)
+	second := n.image("two", []string{"variants/second/dummy.ko"}, nil)
+	n.document("dummy.yaml", module("dummy", first, "dummy", "inTreeModulesToRemove: [dummy]"))
+	n.requireLoaded()
+	n.document("dummy.yaml", module("dummy", first, "dummy", "inTreeModulesToRemove: [dummy]", "modprobe.parameters: [numdummies=3]"))
+	n.requireLoaded()
+	assert.Equal(t, "3", n.requireBuild("dummy.ko").Parameters["numdummies"])
+	n.document("dummy.yaml", module("dummy", second, "dummy", "inTreeModulesToRemove: [dummy]"))
+	n.requireLoaded()
+	n.requireBuild("variants/second/dummy.ko")
+}
+
+// TestOrder loads what modulesLoadingOrder names from the end of the list.
+func TestOrder(t *testing.T) {
+	n := newNode(t)
+	image := n.image("order", []string{"dummy.ko", "kmm_base.ko"}, nil)
+	n.document("order.yaml", module("order", image, "dummy", "modprobe.modulesLoadingOrder: [dummy, kmm_base]"))
+	status := n.requireLoaded()
+	require.Len(t, status.Modules[0].Kernel, 2)
+	mods, err := n.host.Modules()
+	require.NoError(t, err)
+	assert.Equal(t, "dummy", mods[0].Name, "newest first")
+	assert.Equal(t, "kmm_base", mods[1].Name)
+}
