@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package firmware
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// stopped is what the process is stopped with: nothing after it runs but what
+// the kernel would do too (files are closed, locks let go).
+type stopped struct{ at string }
+
+// stopAt runs f and stops it before its write number n; it returns what that
+// write would have been, or "" when f had fewer.
+func (w *world) stopAt(n int, f func()) (at string) {
+	count := 0
+	w.d.step = func(what string) {
+		if count++; count == n {
+			panic(stopped{what})
+		}
+	}
+	defer func() {
+		w.d.step = func(string) {}
+		if r := recover(); r != nil {
+			s, ok := r.(stopped)
+			if !ok {
+				panic(r)
+			}
+			at = s.at
+		}
+	}()
+	f()
+	return ""
+}
+
+// TestStopAnywhere stops a change before each of its writes, starts again,
+// and wants the old files or the new ones, whole; then the new ones after one
+// more try, and nothing of ours after a removal.
+func TestStopAnywhere(t *testing.T) {
+	admin := files{"admin.bin": "0", "dir/admin.bin": "0"}
+	shared := files{"shared.bin": "s"}
+	first := files{"same": "1", "change": "old", "gone/deep/x": "1", "dir/old": "1", "shared.bin": "s", "swap": "file"}
+	second := files{"same": "1", "change": "new", "come/deep/y": "2", "dir/new": "2", "dir/admin.bin": "0", "swap2": "1"}
+	swapped := files{"same": "1", "swap/x": "dir"}
+	tests := []struct {
+		name     string
+		from, to files // nil: not there
+	}{
+		{"install", nil, first},
+		{"update", first, second},
+		{"file to directory", first, swapped},
+		{"remove", first, nil},
+		{"remove the other one", second, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			for n := 1; ; n++ {
+				w := newWorld(t)
+				write(t, w.dir, admin)
+				w.mustInstall("other", shared)
+				if tt.from != nil {
+					w.mustInstall("a", tt.from)
+				}
+				var src string
+				if tt.to != nil {
+					src = source(t, tt.to)
+				}
+				at := w.stopAt(n, func() { _ = change(w, src) })
+				if at == "" {
+					require.Greater(t, n, 5)
+					break
+				}
+				what := fmt.Sprintf("stopped before write %d (%s)", n, at)
+				w.recoverAnywhere(t, what)
+				w.open()
+				w.requireWhole(what, files{}, admin, shared, tt.from, tt.to)
+				require.NoError(t, change(w, src), what)
+				assert.Equal(t, union(admin, shared, tt.to), w.read(), what)
+				require.NoError(t, w.d.Remove("a"), what)
+				assert.Equal(t, union(admin, shared), w.read(), what)
+				require.NoError(t, w.d.Remove("other"), what)
+				assert.Equal(t, admin, w.read(), what)
+			}
+		})
+	}
+}
+
+func change(w *world, src string) error {
+	if src == "" {
+		return w.d.Remove("a")
+	}
+	_, err := w.d.Install("a", src)
+	return err
+}
+
+// recoverAnywhere stops the recovery too, before each of its writes.
+func (w *world) recoverAnywhere(t *testing.T, what string) {
+	t.Helper()
+	for n := 1; ; n++ {
+		at := w.stopAt(n, func() { assert.NoError(t, w.d.recoverUnlessBusy(), what) })
+		if at == "" {
+			return
+		}
+		require.Less(t, n, 100, "%s: the recovery does not end", what)
+	}
+}
+
+// requireWhole wants exactly the old files or exactly the new ones (or, when a
+// file turns into a directory, those that both have), and the manifest to know.
+func (w *world) requireWhole(what string, _, admin, shared, from, to files) {
+	t := w.t
+	t.Helper()
+	got := w.read()
+	old, new := union(admin, shared, from), union(admin, shared, to)
+	between := union(admin, shared, from)
+	delete(between, "swap")
+	if !maps.Equal(got, old) && !maps.Equal(got, new) && !(to["swap/x"] != "" && maps.Equal(got, between)) {
+		require.Fail(t, "neither the old files nor the new ones", "%s: %v", what, got)
+	}
+	assert.NoDirExists(t, filepath.Join(w.dir, staging), what)
+	s, err := w.d.load()
+	require.NoError(t, err)
+	assert.Nil(t, s.Pending, what)
+	for path, e := range s.Files {
+		b, err := os.ReadFile(filepath.Join(w.dir, path))
+		require.NoError(t, err, what)
+		assert.EqualValues(t, len(b), e.Size, what)
+	}
+	for path := range got {
+		_, known := s.Files[path]
+		_, adminHas := admin[path]
+		assert.True(t, known || adminHas, "%s: orphan %s", what, path)
+	}
+}
+
+func union(all ...files) files {
+	out := files{}
+	for _, f := range all {
+		maps.Copy(out, f)
+	}
+	return out
+}
+
+// Open in another process must not finish a change that is being made.
+func TestOpenBesideAWriter(t *testing.T) {
+	w := newWorld(t)
+	opened := 0
+	w.d.step = func(string) {
+		opened++
+		_, err := Open(w.dir, w.manifest)
+		assert.NoError(t, err)
+	}
+	_, err := w.install("a", files{"x": "1", "sub/y": "2"})
+	require.NoError(t, err)
+	assert.Greater(t, opened, 5)
+	assert.Equal(t, files{"x": "1", "sub/y": "2"}, w.read())
+}
+
+// After a crash, a file of somebody else may be where ours was to go.
+func TestConflictFoundByRecovery(t *testing.T) {
+	w := newWorld(t)
+	src := source(t, files{"x": "1", "y": "2"})
+	at := w.stopAt(1000, func() {})
+	require.Empty(t, at)
+	for n := 1; at != "link y"; n++ {
+		w = newWorld(t)
+		at = w.stopAt(n, func() { _ = change(w, src) })
+	}
+	write(t, w.dir, files{"y": "admin"})
+	w.open()
+	assert.Equal(t, files{"x": "1", "y": "admin"}, w.read())
+	_, err := w.d.Install("a", src)
+	require.ErrorIs(t, err, ErrConflict)
+	require.NoError(t, w.d.Remove("a"))
+	assert.Equal(t, files{"y": "admin"}, w.read())
+}
+
+func BenchmarkCurrent(b *testing.B) {
+	w := newWorld(b)
+	f := files{}
+	for i := range 200 {
+		f[fmt.Sprintf("sub%d/f%d.bin", i%10, i)] = fmt.Sprint(i) + string(make([]byte, 64<<10))
+	}
+	src := source(b, f)
+	_, err := w.d.Install("a", src)
+	require.NoError(b, err)
+	list, err := List(src)
+	require.NoError(b, err)
+	for b.Loop() {
+		current, err := w.d.Current("a", list)
+		require.NoError(b, err)
+		require.True(b, current)
+	}
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package firmware
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+const stateVersion = 1
+
+// state is the manifest:
+//
+//	{"version": 1,
+//	 "files": {"sub/a.bin": {"sha256": "…", "size": 4096, "owners": ["ns/name"]}},
+//	 "dirs": ["sub"]}
+type state struct {
+	Version int              `json:"version"`
+	Files   map[string]entry `json:"files"`
+	// Dirs are the directories this package made.
+	Dirs []string `json:"dirs"`
+	// Pending is a change that has been decided and staged, but not been
+	// finished: what comes next is to finish it.
+	Pending *pending `json:"pending,omitempty"`
+}
+
+// entry is a file and who wants it.
+type entry struct {
+	SHA256 string   `json:"sha256"`
+	Size   int64    `json:"size"`
+	Owners []string `json:"owners"`
+	// Foreign says that the file, with just these bytes, was there before:
+	// it is used, and never replaced or removed.
+	Foreign bool `json:"foreign,omitempty"`
+}
+
+func (e entry) is(f File) bool { return e.SHA256 == f.SHA256 && e.Size == f.Size }
+
+func (e entry) file(path string) File { return File{Path: path, SHA256: e.SHA256, Size: e.Size} }
+
+// others returns the owners but one.
+func (e entry) others(owner string) []string {
+	return slices.DeleteFunc(slices.Clone(e.Owners), func(o string) bool { return o == owner })
+}
+
+// pending is a change: what is to be done, and the state after it.
+type pending struct {
+	Owner string           `json:"owner"`
+	Put   []put            `json:"put"`
+	Drop  []string         `json:"drop"`
+	Make  []string         `json:"make"` // directories, upper ones first
+	Files map[string]entry `json:"files"`
+}
+
+// put is a staged file on its way to its place.
+type put struct {
+	File
+	Staged string `json:"staged"`
+	// Replace says that a file of ours is at the place.
+	Replace bool `json:"replace"`
+}
+
+// owned returns the paths of owner, sorted.
+func (s *state) owned(owner string) []string {
+	var out []string
+	for _, path := range slices.Sorted(maps.Keys(s.Files)) {
+		if slices.Contains(s.Files[path].Owners, owner) {
+			out = append(out, path)
+		}
+	}
+	return out
+}
+
+func (d *Dir) load() (*state, error) {
+	s := &state{Version: stateVersion, Files: map[string]entry{}}
+	b, err := os.ReadFile(d.manifest)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(b, s); err != nil {
+		return nil, fmt.Errorf("parse manifest %s: %w", d.manifest, err)
+	}
+	if s.Version != stateVersion {
+		return nil, fmt.Errorf("parse manifest %s: version %d is not %d", d.manifest, s.Version, stateVersion)
+	}
+	if s.Files == nil {
+		s.Files = map[string]entry{}
+	}
+	return s, nil
+}
+
+// save replaces the manifest: after a crash it is the old one or the new one.
+func (d *Dir) save(s *state) error {
+	b, err := json.MarshalIndent(s, "", " ")
+	if err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(filepath.Dir(d.manifest))
+	if err != nil {
+		return err
+	}
+	defer closeRoot(root)
+	base := filepath.Base(d.manifest)
+	d.step("write manifest")
+	f, err := root.OpenFile(base+".tmp", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(b, '\n'))
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	d.step("rename manifest")
+	if err := root.Rename(base+".tmp", base); err != nil {
+		return err
+	}
+	d.step("sync manifest")
+	return syncDir(root, ".")
+}
+
+// errBusy is a lock that another process has.
+var errBusy = errors.New("in use by another process")
+
+// lock takes the lock that writers hold; flock(2), so it ends with the
+// process. Without wait it fails with errBusy.
+func (d *Dir) lock(wait bool) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(d.manifest), 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(d.manifest+".lock", os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	how := unix.LOCK_EX
+	if !wait {
+		how |= unix.LOCK_NB
+	}
+	for {
+		err = unix.Flock(int(f.Fd()), how)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = errBusy
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("lock %s: %w", d.manifest, err)
+	}
+	return f, nil
+}
+
+func syncDir(root *os.Root, name string) error {
+	f, err := root.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
