@@ -62,7 +62,7 @@ func TestStopAnywhere(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			for n := 1; ; n++ {
-				w := newWorld(t)
+				w := newWorldIn(t, memory(t))
 				write(t, w.dir, admin)
 				w.mustInstall("other", shared)
 				if tt.from != nil {
@@ -90,6 +90,18 @@ func TestStopAnywhere(t *testing.T) {
 			}
 		})
 	}
+}
+
+// memory is a directory where a sync costs nothing, if this machine has one:
+// the test makes tens of thousands.
+func memory(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "kmmd-firmware-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { assert.NoError(t, os.RemoveAll(dir)) })
+	return dir
 }
 
 func change(w *world, src string) error {
@@ -176,10 +188,32 @@ func TestConflictFoundByRecovery(t *testing.T) {
 	write(t, w.dir, files{"y": "admin"})
 	w.open()
 	assert.Equal(t, files{"x": "1", "y": "admin"}, w.read())
-	_, err := w.d.Install("a", src)
+	s, err := w.d.load()
+	require.NoError(t, err)
+	assert.Equal(t, []string{"x"}, s.owned("a"))
+	_, err = w.d.Install("a", src)
 	require.ErrorIs(t, err, ErrConflict)
 	require.NoError(t, w.d.Remove("a"))
 	assert.Equal(t, files{"y": "admin"}, w.read())
+}
+
+// The next change finishes what another process left, without a new Open.
+func TestNextChangeRecovers(t *testing.T) {
+	src := source(t, files{"x": "1", "y": "2"})
+	for n := 1; ; n++ {
+		w := newWorldIn(t, memory(t))
+		other, err := Open(w.dir, w.manifest)
+		require.NoError(t, err)
+		at := w.stopAt(n, func() { _ = change(w, src) })
+		if at == "" {
+			return
+		}
+		_, err = other.Install("b", source(t, files{"z": "3"}))
+		require.NoError(t, err, at)
+		require.NoError(t, other.Remove("b"), at)
+		require.NoError(t, other.Remove("a"), at)
+		assert.Empty(t, w.read(), at)
+	}
 }
 
 func BenchmarkCurrent(b *testing.B) {

@@ -21,7 +21,11 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	tmp := t.TempDir()
+	return newWorldIn(t, t.TempDir())
+}
+
+func newWorldIn(t testing.TB, tmp string) *world {
+	t.Helper()
 	w := &world{t: t, dir: filepath.Join(tmp, "firmware"), manifest: filepath.Join(tmp, "state", "firmware.json")}
 	w.open()
 	return w
@@ -302,6 +306,22 @@ func TestConflictInTheLastMoment(t *testing.T) {
 	w.mustInstall("a", files{"keep": "2"})
 	require.NoError(t, w.d.Remove("a"))
 	assert.Equal(t, files{"m": "admin"}, w.read())
+}
+
+func TestSymlinkInTheLastMoment(t *testing.T) {
+	w := newWorld(t)
+	w.d.step = func(what string) {
+		if what == "link sub/x" {
+			require.NoError(t, os.Remove(filepath.Join(w.dir, "sub")))
+			require.NoError(t, os.Mkdir(filepath.Join(w.dir, "real"), 0o755))
+			require.NoError(t, os.Symlink("real", filepath.Join(w.dir, "sub")))
+		}
+	}
+	_, err := w.install("a", files{"sub/x": "1"})
+	var conflict *ConflictError
+	require.ErrorAs(t, err, &conflict)
+	assert.Equal(t, "sub", conflict.Path)
+	assert.NoFileExists(t, filepath.Join(w.dir, "real/x"))
 }
 
 func TestSameFileInTheLastMoment(t *testing.T) {
