@@ -37,7 +37,7 @@ func madeTree(t *testing.T, modules map[string]kmodtest.Spec, builtin string) (r
 	return root, dir
 }
 
-func writeFiles(t *testing.T, dir string, files map[string]string) {
+func writeFiles(t testing.TB, dir string, files map[string]string) {
 	t.Helper()
 	for name, content := range files {
 		path := filepath.Join(dir, name)

@@ -117,7 +117,7 @@ func compare(t *testing.T, m modprobe, x *kmod.Index, cfg *kmod.Config, names []
 
 // labKernels skips the test without KMMD_LAB. That is the one skip of this
 // package: the kernels of a distribution are no part of the repository.
-func labKernels(t *testing.T) (lab string, releases []string) {
+func labKernels(t testing.TB) (lab string, releases []string) {
 	t.Helper()
 	lab = os.Getenv("KMMD_LAB")
 	if lab == "" {
@@ -199,7 +199,7 @@ func requests(t *testing.T, dir string) map[string][]string {
 	return r
 }
 
-func readLines(t *testing.T, dir, name string) []string {
+func readLines(t testing.TB, dir, name string) []string {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(dir, name))
 	require.NoError(t, err)

@@ -10,8 +10,10 @@ package kmodtest
 import (
 	"bytes"
 	"compress/gzip"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -58,7 +60,8 @@ func Build(s Spec) []byte {
 // compressed accordingly. It makes no index files (modules.dep and so on).
 func WriteTree(t testing.TB, dir string, files map[string]Spec) {
 	t.Helper()
-	for path, s := range files {
+	for _, path := range slices.Sorted(maps.Keys(files)) {
+		s := files[path]
 		if s.Name == "" {
 			base, _, _ := strings.Cut(filepath.Base(path), ".")
 			s.Name = strings.ReplaceAll(base, "-", "_")

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kmod
+
+// WithoutDep is the tree as it would be without modules.dep.
+func (t *Tree) WithoutDep() *Tree {
+	return &Tree{dir: t.dir, builtin: t.builtin, softText: t.softText, aliasText: t.aliasText, infos: t.infos}
+}
+
+// ParseConfig parses one file of modprobe.d and a kernel command line.
+func ParseConfig(file, cmdline string) *Config {
+	c := &Config{}
+	c.parse("local.conf", file)
+	c.parseCmdline(cmdline)
+	return c
+}
+
+// Options are the lines of a configuration, "module options".
+func (c *Config) Options() []string {
+	var lines []string
+	for _, o := range c.options {
+		lines = append(lines, o.name+" "+o.value)
+	}
+	return lines
+}
+
+// Blacklists are the modules a configuration forbids.
+func (c *Config) Blacklists() []string { return c.blacklists }
+
+// ParseDep gives the modules in a modules.dep and all files they need.
+func ParseDep(data string) map[string][]string {
+	m := make(map[string][]string)
+	for _, e := range parseDep(data) {
+		m[e.name] = append(m[e.name], e.files()...)
+	}
+	return m
+}
+
+// Match and fnmatch, as a lookup in modules.alias does it.
+func Match(pattern, name string) bool {
+	var t aliasTable
+	t.add(pattern, "x")
+	return len(t.find(name)) > 0
+}
+
+var Fnmatch = fnmatch
