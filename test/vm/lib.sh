@@ -30,9 +30,9 @@ shell_quote() {
 	printf '\n'
 }
 
-# content_id PATH... prints one hash over names and bytes of the files, for "did anything change since".
+# content_id PATH... prints one hash over names and bytes of files of the repository, for "did anything change since".
 content_id() {
-	find "$@" -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16
+	cd "$repo" && find "$@" -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16
 }
 
 # pack_cpio DIR FILE makes an uncompressed initramfs archive of DIR, everything owned by root.
