@@ -38,8 +38,9 @@ func (c config) statusFile() string { return filepath.Join(c.RunDir, "status.jso
 func (c config) hostModules() string { return filepath.Join(c.HostRoot, "lib/modules") }
 
 // openNode wires a node. keep says whether images go to the store; without it
-// they are kept in a directory that close removes. The caller closes.
-func openNode(o *options, metrics *agent.Metrics, keep bool) (*node, func(), error) {
+// they are kept in a directory that close removes. retry tries again what the
+// kernel has refused before. The caller closes.
+func openNode(o *options, metrics *agent.Metrics, keep, retry bool) (*node, func(), error) {
 	c, err := readConfig(o.configFile)
 	if err != nil {
 		return nil, nil, err
@@ -60,7 +61,12 @@ func openNode(o *options, metrics *agent.Metrics, keep bool) (*node, func(), err
 	if err != nil {
 		return nil, nil, err
 	}
+	previous, err := file.ReadStatus(c.statusFile())
+	if err != nil && !isNotExist(err) {
+		n.log.Warn("the last status is not readable", "err", err)
+	}
 	cfg := agent.Config{
+		Previous: previous, Retry: retry,
 		Kernel: n.host, Images: pull, Firmware: fw, ModulesDir: c.hostModules(), RunDir: c.RunDir, FirmwareDir: c.FirmwareDir,
 		LoadTimeout: time.Duration(c.LoadTimeout), UnloadTimeout: time.Duration(c.UnloadTimeout), Resync: time.Duration(c.Resync),
 		Version: version(), Log: n.log, Metrics: metrics, AfterStep: afterStep(),

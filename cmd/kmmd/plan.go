@@ -32,7 +32,7 @@ Exit codes: 0 nothing to do or all can be done, 1 something can not be done,
 }
 
 func runPlan(cmd *cobra.Command, o *options) error {
-	n, closeNode, err := openNode(o, nil, false)
+	n, closeNode, err := openNode(o, nil, false, false)
 	if err != nil {
 		return err
 	}

@@ -43,7 +43,7 @@ the in-tree module it replaced does not come back by itself.`,
 }
 
 func runOnce(cmd *cobra.Command, o *options) error {
-	n, unlock, err := openLocked(o, nil)
+	n, unlock, err := openLocked(o, nil, true)
 	if err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ func (n *node) tell(notes []string) {
 }
 
 // openLocked is openNode for a kmmd that changes the node.
-func openLocked(o *options, metrics *agent.Metrics) (*node, func(), error) {
+func openLocked(o *options, metrics *agent.Metrics, retry bool) (*node, func(), error) {
 	c, err := readConfig(o.configFile)
 	if err != nil {
 		return nil, nil, err
@@ -92,7 +92,7 @@ func openLocked(o *options, metrics *agent.Metrics) (*node, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	n, closeNode, err := openNode(o, metrics, true)
+	n, closeNode, err := openNode(o, metrics, true, retry)
 	if err != nil {
 		l.Close()
 		return nil, nil, err
@@ -106,7 +106,7 @@ func openLocked(o *options, metrics *agent.Metrics) (*node, func(), error) {
 func runDaemon(ctx context.Context, o *options) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	n, unlock, err := openLocked(o, agent.NewMetrics(registry))
+	n, unlock, err := openLocked(o, agent.NewMetrics(registry), false)
 	if err != nil {
 		return err
 	}

@@ -77,6 +77,11 @@ type Config struct {
 	LoadTimeout, UnloadTimeout time.Duration
 	// Resync is how often everything is looked at without a hint; 0 is 5 minutes.
 	Resync time.Duration
+	// Previous is the last status that was reported, for how long a state has
+	// lasted. The one of another boot is ignored.
+	Previous spec.Status
+	// Retry tries again what the kernel has refused in this boot.
+	Retry bool
 	// Version is reported as kmmd's.
 	Version string
 	Log     *slog.Logger
@@ -130,6 +135,12 @@ func New(cfg Config) (*Agent, error) {
 		return nil, fmt.Errorf("read the node's own modules: %w", err)
 	}
 	a.magic = a.kernelMagic()
+	if !cfg.Retry {
+		a.recall()
+	}
+	if cfg.Previous.BootID == cfg.Kernel.BootID() {
+		a.status = cfg.Previous
+	}
 	return a, nil
 }
 

@@ -4,9 +4,12 @@ package agent
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/kmm-node/kmmd/pkg/kernel"
@@ -105,14 +108,26 @@ func (a *Agent) input(owner string) string {
 	if err != nil {
 		return ""
 	}
-	return string(data)
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
 }
 
+// succeed forgets an owner's failure; pending says that its journal has to be
+// closed too.
 func (a *Agent) succeed(owner string, pending bool) {
+	_, refused := a.ledger.Failures[owner]
 	delete(a.failures, owner)
-	if pending {
+	if pending || refused {
 		delete(a.ledger.Journal, owner)
+		delete(a.ledger.Failures, owner)
 		a.save()
+	}
+}
+
+// recall takes over what the kernel refused before this process started.
+func (a *Agent) recall() {
+	for owner, r := range a.ledger.Failures {
+		a.failures[owner] = &failure{reason: r.Reason, message: r.Message, rolledBack: r.RolledBack, input: r.Input}
 	}
 }
 
@@ -150,9 +165,7 @@ func (a *Agent) transact(ctx context.Context, t plan.Transaction) {
 		}
 		a.afterStep()
 	}
-	delete(a.ledger.Journal, t.Owner)
-	delete(a.failures, t.Owner)
-	a.save()
+	a.succeed(t.Owner, true)
 }
 
 // failed rolls a transaction back and remembers why it failed.
@@ -170,6 +183,10 @@ func (a *Agent) failed(ctx context.Context, t plan.Transaction, err error) {
 		f.message += a.runsAgain(t)
 	}
 	a.failures[t.Owner] = f
+	if f.retryAt.IsZero() && f.input != "" {
+		a.ledger.Failures[t.Owner] = refusal{f.input, f.reason, f.message, f.rolledBack}
+		a.save()
+	}
 }
 
 // runsAgain tells which modules a rollback has brought back.
@@ -196,6 +213,9 @@ func (a *Agent) note(owner string, s plan.Step) {
 		names := append([]string{}, a.ledger.Holds[owner]...)
 		u.Hold = &names
 	case plan.Unload:
+		if a.comesBack(owner, s.Name) {
+			return // an interrupted transaction has noted what ran before it
+		}
 		u.Load, u.Ours = s.Undo, s.Undo != nil && s.Ours
 	case plan.Load:
 		a.ledger.add(owner, s.File)
@@ -215,6 +235,11 @@ func (a *Agent) note(owner string, s plan.Step) {
 	if t := a.resolved[owner]; u != (undo{}) && t != nil {
 		a.ledger.Journal[owner] = append(a.ledger.Journal[owner], u)
 	}
+}
+
+// comesBack reports whether a rollback loads a module of this name again.
+func (a *Agent) comesBack(owner, name string) bool {
+	return slices.ContainsFunc(a.ledger.Journal[owner], func(u undo) bool { return u.Load != nil && u.Load.Name == name })
 }
 
 func (a *Agent) afterStep() {

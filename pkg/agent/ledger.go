@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	"github.com/kmm-node/kmmd/pkg/plan"
+	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
 // ledger answers "is it ours?" and remembers how to undo a transaction that is
@@ -33,6 +34,17 @@ type ledger struct {
 	// done first. It is empty unless a transaction is under way, or was when
 	// kmmd was killed, or could not be rolled back.
 	Journal map[string][]undo `json:"journal,omitempty"`
+	// Failures are wants that the kernel refused, by owner: they are not tried
+	// again in this boot, also not by a restarted kmmd.
+	Failures map[string]refusal `json:"failures,omitempty"`
+}
+
+// refusal is a failure that waiting does not mend.
+type refusal struct {
+	Input      string      `json:"input"` // identifies what was tried
+	Reason     spec.Reason `json:"reason"`
+	Message    string      `json:"message"`
+	RolledBack bool        `json:"rolledBack,omitempty"`
 }
 
 // undo is one step back; exactly one of the fields is set, Ours apart.
@@ -74,6 +86,9 @@ func openLedger(dir, bootID string) (*ledger, error) {
 	}
 	if l.Journal == nil {
 		l.Journal = map[string][]undo{}
+	}
+	if l.Failures == nil {
+		l.Failures = map[string]refusal{}
 	}
 	return l, err
 }

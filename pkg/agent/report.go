@@ -45,11 +45,11 @@ func (a *Agent) report(ctx context.Context, desired *spec.Node) (spec.Status, er
 		s.Invalid = append(s.Invalid, e.Error())
 	}
 	a.since(&s, now)
+	a.cfg.Metrics.set(s)
 	if same(s, a.status) {
 		return a.status, nil
 	}
 	a.status = s
-	a.cfg.Metrics.set(s)
 	if a.cfg.Report == nil {
 		return s, nil
 	}

@@ -64,6 +64,12 @@ func (a *Agent) resolveAll(ctx context.Context, desired *spec.Node) {
 			delete(a.failures, key)
 		}
 	}
+	for owner := range a.ledger.Failures {
+		if !wanted[owner] {
+			delete(a.ledger.Failures, owner)
+			a.save()
+		}
+	}
 }
 
 // resolve: the mapping that wins, the image, the files, and every check that

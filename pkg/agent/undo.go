@@ -54,6 +54,9 @@ func (a *Agent) undo(ctx context.Context, owner string, u undo) error {
 	case u.Load != nil:
 		if u.Ours {
 			a.ledger.add(owner, *u.Load)
+			if err := a.ledger.save(); err != nil {
+				return err // or a kmmd that starts after a crash would not know it
+			}
 		}
 		if _, err := a.cfg.Kernel.Module(u.Load.Name); err == nil {
 			return nil // it is there

@@ -263,14 +263,16 @@ func (b *builder) dropFirmware() []Step {
 	return removeFirmware(b.w.Owner, b.f)
 }
 
+// removeFirmware ends with what makes the owner an owner: a plan made after an
+// interruption finds all that is left to do.
 func removeFirmware(owner string, f *Facts) []Step {
 	if !slices.Contains(f.FirmwareOwners, owner) {
 		return nil
 	}
-	steps := []Step{RemoveFirmware{owner}}
+	var steps []Step
 	last := !slices.ContainsFunc(f.FirmwareOwners, func(o string) bool { return o != owner })
 	if last && f.FirmwarePath == f.FirmwareTarget && f.FirmwareBefore != f.FirmwareTarget {
 		steps = append(steps, SetFirmwarePath{f.FirmwareBefore})
 	}
-	return steps
+	return append(steps, RemoveFirmware{owner})
 }
