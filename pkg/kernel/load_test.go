@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -80,12 +81,16 @@ func TestChildOrder(t *testing.T) {
 }
 
 func TestDeadline(t *testing.T) {
-	h := scriptHost(t, `echo "3,1,1,-;dummy: sleeping" >>"${0%/*}/dev/kmsg"; exec sleep 1000`)
+	h := scriptHost(t, `echo $$ >"${0%/*}/pid"; echo "3,1,1,-;dummy: sleeping" >>"${0%/*}/dev/kmsg"; exec sleep 1000`)
 	write(t, h.path("dev/kmsg"), "3,1,1,-;dummy: before\n")
 	write(t, h.path("sys/module/dummy/initstate"), "coming\n")
 	err := h.Load(t.Context(), LoadRequest{Name: "dummy", File: moduleFile(t), Timeout: 300 * time.Millisecond})
 	require.ErrorIs(t, err, ErrTimeout)
 	assert.EqualError(t, err, `load dummy: kernel did not answer within 300ms: module is "coming"; kernel: "dummy: sleeping"`)
+	pid, err := strconv.Atoi(strings.TrimSpace(read(t, h.path("pid"))))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return unix.Kill(pid, 0) == unix.ESRCH }, time.Minute, time.Millisecond,
+		"the child is killed and reaped")
 
 	h = scriptHost(t, "exec sleep 1000")
 	err = h.Unload(t.Context(), "dummy", 50*time.Millisecond)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -32,7 +33,7 @@ func TestIsModuleEvent(t *testing.T) {
 func TestWatchModulesEnds(t *testing.T) {
 	h := emptyTree(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	require.NoError(t, h.WatchModules(ctx, cancel, func() {}))
+	require.NoError(t, h.WatchModules(ctx, func() { time.AfterFunc(20*time.Millisecond, cancel) }, func() {}))
 	require.NoError(t, h.WatchModules(ctx, func() {}, func() {}), "done before it began")
 }
 

@@ -87,6 +87,9 @@ func TestHangInit(t *testing.T) {
 		require.ErrorIs(t, err, kernel.ErrTimeout)
 		assert.Equal(t, kernel.Timeout, kernel.CauseOf(err))
 	}
+	list, err := k.Modules()
+	require.NoError(t, err)
+	assert.Len(t, list, 1)
 	m, err := k.Module("m")
 	require.NoError(t, err)
 	assert.Equal(t, kernel.StateComing, m.State)
