@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -208,14 +209,22 @@ func TestBombOfDirectoryLinks(t *testing.T) {
 	attack{layers: []layer{append(l, imagestest.File(mods+strings.Repeat("d", 21)+"/a.ko", "1"))}, err: ErrLimit}.run(t)
 }
 
+func TestBombOfLinksToAWideDirectory(t *testing.T) {
+	l := layer{good()}
+	for i := range 900 {
+		l = append(l, imagestest.Directory(mods+"d/"+strconv.Itoa(i)), imagestest.Symlink(mods+"l"+strconv.Itoa(i), "d"))
+	}
+	attack{layers: []layer{l}, err: ErrLimit}.run(t)
+}
+
 func TestSizeThatIsNotThere(t *testing.T) {
 	attack{layers: []layer{{good(), {Name: mods + "b.ko", Body: "short", Size: 4096}}}, err: ErrUnsafe}.run(t)
 }
 
 func TestTooManyEntries(t *testing.T) {
 	l := layer{good()}
-	for i := range 2001 {
-		l = append(l, imagestest.File("x"+strings.Repeat("y", i%100)+string(rune('a'+i%26)), ""))
+	for range 2001 {
+		l = append(l, imagestest.Directory("again"))
 	}
 	attack{layers: []layer{l}, err: ErrLimit}.run(t)
 }

@@ -265,21 +265,11 @@ func (m *merge) walk(stack []*node, parts []string, layer int) ([]*node, error) 
 			stack = stack[:max(1, len(stack)-1)]
 			continue
 		}
-		next := top.children[part]
-		if next == nil {
-			if layer == noLayer {
-				return nil, errMissing
-			}
-			next = &node{layer: layer, children: map[string]*node{}}
-			top.children[part] = next
-			if err := m.count(); err != nil {
-				return nil, err
-			}
+		next, err := m.step(top, part, layer)
+		if err != nil {
+			return nil, err
 		}
 		if next.kind != kindSymlink {
-			if layer != noLayer && next.kind == kindDir {
-				next.layer = layer
-			}
 			stack = append(stack, next)
 			continue
 		}
@@ -295,6 +285,23 @@ func (m *merge) walk(stack []*node, parts []string, layer int) ([]*node, error) 
 		parts = append(strings.Split(next.target, "/"), parts...)
 	}
 	return stack, nil
+}
+
+// step returns the child called part. With a layer, it is made if it is missing,
+// and a directory is marked as that layer's.
+func (m *merge) step(dir *node, part string, layer int) (*node, error) {
+	next := dir.children[part]
+	switch {
+	case next == nil && layer == noLayer:
+		return nil, errMissing
+	case next == nil:
+		next = &node{layer: layer, children: map[string]*node{}}
+		dir.children[part] = next
+		return next, m.count()
+	case layer != noLayer && next.kind == kindDir:
+		next.layer = layer
+	}
+	return next, nil
 }
 
 // components splits a name of a tar entry. Names are relative to the root of

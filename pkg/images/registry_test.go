@@ -201,7 +201,7 @@ func TestIndex(t *testing.T) {
 	}{
 		{"only ours, attested", map[string]v1.Image{"linux/" + runtime.GOARCH: image("right")}, nil},
 		{"ours among others", map[string]v1.Image{
-			"linux/" + other: image("wrong"), "linux/s390x": image("wrong"), "windows/" + runtime.GOARCH: image("wrong"),
+			"linux/" + other: image("wrong"), "linux/s390x": image("wrong"), "freebsd/" + runtime.GOARCH: image("wrong"),
 			"linux/" + runtime.GOARCH: image("right")}, nil},
 		{"not ours", map[string]v1.Image{"linux/" + other: image("wrong")}, ErrNotFound},
 		{"too new a variant", map[string]v1.Image{"linux/" + runtime.GOARCH + "/v9": image("wrong")}, ErrNotFound},

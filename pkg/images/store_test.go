@@ -274,8 +274,8 @@ func TestVerify(t *testing.T) {
 		}, "extra/b.ko"},
 		{"link instead", func(t *testing.T, tree *Tree) {
 			p := filepath.Join(tree.ModulesDir, "a.ko")
-			require.NoError(t, os.Rename(p, tree.ModulesDir+"/../elsewhere"))
-			require.NoError(t, os.Symlink("../elsewhere", p))
+			require.NoError(t, os.Rename(p, tree.ModulesDir+"/../other"))
+			require.NoError(t, os.Symlink("../other", p))
 		}, "a.ko"},
 		{"too many", func(t *testing.T, tree *Tree) {
 			require.NoError(t, os.WriteFile(filepath.Join(tree.ModulesDir, "evil.ko"), nil, 0o644))
