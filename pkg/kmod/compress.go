@@ -66,7 +66,7 @@ func sniff(r io.ReaderAt) (string, error) {
 }
 
 // Decompress writes the plain bytes of a module file to w, copying a file that
-// is not compressed. ErrTooLarge beyond 1 GiB, ErrFormat for a damaged stream.
+// is not compressed. ErrTooLarge beyond 512 MiB, ErrFormat for a damaged stream.
 func Decompress(path string, w io.Writer) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -135,7 +135,7 @@ func decompress(f io.Reader, kind string, w io.Writer) error {
 	case err != nil:
 		return streamError(err)
 	case n > maxModuleSize:
-		return fmt.Errorf("unpack more than %d bytes: %w", int64(maxModuleSize), ErrTooLarge)
+		return fmt.Errorf("unpack more than %d bytes: %w", maxModuleSize, ErrTooLarge)
 	}
 	return nil
 }

@@ -16,7 +16,7 @@ const (
 	maxSections    = 1 << 17
 	maxSectionSize = 32 << 20
 	// maxModuleSize bounds a module file after decompression.
-	maxModuleSize = 1 << 30
+	maxModuleSize = 512 << 20
 )
 
 const (
@@ -28,6 +28,7 @@ const (
 // module file on amd64 and arm64 needs, at a tenth of the cost of debug/elf.
 type elfFile struct {
 	r       io.ReaderAt
+	machine elf.Machine
 	headers []byte // the section header table as it is in the file
 	names   []byte // .shstrtab
 }
@@ -56,7 +57,7 @@ func openELF(r io.ReaderAt) (*elfFile, error) {
 	if shentsize != sectionHeaderSize {
 		return nil, fmt.Errorf("%w: section header size %d", ErrFormat, shentsize)
 	}
-	f := &elfFile{r: r}
+	f := &elfFile{r: r, machine: elf.Machine(le.Uint16(h[18:]))}
 	count, strndx := uint64(le.Uint16(h[60:])), uint64(le.Uint16(h[62:]))
 	if count == 0 || strndx == uint64(elf.SHN_XINDEX) { // more than 65279 sections: the numbers are in section 0
 		first, err := f.read(shoff, sectionHeaderSize)
@@ -84,6 +85,17 @@ func openELF(r io.ReaderAt) (*elfFile, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// arch is the machine the code is for, in Go's words.
+func (f *elfFile) arch() string {
+	switch f.machine {
+	case elf.EM_X86_64:
+		return "amd64"
+	case elf.EM_AARCH64:
+		return "arm64"
+	}
+	return f.machine.String()
 }
 
 func (f *elfFile) section(i int) elfSection {

@@ -31,6 +31,7 @@ type Info struct {
 	SrcVersion string
 	License    string
 	BuildID    string // lower-case hex of .note.gnu.build-id, empty when there is none
+	Arch       string // as runtime.GOARCH: "amd64", "arm64"; of others ELF's name for the machine
 	InTree     bool
 	Depends    []string // direct dependencies, canonical names
 	Aliases    []string
@@ -63,7 +64,7 @@ func parseInfo(name string, f *elfFile) (*Info, error) {
 	if modinfo == nil {
 		return nil, fmt.Errorf("%w: no .modinfo section", ErrFormat)
 	}
-	info := &Info{Path: name}
+	info := &Info{Path: name, Arch: f.arch()}
 	parseModinfo(string(modinfo), info)
 	addUndeclaredParams(f, info)
 	note, err := f.findData(".note.gnu.build-id")

@@ -28,7 +28,7 @@ func fullSpec() kmodtest.Spec {
 
 func wantFull(path string) *kmod.Info {
 	return &kmod.Info{
-		Name: "kmm_full", Path: path, Vermagic: vermagic, Version: "1.2", SrcVersion: "ABCDEF", License: "Dual MIT/GPL", BuildID: "ab01", InTree: true,
+		Name: "kmm_full", Path: path, Vermagic: vermagic, Version: "1.2", SrcVersion: "ABCDEF", License: "Dual MIT/GPL", BuildID: "ab01", Arch: "amd64", InTree: true,
 		Depends: []string{"kmm_base", "dummy"}, Aliases: []string{"pci:v1*", "full"}, Firmware: []string{"kmm/fw.bin"}, ImportNS: []string{"KMM"},
 		Softdeps: []kmod.Softdep{{Pre: []string{"a", "b"}, Post: []string{"c"}}},
 		Params:   []kmod.Param{{Name: "level", Type: "int", Desc: "how: much"}, {Name: "old", Desc: "no type"}, {Name: "on", Type: "bool"}},
@@ -75,6 +75,16 @@ func TestInfoName(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, tt.want, info.Name)
 		})
+	}
+}
+
+func TestArch(t *testing.T) {
+	data := kmodtest.Build(kmodtest.Spec{})
+	for machine, want := range map[elf.Machine]string{elf.EM_AARCH64: "arm64", elf.EM_RISCV: "EM_RISCV"} {
+		data[18] = byte(machine)
+		info, err := kmod.ParseInfo("m.ko", bytes.NewReader(data))
+		require.NoError(t, err)
+		assert.Equal(t, want, info.Arch)
 	}
 }
 

@@ -69,7 +69,7 @@ func compareConfig(t *testing.T, root, configRoot string, names []string) {
 
 func TestParityOfConfig(t *testing.T) {
 	labKernels(t)
-	root, _ := madeTree(t, map[string]kmodtest.Spec{
+	root, dir := madeTree(t, map[string]kmodtest.Spec{
 		"kernel/base.ko":       {Exports: []string{"base_sym"}, Aliases: []string{"of:base-*"}},
 		"kernel/mid-one.ko":    {Imports: []string{"base_sym"}, Exports: []string{"mid_sym"}, Depends: []string{"base"}},
 		"kernel/top.ko":        {Imports: []string{"mid_sym"}, Depends: []string{"mid-one"}, Aliases: []string{"of:top*", "same"}},
@@ -81,6 +81,7 @@ func TestParityOfConfig(t *testing.T) {
 		"kernel/wants-blt.ko":  {Softdeps: []string{"pre: blt crypto-blt"}},
 		"kernel/updates/up.ko": {},
 	}, "blt.alias=crypto-blt\x00blt.license=GPL\x00")
+	require.Contains(t, readLines(t, dir, "modules.dep"), "kernel/top.ko: kernel/mid-one.ko kernel/base.ko")
 	names := []string{"base", "mid-one", "mid_one", "top", "soft", "odd", "late", "other", "uses-soft", "wants-blt", "blt", "crypto-blt", "crypto_blt", "same", "of:top1", "of:base_x",
 		"of:base-x", "symbol:base_sym", "my-alias", "my_alias", "x/y", "two", "xray", "nosuch", "up", "only-install", "only_remove", "-weird", "[a-b]", "range-q", "q.r"}
 	for name, content := range configCases {
@@ -195,4 +196,45 @@ func TestParityOfPatterns(t *testing.T) {
 		names = append(names, name)
 	}
 	compare(t, findModprobe(t, root, madeRelease, filepath.Join(configRoot, "etc/modprobe.d")), x, cfg, names)
+}
+
+// TestScanLikeDepmod has random dependencies and no index: the same files have to
+// be loaded as with the real depmod's.
+func TestScanLikeDepmod(t *testing.T) {
+	labKernels(t)
+	rng := rand.New(rand.NewPCG(3, 4))
+	modules := make(map[string]kmodtest.Spec)
+	var names []string
+	for i := range 60 {
+		spec := kmodtest.Spec{Exports: []string{fmt.Sprintf("sym%d", i)}}
+		for k := range i {
+			if rng.IntN(12) == 0 {
+				spec.Imports = append(spec.Imports, fmt.Sprintf("sym%d", k))
+				spec.Depends = append(spec.Depends, fmt.Sprintf("m-%d", k))
+			}
+		}
+		if rng.IntN(4) == 0 {
+			spec.Softdeps = []string{fmt.Sprintf("pre: m_%d", rng.IntN(60)), "post: m_1"}
+		}
+		names = append(names, fmt.Sprintf("m-%d", i))
+		modules[fmt.Sprintf("kernel/m-%d.ko", i)] = spec
+	}
+	_, dir := madeTree(t, modules, "")
+	require.Contains(t, strings.Join(readLines(t, dir, "modules.dep"), "\n"), ".ko: kernel/m-")
+	bare := t.TempDir()
+	kmodtest.WriteTree(t, bare, modules)
+	indexed, err := kmod.OpenIndex(dir)
+	require.NoError(t, err)
+	scanned, err := kmod.OpenIndex(bare)
+	require.NoError(t, err)
+	for _, name := range names {
+		want, missing := ours(t, indexed, nil, name)
+		require.Empty(t, missing)
+		got, missing := ours(t, scanned, nil, name)
+		require.Empty(t, missing)
+		for i := range want {
+			want[i] = strings.Replace(want[i], dir, bare, 1)
+		}
+		require.ElementsMatch(t, want, got, name)
+	}
 }

@@ -154,9 +154,13 @@ func TestParityWithModprobe(t *testing.T) {
 			cfg, err := kmod.ReadConfig(empty, hostCmdline(t))
 			require.NoError(t, err)
 			m := findModprobe(t, root, release, empty)
-			for name, names := range requests(t, dir) {
+			all := requests(t, dir)
+			for name, names := range all {
 				t.Run(name, func(t *testing.T) { compare(t, m, x, cfg, names) })
 			}
+			host, err := kmod.ReadConfig("", hostCmdline(t))
+			require.NoError(t, err)
+			t.Run("with the configuration of this machine", func(t *testing.T) { compare(t, findModprobe(t, root, release), x, host, all["modules"]) })
 		})
 	}
 }

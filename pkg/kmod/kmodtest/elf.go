@@ -47,18 +47,20 @@ func build(s Spec) []byte {
 		{name: ".modinfo", typ: elf.SHT_PROGBITS, flags: alloc, data: info, align: 1},
 		{name: "__versions", typ: elf.SHT_PROGBITS, flags: alloc, data: versions(s.Imports), align: 32},
 		{name: ".gnu.linkonce.this_module", typ: elf.SHT_PROGBITS, flags: alloc | elf.SHF_WRITE, data: this, align: 64},
+		{name: "__ksymtab_strings", typ: elf.SHT_PROGBITS, flags: alloc | elf.SHF_MERGE | elf.SHF_STRINGS, data: exported(s.Exports), align: 1, entsize: 1},
 		{name: ".symtab", typ: elf.SHT_SYMTAB, data: syms, align: 8, entsize: elf.Sym64Size, info: 1},
 		{name: ".strtab", typ: elf.SHT_STRTAB, data: strs, align: 1},
 	}
-	sections[5].link = 6
+	const symtab, strtab = 6, 7
+	sections[symtab].link = strtab
 	if len(s.Params) > 0 {
 		names, params, rela := kernelParams(s.Params, len(syms)/elf.Sym64Size)
 		syms = appendSymbol(syms, elf.Sym64{Info: elf.ST_INFO(elf.STB_LOCAL, elf.STT_SECTION), Shndx: uint16(len(sections))})
-		sections[5].data = syms
+		sections[symtab].data = syms
 		sections = append(sections,
 			section{name: ".rodata", typ: elf.SHT_PROGBITS, flags: alloc, data: names, align: 8},
 			section{name: "__param", typ: elf.SHT_PROGBITS, flags: alloc, data: params, align: 8},
-			section{name: ".rela__param", typ: elf.SHT_RELA, data: rela, align: 8, entsize: 24, link: 5, info: uint32(len(sections) + 1)})
+			section{name: ".rela__param", typ: elf.SHT_RELA, data: rela, align: 8, entsize: 24, link: symtab, info: uint32(len(sections) + 1)})
 	}
 	if len(id) > 0 {
 		sections = append(sections, section{name: ".note.gnu.build-id", typ: elf.SHT_NOTE, flags: alloc, data: note(id), align: 4})
@@ -121,6 +123,16 @@ func versions(imports []string) []byte {
 		binary.LittleEndian.PutUint64(entry, uint64(crc32.ChecksumIEEE([]byte(name))))
 		copy(entry[8:versionEntry-1], name)
 		out = append(out, entry...)
+	}
+	return out
+}
+
+// exported gives the names EXPORT_SYMBOL puts in their own section; depmod reads
+// them there.
+func exported(names []string) []byte {
+	var out []byte
+	for _, name := range names {
+		out = append(append(out, name...), 0)
 	}
 	return out
 }
