@@ -123,7 +123,8 @@ func (s *Store) Ensure(ctx context.Context, r Request) (*Tree, error) {
 		damage = err
 	}
 	if q.policy == PullNever {
-		return nil, errors.Join(fmt.Errorf("%w: %s (pull policy Never): pull it before, or change the policy", ErrNotCached, q.Ref), damage)
+		err := fmt.Errorf("%w: %s (pull policy Never): pull it before, or change the policy", ErrNotCached, q.Ref)
+		return nil, also(err, damage)
 	}
 	t, err := s.pull(ctx, q)
 	if err == nil {
@@ -136,7 +137,15 @@ func (s *Store) Ensure(ctx context.Context, r Request) (*Tree, error) {
 			return t, nil
 		}
 	}
-	return nil, errors.Join(err, damage)
+	return nil, also(err, damage)
+}
+
+// also is errors.Join on one line.
+func also(err, other error) error {
+	if other == nil {
+		return err
+	}
+	return fmt.Errorf("%w; %w", err, other)
 }
 
 // cached returns the tree of q for digest if the store has it whole, nil and

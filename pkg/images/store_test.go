@@ -245,6 +245,35 @@ func TestNeverPulls(t *testing.T) {
 	assert.Empty(t, reg.Requests())
 }
 
+// The tag has moved, but the new layers can not be had: the old image stays,
+// and the next try asks again.
+func TestStaleWhenTheLayersFail(t *testing.T) {
+	reg, s := imagestest.NewRegistry(t), openStore(t)
+	r := request(reg.Host + "/kmod:latest")
+	old := imagestest.Push(t, r.Ref, imagestest.Layer(t, testModules()))
+	_, err := s.Ensure(t.Context(), r)
+	require.NoError(t, err)
+	changed := testModules()
+	changed["new"] = "1"
+	fresh := imagestest.Push(t, r.Ref, imagestest.Layer(t, changed))
+	reg.Handle(func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if strings.Contains(req.URL.Path, "/blobs/") {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		next.ServeHTTP(w, req)
+	})
+	tree, err := s.Ensure(t.Context(), r)
+	require.NoError(t, err)
+	assert.True(t, tree.Stale)
+	assert.Equal(t, old, tree.Digest)
+	reg.Handle(nil)
+	tree, err = s.Ensure(t.Context(), r)
+	require.NoError(t, err)
+	assert.False(t, tree.Stale)
+	assert.Equal(t, fresh, tree.Digest)
+}
+
 func TestSecondPullFetchesNoLayer(t *testing.T) {
 	reg, s := imagestest.NewRegistry(t), openStore(t)
 	r := request(reg.Host + "/kmod:latest")
