@@ -131,9 +131,15 @@ vm_boot() {
 	[[ ${KMMD_VM_ACCEL:-tcg} == tcg ]] || accel=("$KMMD_VM_ACCEL")
 	pack_cpio "$vm_work/guest" "$vm_work/guest.cpio"
 	cat "$root/base.cpio" "$root/modules.cpio" "$vm_work/guest.cpio" >"$vm_work/initrd"
+	: >"$console" # is there also when qemu does not start
+	# We hold the pipe open until qemu has ended: the reader must neither wait for a qemu that never came up to open
+	# it, nor see its end too early.
 	mkfifo "$vm_work/output"
-	cat <"$vm_work/output" &
+	local hold
+	exec {hold}<>"$vm_work/output"
+	cat <"$vm_work/output" {hold}>&- &
 	local reader=$!
+	vm_pids+=("$reader")
 	# shellcheck disable=SC2206 # KMMD_VM_QEMU is a list of words
 	background qemu-system-x86_64 \
 		-accel "${accel[@]}" -cpu max -smp 2 -m "${KMMD_VM_MEMORY:-1024}" \
@@ -146,6 +152,7 @@ vm_boot() {
 	local why="qemu ended without the exit code of the command" code=0
 	wait "${vm_pids[-1]}" || code=$?
 	((code != 124)) || why="no end after $vm_timeout s (KMMD_VM_TIMEOUT)"
+	exec {hold}>&-
 	wait "$reader" || true
 	vm_results "$why"
 }
