@@ -129,16 +129,16 @@ func (r syscallRequest) run(exe, name string, timeout time.Duration) error {
 		cmd.ExtraFiles = []*os.File{r.file}
 	}
 	err = cmd.Start()
-	in.Close()
+	_ = in.Close()
 	if err != nil {
-		out.Close()
+		_ = out.Close()
 		return fmt.Errorf("start child: %w", noErrno{err})
 	}
 	// One answer fits: the goroutine ends with the child, be it long after we gave up.
 	answer := make(chan error, 1)
 	go func() {
 		text, _ := io.ReadAll(io.LimitReader(out, answerSize))
-		out.Close()
+		_ = out.Close()
 		answer <- parseAnswer(string(text), cmd.Wait())
 	}()
 	return await(answer, cmd.Process, timeout)

@@ -47,7 +47,8 @@ func TestFacts(t *testing.T) {
 	require.Len(t, list, len(lines))
 	for i, m := range list {
 		f := append(strings.Fields(lines[i]), "")
-		assert.Equal(t, f[:3], []string{m.Name, strconv.FormatInt(m.Size, 10), strconv.Itoa(m.Refs)})
+		shown := []string{m.Name, strconv.FormatInt(m.Size, 10), strconv.Itoa(m.Refs)}
+		assert.Equal(t, f[:3], shown)
 		assert.ElementsMatch(t, strings.FieldsFunc(f[3], func(r rune) bool { return r == ',' }), m.UsedBy, m.Name)
 		full, err := h.Module(m.Name)
 		require.NoError(t, err)
