@@ -46,6 +46,8 @@ func TestShowDepends(t *testing.T) {
 		{request: "lockd", config: "options lockd a=1\noptions sunrpc b=\"x y\"\n", want: []string{sunrpc + "b=\"x y\" ", lockd + "a=1 "}},
 		{request: "lockd", config: "install sunrpc /bin/false\noptions sunrpc x\n", want: []string{"install /bin/false x ", lockd}},
 		{request: "vfio", config: "install vfio /bin/false\n", want: []string{vfio, vfio, type1}}, // has soft dependencies: not used
+		{request: "lockd", config: "softdep lockd   pre: md5\n", want: []string{sunrpc, "builtin md5", lockd}},
+		{request: "lockd", config: "softdep lockd  pre: md5\n", want: []string{sunrpc, lockd}},
 		{request: "mine", config: "alias mine lockd\noptions mine c=3\n", want: []string{sunrpc, lockd + "c=3 "}},
 		{request: "fs-nfsd", config: "blacklist nfsd\n"},
 		{request: "nfsd", config: "blacklist nfsd\nsoftdep n* pre: sunrpc\n", want: []string{sunrpc, lockd, sunrpc, nfsd}},

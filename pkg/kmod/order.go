@@ -59,7 +59,7 @@ type order struct {
 	trees    []*Tree
 	nodes    map[string]*node
 	items    []Item
-	done     map[string]int // index in items, -1 while what it needs is being loaded
+	done     map[string]int // index in items, -1 while its soft dependencies are put before it
 	deferred []string       // wanted before a module that they need themselves
 }
 
@@ -151,15 +151,12 @@ func (o *order) builtin(name string) bool {
 // dependencies.
 func (o *order) emit(chain []string, soft bool) {
 	for _, name := range chain {
-		if _, ok := o.done[name]; !ok {
-			o.done[name] = -1
-		}
-	}
-	for _, name := range chain {
-		if i := o.done[name]; i >= 0 {
+		if i, ok := o.done[name]; ok {
+			// A soft dependency of one before it may have brought it already.
 			o.items[i].Soft = o.items[i].Soft && soft
 			continue
 		}
+		o.done[name] = -1
 		n := o.nodes[name]
 		for _, s := range n.pre {
 			o.soft(s)

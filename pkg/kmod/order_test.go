@@ -5,6 +5,7 @@ package kmod_test
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,8 +73,10 @@ func TestLoadOrder(t *testing.T) {
 		{name: "soft", image: specs{"a.ko": softly("pre: b nosuch post: c"), "b.ko": needs("d"), "c.ko": {}, "d.ko": {}}, want: "(0:d) (0:b) 0:a (0:c)"},
 		{name: "all soft lines", image: specs{"a.ko": softly("pre: b", "pre: c", "junk"), "b.ko": {}, "c.ko": {}}, want: "(0:b) (0:c) 0:a"},
 		{name: "soft from modules.softdep", image: specs{"a.ko": {}, "b.ko": {}}, imageFiles: texts{"modules.softdep": "softdep a pre: b\n"}, want: "(0:b) 0:a"},
-		{name: "soft that is needed too", image: specs{"a.ko": {Softdeps: []string{"pre: c"}, Depends: []string{"b", "c"}}, "b.ko": softly("pre: c"), "c.ko": {}}, want: "0:b 0:c 0:a"},
-		{name: "soft first, needed later", image: specs{"a.ko": needs("b"), "b.ko": softly("pre: c"), "c.ko": {}}, want: "(0:c) 0:b 0:a"},
+		{name: "soft that is needed too", image: specs{"a.ko": {Softdeps: []string{"pre: c"}, Depends: []string{"b", "c"}}, "b.ko": softly("pre: c"), "c.ko": {}}, want: "0:c 0:b 0:a"},
+		{name: "soft pulls a later one forward", image: specs{"a.ko": needs("b", "c", "d"), "b.ko": softly("pre: d"), "c.ko": softly("pre: e"), "d.ko": needs("f"), "e.ko": needs("a"), "f.ko": softly("pre: d b")},
+			want: "0:f 0:d 0:b 0:c 0:a (0:e)"},
+		{name: "soft of a dependency", image: specs{"a.ko": needs("b"), "b.ko": softly("pre: c"), "c.ko": {}}, want: "(0:c) 0:b 0:a"},
 		{name: "soft with a missing dependency", image: specs{"a.ko": softly("pre: b c"), "b.ko": needs("nosuch"), "c.ko": {}}, want: "(0:c) 0:a"},
 		{name: "soft circle", image: specs{"a.ko": softly("pre: b"), "b.ko": softly("pre: a")}, want: "(0:b) 0:a"},
 		{name: "soft needs its owner", image: specs{"a.ko": softly("pre: b"), "b.ko": needs("a")}, want: "0:a (0:b)"},
@@ -89,6 +92,34 @@ func TestLoadOrder(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, tt.want, render(items))
 		})
+	}
+}
+
+// TestLoadOrderRandom has graphs in which soft dependencies go anywhere, in
+// circles too.
+func TestLoadOrderRandom(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	for range 150 {
+		modules := make(specs)
+		for i := range 12 {
+			var s kmodtest.Spec
+			for k := range i {
+				if rng.IntN(6) == 0 {
+					s.Depends = append(s.Depends, fmt.Sprintf("m%d", k))
+				}
+			}
+			if rng.IntN(3) > 0 {
+				s.Softdeps = append(s.Softdeps, fmt.Sprintf("pre: m%d post: m%d", rng.IntN(13), rng.IntN(13)))
+			}
+			modules[fmt.Sprintf("m%d.ko", i)] = s
+		}
+		tree := openTree(t, modules, nil)
+		for i := range 12 {
+			name := fmt.Sprintf("m%d", i)
+			items, err := kmod.LoadOrder(name, tree)
+			require.NoError(t, err)
+			checkOrder(t, name, items)
+		}
 	}
 }
 
