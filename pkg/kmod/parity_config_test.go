@@ -120,6 +120,7 @@ var configCases = map[string]string{
 	"softdep to aliases":          "softdep base pre: same crypto-blt of:top1 post: symbol:mid_sym nosuch a[\n",
 	"softdep two blanks":          "softdep base  pre: up\nsoftdep top \t pre: up\nsoftdep other   pre: up\n",
 	"softdep without markers":     "softdep base up\nsoftdep top pre: post: pre: up post:  other\t\nsoftdep soft pre:up\n",
+	"held off":                    "install soft /bin/false\nsoftdep soft pre: post:\nblacklist soft\n",
 	"softdep circle":              "softdep base pre: top\nsoftdep top pre: base post: mid-one\n",
 	"names with dash":             "options mid-one a=-1-b\nblacklist -weird\nalias -weird mid-one\ninstall up /bin/a-b\n",
 }
