@@ -61,7 +61,7 @@ type Status struct {
 }
 
 // OK reports whether everything is as wanted.
-func (s *Status) OK() bool {
+func (s Status) OK() bool {
 	for i := range s.Modules {
 		if s.Modules[i].State != StateLoaded {
 			return false

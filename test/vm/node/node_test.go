@@ -197,13 +197,20 @@ func (n *node) requireBuild(file string) kernel.Module {
 	return m
 }
 
-// requireInTree requires that the kernel's own build of a module runs.
-func (n *node) requireInTree(name string) kernel.Module {
+// requireInTreeFile finds the kernel's own file of a module.
+func (n *node) requireInTreeFile(name string) string {
 	n.t.Helper()
 	tree, err := kmod.OpenTree("/lib/modules/" + n.release)
 	require.NoError(n.t, err)
 	path, ok := tree.Find(name)
 	require.True(n.t, ok)
+	return path
+}
+
+// requireInTree requires that the kernel's own build of a module runs.
+func (n *node) requireInTree(name string) kernel.Module {
+	n.t.Helper()
+	path := n.requireInTreeFile(name)
 	info, err := kmod.ReadInfo(path)
 	require.NoError(n.t, err)
 	m, err := n.host.Module(name)
