@@ -26,7 +26,6 @@ import (
 type node struct {
 	config config
 	host   *kernel.Host
-	store  *images.Store
 	source *file.Source
 	agent  *agent.Agent
 	log    *slog.Logger
@@ -74,10 +73,7 @@ func openNode(o *options, metrics *agent.Metrics, keep, retry bool) (*node, func
 	if keep {
 		cfg.Report = n.source.Report
 	}
-	if n.agent, err = agent.New(cfg); err != nil {
-		closeImages()
-		return nil, nil, err
-	}
+	n.agent = agent.New(cfg)
 	return n, closeImages, nil
 }
 
@@ -155,7 +151,7 @@ func lock(dir string) (*os.File, error) {
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		holder, _ := os.ReadFile(path)
-		f.Close()
+		_ = f.Close()
 		return nil, fmt.Errorf("lock %s: another kmmd (pid %s) looks after this node: stop it first, or put the document into its directory", path, strings.TrimSpace(string(holder)))
 	}
 	err = errors.Join(f.Truncate(0), func() error {
@@ -163,7 +159,7 @@ func lock(dir string) (*os.File, error) {
 		return err
 	}())
 	if err != nil {
-		f.Close()
+		_ = f.Close()
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
 	return f, nil

@@ -94,12 +94,12 @@ func openLocked(o *options, metrics *agent.Metrics, retry bool) (*node, func(), 
 	}
 	n, closeNode, err := openNode(o, metrics, true, retry)
 	if err != nil {
-		l.Close()
+		_ = l.Close()
 		return nil, nil, err
 	}
 	return n, func() {
 		closeNode()
-		l.Close()
+		_ = l.Close() // releases the lock
 	}, nil
 }
 

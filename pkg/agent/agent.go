@@ -109,15 +109,14 @@ type Agent struct {
 	// Of the reconciling goroutine only.
 	ledger   *ledger
 	host     *kmod.Tree // the node's own modules, nil when there are none
-	magic    string     // the running kernel's vermagic without release, "" when unknown
+	magic    string     // the running kernel's vermagic without release, "" while unknown
 	resolved map[string]*resolution
 	failures map[string]*failure
 	status   spec.Status
 }
 
-// New reads the ledger of this boot and the node's own modules. The error
-// names what on the host is not as needed.
-func New(cfg Config) (*Agent, error) {
+// New reads the ledger of this boot.
+func New(cfg Config) *Agent {
 	if cfg.Resync == 0 {
 		cfg.Resync = 5 * time.Minute
 	}
@@ -130,18 +129,13 @@ func New(cfg Config) (*Agent, error) {
 		cfg.Log.Warn("ledger is unreadable and set aside: modules are adopted by their build-id", "err", err)
 	}
 	a.ledger = led
-	a.host, err = kmod.OpenTree(cfg.ModulesDir + "/" + cfg.Kernel.Release())
-	if err != nil && !errors.Is(err, kmod.ErrNotFound) {
-		return nil, fmt.Errorf("read the node's own modules: %w", err)
-	}
-	a.magic = a.kernelMagic()
 	if !cfg.Retry {
 		a.recall()
 	}
 	if cfg.Previous.BootID == cfg.Kernel.BootID() {
 		a.status = cfg.Previous
 	}
-	return a, nil
+	return a
 }
 
 // SetDesired replaces what the node is asked for and wakes Run.

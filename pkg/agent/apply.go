@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/kmm-node/kmmd/pkg/kernel"
@@ -199,6 +200,9 @@ func (a *Agent) runsAgain(t plan.Transaction) string {
 		}
 		if _, err := a.cfg.Kernel.Module(u.Name); err == nil {
 			text += fmt.Sprintf("; rolled back: %s runs again from %s", u.Name, u.Undo.Path)
+			if len(u.Undo.Unseen) > 0 {
+				text += fmt.Sprintf(" (the kernel does not show its parameters %s: they have their defaults)", strings.Join(u.Undo.Unseen, ", "))
+			}
 		}
 	}
 	return text

@@ -113,7 +113,7 @@ func (a *Agent) open(path string) (f *os.File, compressed bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
-	defer os.Remove(tmp.Name())
+	defer func() { _ = os.Remove(tmp.Name()) }() // an open file stays readable
 	if err := errors.Join(kmod.Decompress(path, tmp), tmp.Close()); err != nil {
 		return nil, false, err
 	}

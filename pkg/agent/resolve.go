@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -36,6 +37,7 @@ type resolution struct {
 // resolveAll brings a.resolved up to date with the desired Modules.
 func (a *Agent) resolveAll(ctx context.Context, desired *spec.Node) {
 	wanted := map[string]bool{}
+	var opened bool
 	for i := range desired.Modules {
 		m := &desired.Modules[i]
 		if m.Spec.ModuleLoader == nil {
@@ -46,6 +48,10 @@ func (a *Agent) resolveAll(ctx context.Context, desired *spec.Node) {
 		old := a.resolved[key]
 		if old != nil && reflect.DeepEqual(old.module, *m) && (old.fail == nil || !old.fail.due()) {
 			continue
+		}
+		if !opened {
+			a.openHost()
+			opened = true
 		}
 		r := a.resolve(ctx, *m)
 		if r.fail != nil {
@@ -69,6 +75,21 @@ func (a *Agent) resolveAll(ctx context.Context, desired *spec.Node) {
 			delete(a.ledger.Failures, owner)
 			a.save()
 		}
+	}
+}
+
+// openHost reads the node's own modules anew: a package may have added some
+// since. Without any, only what an image brings can be loaded.
+func (a *Agent) openHost() {
+	dir := filepath.Join(a.cfg.ModulesDir, a.cfg.Kernel.Release())
+	host, err := kmod.OpenTree(dir)
+	if err != nil {
+		a.cfg.Log.Warn("the node's own modules can not be read: no dependency, and no way back, comes from there", "dir", dir, "err", err)
+		return
+	}
+	a.host = host
+	if a.magic == "" {
+		a.magic = a.kernelMagic()
 	}
 }
 
@@ -186,6 +207,9 @@ var errWrongKernel = errors.New("built for another kernel")
 // kernel itself ignores the release (kernel/module/version.c, same_magic), so
 // a file for another kernel would load without a word.
 func (a *Agent) checkVermagic(r *resolution, info *kmod.Info) error {
+	if info.Arch != runtime.GOARCH {
+		return fmt.Errorf("check %s of %s: %w: it is for %s, this node is %s", filepath.Base(info.Path), r.choice.Image, errWrongKernel, info.Arch, runtime.GOARCH)
+	}
 	if r.choice.Flags.IgnoreVermagic {
 		return nil
 	}

@@ -125,30 +125,31 @@ func (q *query) explain(ctx context.Context, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) || errors.As(err, &local) {
 		return fmt.Errorf("pull %s: %w", q.Ref, err)
 	}
-	sentinel, advice := q.diagnose(err)
+	advice, sentinel := q.diagnose(err)
 	return fmt.Errorf("pull %s: %w: %w: %s", q.Ref, sentinel, &answerError{err}, advice)
 }
 
-func (q *query) diagnose(err error) (sentinel error, advice string) {
+// diagnose says what a person can do about a failure, and which kind it is.
+func (q *query) diagnose(err error) (advice string, sentinel error) {
 	registry := q.ref.Context().RegistryStr()
 	var answer *transport.Error
 	if errors.As(err, &answer) {
-		switch code := answer.StatusCode; {
-		case code == http.StatusUnauthorized || code == http.StatusForbidden:
-			return ErrUnauthorized, "only public images are pulled: make it public, and check its name"
-		case code == http.StatusNotFound:
-			return ErrNotFound, "check the name and the tag, and that the image was pushed for this kernel"
+		switch code := answer.StatusCode; code {
+		case http.StatusUnauthorized, http.StatusForbidden:
+			return "only public images are pulled: make it public, and check its name", ErrUnauthorized
+		case http.StatusNotFound:
+			return "check the name and the tag, and that the image was pushed for this kernel", ErrNotFound
 		default:
-			return ErrUnreachable, "the registry answers, but can not serve: look at " + registry
+			return "the registry answers, but can not serve: look at " + registry, ErrUnreachable
 		}
 	}
 	switch {
 	case errors.Is(err, http.ErrSchemeMismatch):
-		return ErrUnreachable, registry + " speaks plain http: set registryTLS.insecure to allow that, or give it a certificate"
+		return registry + " speaks plain http: set registryTLS.insecure to allow that, or give it a certificate", ErrUnreachable
 	case isCertificate(err):
-		return ErrUnreachable, "give " + registry + " a certificate this machine knows, or set registryTLS.insecureSkipTLSVerify"
+		return "give " + registry + " a certificate this machine knows, or set registryTLS.insecureSkipTLSVerify", ErrUnreachable
 	}
-	return ErrUnreachable, "check the network, the proxy and that " + registry + " is up"
+	return "check the network, the proxy and that " + registry + " is up", ErrUnreachable
 }
 
 // answerError keeps what a registry answers short and on one line: it may be a

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -163,7 +164,7 @@ func (f *elfFile) read(offset, size uint64) ([]byte, error) {
 
 // formatError turns an end of file into ErrFormat and keeps other read errors.
 func formatError(verb string, err error) error {
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("%w: %s: file is cut off", ErrFormat, verb)
 	}
 	return fmt.Errorf("%s: %w", verb, err)

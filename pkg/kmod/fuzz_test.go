@@ -9,10 +9,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/kmm-node/kmmd/pkg/kmod"
-	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/pkg/kmod"
+	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
 )
 
 func FuzzParseInfo(f *testing.F) {

@@ -6,10 +6,11 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/kmm-node/kmmd/pkg/kmod"
-	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/pkg/kmod"
+	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
 )
 
 // indexFiles are as depmod of kmod 30 writes them.

@@ -8,10 +8,11 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/kmm-node/kmmd/pkg/kmod"
-	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/pkg/kmod"
+	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
 )
 
 const vermagic = "6.1.0-56-cloud-amd64 SMP preempt mod_unload modversions "

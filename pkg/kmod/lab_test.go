@@ -9,9 +9,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/pkg/kmod"
 )
 
 // TestLoadOrderOfRealKernels holds LoadOrder, with and without modules.dep,

@@ -4,14 +4,14 @@ package kmod_test
 
 import (
 	"bytes"
-	"errors"
 	"strings"
 	"testing"
 
-	"github.com/kmm-node/kmmd/pkg/kmod"
-	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/pkg/kmod"
+	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
 )
 
 func TestCheckParameters(t *testing.T) {
@@ -60,7 +60,7 @@ func TestCheckParameters(t *testing.T) {
 	err = info.CheckParameters([]string{"i=abc", "flag", "nosuch=1"})
 	require.EqualError(t, err, "check parameters of m: i=abc: want a whole number of 32 bits\ncheck parameters of m: unknown parameter nosuch")
 	var joined interface{ Unwrap() []error }
-	require.True(t, errors.As(err, &joined))
+	require.ErrorAs(t, err, &joined)
 	assert.Len(t, joined.Unwrap(), 2)
 }
 

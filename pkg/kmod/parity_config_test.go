@@ -11,9 +11,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
-	"github.com/stretchr/testify/require"
 )
 
 const madeRelease = "1.2.3-made"

@@ -12,9 +12,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/pkg/kmod"
 )
 
 // modprobe is the real one, kept away from the configuration of this machine

@@ -237,7 +237,7 @@ func (b *builder) undo(name string) *File {
 		return &file
 	}
 	file := *b.f.InTree[name]
-	file.Parameters = currentParameters(file.Types, b.f.Loaded[name].Parameters)
+	file.Parameters, file.Unseen = currentParameters(file.Types, b.f.Loaded[name].Parameters)
 	return &file
 }
 

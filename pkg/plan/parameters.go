@@ -12,9 +12,14 @@ import (
 // that load the module again with the same values. Left out is what the kernel
 // would not take back: an unset string (shown as "(null)"), and values of types
 // with a parser of their own, whose output need not be valid input
-// (include/linux/moduleparam.h, kernel_param_ops).
-func currentParameters(types, shown map[string]string) []string {
-	var out []string
+// (include/linux/moduleparam.h, kernel_param_ops). unseen are the parameters
+// that the kernel does not show at all.
+func currentParameters(types, shown map[string]string) (out, unseen []string) {
+	for _, name := range slices.Sorted(maps.Keys(types)) {
+		if _, visible := shown[name]; !visible {
+			unseen = append(unseen, name)
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(shown)) {
 		value := shown[name]
 		if value == "(null)" || strings.ContainsAny(value, "\n\"") || !roundTrips(types[name]) {
@@ -25,7 +30,7 @@ func currentParameters(types, shown map[string]string) []string {
 		}
 		out = append(out, name+"="+value)
 	}
-	return out
+	return out, unseen
 }
 
 // roundTrips reports whether a parmtype is one of the kernel's own, whose

@@ -18,6 +18,9 @@ type File struct {
 	Optional          bool `json:"optional,omitempty"`
 	IgnoreVermagic    bool `json:"ignoreVermagic,omitempty"`
 	IgnoreModversions bool `json:"ignoreModversions,omitempty"`
+	// Unseen are parameters whose value the kernel does not show (permission 0
+	// in sysfs): a module that comes back has their defaults.
+	Unseen []string `json:"unseen,omitempty"`
 	// Types are the parmtypes of the module's parameters, by name.
 	Types map[string]string `json:"-"`
 }
@@ -26,8 +29,7 @@ type File struct {
 // and checked.
 type Want struct {
 	Owner string `json:"owner"` // "namespace/name"
-	// Files are in load order, dependencies first; the last one is the module
-	// that the document names.
+	// Files are in load order: dependencies before what needs them.
 	Files []File `json:"files"`
 	// Remove are the in-tree modules that have to leave first.
 	Remove []string `json:"remove,omitempty"`

@@ -154,7 +154,7 @@ func TestRestart(t *testing.T) {
 				require.NoError(t, os.Remove(n.path("run/ledger.json")))
 			}
 			events := n.countModuleEvents(func() {
-				n.start()
+				d = n.start()
 				n.eventually("adopted", func() bool { return strings.Contains(get("/metrics"), `kmmd_reconciles_total{result="ok"}`) })
 				assert.NotContains(t, get("/metrics"), `kmmd_step_duration_seconds_count{step="load"}`)
 				assert.NotContains(t, get("/metrics"), `kmmd_step_duration_seconds_count{step="unload"}`)
@@ -166,17 +166,9 @@ func TestRestart(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, string(ifindex), string(after))
 			assert.Equal(t, before.Modules, n.status().Modules)
-			stopDaemons(t, n)
+			d.stop()
 		})
 	}
-}
-
-// stopDaemons ends the daemon of a subtest before the next one starts its own.
-func stopDaemons(t *testing.T, n *node) {
-	t.Helper()
-	out, err := exec.Command("busybox", "pkill", "-TERM", "-f", "kmmd.toml run").CombinedOutput()
-	require.NoError(t, err, string(out))
-	n.eventually("the daemon ends", func() bool { return get("/livez") == "" })
 }
 
 // countModuleEvents counts the kernel's module events while f runs.
@@ -212,7 +204,10 @@ func TestRefusalIsRemembered(t *testing.T) {
 	n.command("modprobe", "dummy")
 	n.document("bad.yaml", module("bad", n.image("refused", []string{"variants/init-fails/dummy.ko"}, nil), "dummy", "inTreeModulesToRemove: [dummy]"))
 	d := n.start()
-	n.eventually("it failed", func() bool { s := n.status(); return len(s.Modules) == 1 && s.Modules[0].Reason == spec.ReasonInitFailed })
+	n.eventually("it failed", func() bool {
+		s := n.status()
+		return len(s.Modules) == 1 && s.Modules[0].Reason == spec.ReasonInitFailed
+	})
 	n.requireInTree("dummy")
 	d.stop()
 	events := n.countModuleEvents(func() { d = n.start() })

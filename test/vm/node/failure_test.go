@@ -32,7 +32,7 @@ var failures = []failure{
 	{"wrong vermagic", variant("wrong-vermagic"), spec.ReasonWrongKernel, []string{"version magic"}, false},
 	{"built for another release", variant("other-release"), spec.ReasonWrongKernel, []string{"its vermagic says"}, false},
 	{"truncated file", variant("truncated"), spec.ReasonImageInvalid, []string{"dummy.ko"}, false},
-	{"another machine's file", variant("wrong-machine"), spec.ReasonImageInvalid, []string{"dummy.ko"}, false},
+	{"another machine's file", variant("wrong-machine"), spec.ReasonWrongKernel, []string{"dummy.ko", "it is for arm64"}, false},
 	{"missing firmware", func(n *node) string {
 		return module("bad", n.image("nofw", []string{"kmm_fw.ko"}, nil), "kmm_fw", removeBoth)
 	}, spec.ReasonFirmwareMissing, []string{"Direct firmware load for kmm/fw.bin failed with error -2"}, true},
