@@ -47,14 +47,16 @@ type syscallRequest struct {
 // RunChild makes the system call and exits if this process was started by Host.Load or Host.Unload as their child;
 // otherwise it returns at once. It must come first in main, and in TestMain of a test that loads modules.
 func RunChild() {
+	// Still the first thread of the process, whose state ps(1) shows: the system call is to be its.
+	runtime.LockOSThread()
 	order, ok := os.LookupEnv(childEnv)
 	if !ok || len(os.Args) != 1 || !strings.HasPrefix(os.Args[0], childPrefix) {
+		runtime.UnlockOSThread()
 		return
 	}
 	// A system call that started is waited for: stopping the service signals its whole control group.
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	// The kernel's messages name the calling thread: "Lockdown: kmmd-child: ...", "Comm: kmmd-child" in an oops.
-	runtime.LockOSThread()
 	_ = os.WriteFile("/proc/thread-self/comm", []byte("kmmd-child"), 0)
 	answer := strconv.Itoa(int(obey(order)))
 	if _, err := os.Stdout.WriteString(answer + "\n"); err != nil {
