@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package plan_test
+
+import (
+	"testing"
+
+	"github.com/kmm-node/kmmd/pkg/plan"
+)
+
+func TestSwap(t *testing.T) {
+	golden(t, "swap", []planCase{
+		{"nothing is wanted and nothing is there", nil, plan.Facts{}},
+		{"first load", []plan.Want{wants(nic, image("dep"), image("dummy", "level=1"))}, plan.Facts{}},
+		{"no in-tree module runs",
+			[]plan.Want{removing(wants(nic, image("dummy")), "dummy")}, plan.Facts{InTree: files(inTree("dummy"))}},
+		{"of the same name",
+			[]plan.Want{removing(wants(nic, image("dummy")), "dummy")},
+			plan.Facts{Loaded: running(live(inTree("dummy"))), InTree: files(inTree("dummy"))}},
+		{"of another name",
+			[]plan.Want{removing(wants(nic, image("dummy2")), "dummy")},
+			plan.Facts{Loaded: running(live(inTree("dummy"))), InTree: files(inTree("dummy"))}},
+		{"one in-tree module holds another",
+			[]plan.Want{removing(wants(nic, image("nic")), "a_core", "b_user", "c_user")},
+			plan.Facts{
+				Loaded: running(live(inTree("a_core"), "b_user", "c_user"), live(inTree("b_user"), "c_user"), live(inTree("c_user"))),
+				InTree: files(inTree("a_core"), inTree("b_user"), inTree("c_user")),
+			}},
+		{"in-tree parameters come back, what can not be read back does not",
+			[]plan.Want{removing(wants(nic, image("dummy")), "dummy")},
+			plan.Facts{
+				Loaded: running(withParameters(live(inTree("dummy")), "level=3", "label=(null)", "on=Y", "odd=x", "hidden=1", "list=")),
+				InTree: files(inTree("dummy")),
+			}},
+		{"holding off is done already",
+			[]plan.Want{removing(wants(nic, image("dummy")), "dummy")},
+			plan.Facts{Held: map[string][]string{nic: {"dummy"}}}},
+		{"nothing is removed any more",
+			[]plan.Want{wants(nic, image("dummy"))},
+			plan.Facts{
+				Loaded: running(live(image("dummy"))), Ours: ledger(entry(image("dummy"), nic)),
+				Held: map[string][]string{nic: {"dummy"}},
+			}},
+		{"flags and softdeps",
+			[]plan.Want{wants(nic, soft(image("helper")), inTree("bus"), image("dummy"))}, plan.Facts{}},
+		{"the in-tree dependency runs, whatever its build",
+			[]plan.Want{wants(nic, inTree("bus"), image("dummy"))},
+			plan.Facts{Loaded: running(live(newer(inTree("bus")), "other"))}},
+		{"a built-in dependency of the host is no obstacle",
+			[]plan.Want{wants(nic, inTree("bus"), image("dummy"))}, plan.Facts{Builtin: set("bus")}},
+		{"two Modules, by owner",
+			[]plan.Want{wants(nic, image("dummy")), wants(disk, image("brd"))}, plan.Facts{}},
+		{"two Modules share a dependency",
+			[]plan.Want{wants(nic, image("dep"), image("dummy")), wants(disk, image("dep"), image("brd"))}, plan.Facts{}},
+	})
+}
+
+func TestAdopt(t *testing.T) {
+	golden(t, "adopt", []planCase{
+		{"met", []plan.Want{wants(nic, image("dummy", "level=1"))},
+			plan.Facts{
+				Loaded: running(live(image("dummy", "level=1"))), Ours: ledger(entry(image("dummy", "level=1"), nic)),
+			}},
+		{"met, though somebody wrote a parameter since", []plan.Want{wants(nic, image("dummy", "level=1"))},
+			plan.Facts{
+				Loaded: running(withParameters(live(image("dummy")), "level=7")), Ours: ledger(entry(image("dummy", "level=1"), nic)),
+			}},
+		{"without ledger", []plan.Want{removing(wants(nic, image("dep"), image("dummy", "level=1")), "dummy")},
+			plan.Facts{
+				Loaded: running(live(image("dep"), "dummy"), live(image("dummy", "level=1"))), InTree: files(inTree("dummy")),
+			}},
+		{"without ledger, a parameter that is not shown", []plan.Want{wants(nic, image("dummy", "level=1"))},
+			plan.Facts{Loaded: running(live(image("dummy")))}},
+		{"without ledger, other parameters", []plan.Want{removing(wants(nic, image("dummy", "level=1")), "dummy")},
+			plan.Facts{Loaded: running(withParameters(live(image("dummy")), "level=2")), InTree: files(inTree("dummy"))}},
+		{"without ledger, the in-tree dependency is not ours", []plan.Want{wants(nic, inTree("bus"), image("dummy"))},
+			plan.Facts{Loaded: running(live(inTree("bus"), "dummy"), live(image("dummy")))}},
+		{"loaded for another Module", []plan.Want{wants(nic, image("dep"), image("dummy")), wants(disk, image("dep"))},
+			plan.Facts{Loaded: running(live(image("dep"))), Ours: ledger(entry(image("dep"), disk))}},
+		{"an in-tree dependency that was loaded for another Module",
+			[]plan.Want{wants(nic, inTree("bus"), image("dummy")), wants(disk, inTree("bus"), image("brd"))},
+			plan.Facts{
+				Loaded: running(live(inTree("bus"), "brd"), live(image("brd"))),
+				Ours:   ledger(entry(inTree("bus"), disk), entry(image("brd"), disk)),
+			}},
+		{"the same build in another image", []plan.Want{wants(nic, again(image("dummy")))},
+			plan.Facts{Loaded: running(live(image("dummy"))), Ours: ledger(entry(image("dummy"), nic))}},
+		{"the same build in the images of two Modules",
+			[]plan.Want{wants(nic, again(image("dep"))), wants(disk, image("dep"))},
+			plan.Facts{Loaded: running(live(image("dep"))), Ours: ledger(entry(image("dep"), disk, nic))}},
+		{"no build-id, known by the ledger", []plan.Want{wants(nic, bare(image("dummy")))},
+			plan.Facts{Loaded: running(live(bare(image("dummy")))), Ours: ledger(entry(bare(image("dummy")), nic))}},
+	})
+}
+
+func TestChange(t *testing.T) {
+	stack := ledger(entry(image("base"), nic), entry(image("middle"), nic), entry(image("top"), nic))
+	tower := running(live(image("base"), "middle"), live(image("middle"), "top"), live(image("top")))
+	golden(t, "change", []planCase{
+		{"parameters", []plan.Want{wants(nic, image("dummy", "level=2"))},
+			plan.Facts{
+				Loaded: running(live(image("dummy", "level=1"))), Ours: ledger(entry(image("dummy", "level=1"), nic)),
+			}},
+		{"parameters, with the dependency untouched", []plan.Want{wants(nic, image("dep"), image("dummy", "level=2"))},
+			plan.Facts{
+				Loaded: running(live(image("dep"), "dummy"), live(image("dummy"))),
+				Ours:   ledger(entry(image("dep"), nic), entry(image("dummy"), nic)),
+			}},
+		{"build", []plan.Want{removing(wants(nic, newer(image("dummy"))), "dummy")},
+			plan.Facts{
+				Loaded: running(live(image("dummy"))), Ours: ledger(entry(image("dummy"), nic)),
+				InTree: files(inTree("dummy")), Held: map[string][]string{nic: {"dummy"}},
+			}},
+		{"of a dependency: what uses it is loaded again",
+			[]plan.Want{wants(nic, newer(image("base")), image("middle"), image("top"))},
+			plan.Facts{Loaded: tower, Ours: stack}},
+		{"of a dependency in the middle", []plan.Want{wants(nic, image("base"), newer(image("middle")), image("top"))},
+			plan.Facts{Loaded: tower, Ours: stack}},
+		{"no longer asked for", []plan.Want{wants(nic, image("base"))}, plan.Facts{Loaded: tower, Ours: stack}},
+		{"a dropped in-tree dependency that something uses stays", []plan.Want{wants(nic, image("dummy"))},
+			plan.Facts{
+				Loaded: running(live(inTree("bus"), "other"), live(image("dummy"))),
+				Ours:   ledger(entry(inTree("bus"), nic), entry(image("dummy"), nic)),
+			}},
+		{"a dropped in-tree dependency that nobody uses goes", []plan.Want{wants(nic, image("dummy"))},
+			plan.Facts{
+				Loaded: running(live(inTree("bus")), live(image("dummy"))),
+				Ours:   ledger(entry(inTree("bus"), nic), entry(image("dummy"), nic)),
+			}},
+		{"dropped, but of another Module too", []plan.Want{wants(nic, image("dummy")), wants(disk, image("dep"))},
+			plan.Facts{
+				Loaded: running(live(image("dep")), live(image("dummy"))),
+				Ours:   ledger(entry(image("dep"), disk, nic), entry(image("dummy"), nic)),
+			}},
+		{"dropped and gone already", []plan.Want{wants(nic, image("dummy"))},
+			plan.Facts{Loaded: running(live(image("dummy"))), Ours: ledger(entry(image("dep"), nic), entry(image("dummy"), nic))}},
+		{"another module is named", []plan.Want{wants(nic, image("dummy2"))},
+			plan.Facts{Loaded: running(live(image("dummy"))), Ours: ledger(entry(image("dummy"), nic))}},
+		{"the ledger's build does not run any more: not ours", []plan.Want{removing(wants(nic, image("dummy")), "dummy")},
+			plan.Facts{
+				Loaded: running(live(inTree("dummy"))), Ours: ledger(entry(image("dummy"), nic)), InTree: files(inTree("dummy")),
+				Held: map[string][]string{nic: {"dummy"}},
+			}},
+		{"removed by somebody", []plan.Want{wants(nic, image("dummy"))}, plan.Facts{Ours: ledger(entry(image("dummy"), nic))}},
+		{"no build-id, another file", []plan.Want{wants(nic, bare(newer(image("dummy"))))},
+			plan.Facts{Loaded: running(live(bare(image("dummy")))), Ours: ledger(entry(bare(image("dummy")), nic))}},
+	})
+}
