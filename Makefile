@@ -18,6 +18,7 @@ setup: ## what the tests need: Debian packages, two kernels, test modules (in .l
 build: ## bin/kmmd, static
 	$(GO) build -trimpath -o bin/ ./cmd/kmmd
 	install -D bin/kmmd .lab/bin/kmmd
+	$(GO) build -trimpath -tags fault -o .lab/bin/kmmd-fault ./cmd/kmmd
 
 test: ## everything: setup, unit, lab, vm on both kernels; says at the end what took how long
 	@report=; for stage in setup build unit lab vm; do \
@@ -33,7 +34,7 @@ unit: ## tests without root and network; those that read real kernels do so once
 vm: setup build ## tests on real kernels: KERNEL=6.1, 6.12 or all
 	@for kernel in $(KERNELS); do \
 		echo "kernel $$kernel"; \
-		KMMD_VM_KERNEL=$$kernel $(GO) test -count=1 -p 1 -exec "$(CURDIR)/test/vm/exec" ./test/vm/...; \
+		KMMD_VM_KERNEL=$$kernel KMMD_VM_FILES=.lab/bin/kmmd-fault KMMD_VM_TIMEOUT=900 $(GO) test -timeout 15m -count=1 -p 1 -exec "$(CURDIR)/test/vm/exec" ./test/vm/...; \
 	done
 
 lab: setup ## tests of the lab: failures, panics and time-outs are seen, nothing is left behind
