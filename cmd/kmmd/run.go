@@ -27,8 +27,9 @@ func runCommand(o *options) *cobra.Command {
 again when they change, heals what others change, and serves /metrics, /livez
 and /readyz. With --once it does so one time, prints the status and ends.
 
-A document that is taken away has its modules unloaded and its firmware removed;
-the in-tree module it replaced does not come back by itself.`,
+The documents are the whole wish: modules that kmmd has loaded for a document
+which is not among them any more are unloaded and their firmware is removed; an
+in-tree module they replaced does not come back by itself. Look first: kmmd plan.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if once {

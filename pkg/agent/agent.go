@@ -20,7 +20,6 @@ import (
 	"github.com/kmm-node/kmmd/pkg/images"
 	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/kmod"
-	"github.com/kmm-node/kmmd/pkg/plan"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
@@ -220,6 +219,9 @@ func (a *Agent) Reconcile(ctx context.Context) (spec.Status, error) {
 		return a.status, errNoDesire
 	}
 	a.resolveAll(ctx, desired)
+	if err := ctx.Err(); err != nil {
+		return a.status, fmt.Errorf("reconcile: %w", err) // a pull that was cut short is no finding
+	}
 	for range maxRounds {
 		p, err := a.plan(desired)
 		if err != nil {
@@ -233,37 +235,4 @@ func (a *Agent) Reconcile(ctx context.Context) (spec.Status, error) {
 	a.done.Store(true)
 	a.cfg.Metrics.reconciled(time.Since(start), status.OK())
 	return status, err
-}
-
-// Plan resolves and observes, and returns what Reconcile would do now,
-// together with what can not be done for lack of an image, a mapping or a
-// valid document. It changes nothing but the image store.
-func (a *Agent) Plan(ctx context.Context) (plan.Plan, map[string]plan.Block, error) {
-	desired := a.snapshot()
-	if desired == nil {
-		return plan.Plan{}, nil, errNoDesire
-	}
-	a.resolveAll(ctx, desired)
-	p, err := a.plan(desired)
-	unresolved := map[string]plan.Block{}
-	for owner, r := range a.resolved {
-		if r.fail != nil {
-			unresolved[owner] = plan.Block{Reason: string(r.fail.reason), Message: r.fail.message}
-		}
-	}
-	return p, unresolved, err
-}
-
-func (a *Agent) plan(desired *spec.Node) (plan.Plan, error) {
-	f, err := a.observe(desired)
-	if err != nil {
-		return plan.Plan{}, err
-	}
-	var wants []plan.Want
-	for _, r := range a.resolved {
-		if r.want != nil {
-			wants = append(wants, *r.want)
-		}
-	}
-	return plan.Make(wants, f), nil
 }

@@ -154,6 +154,7 @@ func (a *Agent) transact(ctx context.Context, t plan.Transaction) {
 		if load, ok := s.(plan.Load); ok && load.File.Optional && err != nil {
 			a.cfg.Log.Warn("softdep not loaded", "module", t.Owner, "err", err)
 			a.ledger.forget(t.Owner, load.File.Name)
+			a.resolved[t.Owner].dropOptional(load.File, err)
 			err = nil
 		}
 		if err != nil {

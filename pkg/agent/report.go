@@ -21,13 +21,7 @@ func (a *Agent) report(ctx context.Context, desired *spec.Node) (spec.Status, er
 	if err != nil {
 		return a.status, err
 	}
-	var wants []plan.Want
-	for _, r := range a.resolved {
-		if r.want != nil {
-			wants = append(wants, *r.want)
-		}
-	}
-	p := plan.Make(wants, f)
+	p := plan.Make(a.wants(), f)
 	now := time.Now().UTC().Truncate(time.Second)
 	s := spec.Status{
 		Version: a.cfg.Version, KernelRelease: a.cfg.Kernel.Release(), BootID: a.cfg.Kernel.BootID(),

@@ -58,8 +58,8 @@ func (a *Agent) resolveAll(ctx context.Context, desired *spec.Node) {
 			if old != nil {
 				r.fail.follow(old.fail)
 			}
-			// What was resolved before goes on being what is wanted only if
-			// the document is the same; a changed one replaces it.
+		}
+		if r.fail != nil && (old == nil || old.fail == nil || old.fail.message != r.fail.message) {
 			a.cfg.Log.Error("module can not be resolved", "module", key, "reason", string(r.fail.reason), "err", r.fail.message)
 		}
 		a.resolved[key] = r
@@ -132,6 +132,13 @@ func (a *Agent) resolve(ctx context.Context, m spec.Module) *resolution {
 	a.inTree(r, want)
 	r.want = want
 	return r
+}
+
+// dropOptional takes a file that only a softdep asked for, and that can not be
+// loaded, out of what is wanted.
+func (r *resolution) dropOptional(file plan.File, err error) {
+	r.want.Files = slices.DeleteFunc(slices.Clone(r.want.Files), func(f plan.File) bool { return f.Name == file.Name })
+	r.warnings = append(r.warnings, fmt.Sprintf("softdep not loaded: %v", err))
 }
 
 // files lists what is to be loaded and checks each against the running kernel.

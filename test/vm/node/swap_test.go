@@ -5,10 +5,13 @@ package node
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/pkg/images/imagestest"
 )
 
 // swapTOML is module("dummy", …) in the other notation.
@@ -148,4 +151,59 @@ func TestOrder(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "dummy", mods[0].Name, "newest first")
 	assert.Equal(t, "kmm_base", mods[1].Name)
+}
+
+// TestHostDependencies: what the image does not have comes from the node's own
+// modules, and goes again with the Module.
+func TestHostDependencies(t *testing.T) {
+	n := newNode(t)
+	for _, name := range []string{"bridge", "stp", "llc"} {
+		n.requireAbsent(name)
+	}
+	file := n.requireInTreeFile("bridge") // compressed on some kernels
+	data, err := os.ReadFile(file)
+	require.NoError(t, err)
+	ref := os.Getenv("KMMD_VM_REGISTRY") + "/test/bridge:1"
+	imagestest.Push(t, ref, imagestest.Layer(t, map[string]string{"drivers/lib/modules/" + n.release + "/extra/" + filepath.Base(file): string(data)}))
+	n.document("bridge.yaml", module("bridge", ref, "bridge", "modprobe.dirName: /drivers"))
+	n.requireLoaded()
+	for _, name := range []string{"bridge", "stp", "llc"} {
+		n.requireInTree(name)
+	}
+	// Somebody else begins to use a dependency: it stays.
+	n.command("modprobe", "garp")
+	n.remove("bridge.yaml")
+	_, all, code := n.once()
+	require.Equal(t, 0, code, all)
+	n.requireAbsent("bridge")
+	n.requireInTree("stp")
+	n.command("modprobe", "-r", "garp")
+}
+
+// TestSoftdep: a softdep that can not be had is a warning.
+func TestSoftdep(t *testing.T) {
+	n := newNode(t)
+	n.document("soft.yaml", module("soft", n.image("soft", []string{"kmm_softdep.ko", "kmm_base.ko"}, nil), "kmm_softdep"))
+	n.requireLoaded()
+	n.requireBuild("kmm_softdep.ko")
+	n.requireBuild("kmm_base.ko")
+	n.remove("soft.yaml")
+	_, all, code := n.once()
+	require.Equal(t, 0, code, all)
+	n.requireAbsent("kmm_softdep")
+	n.requireAbsent("kmm_base")
+}
+
+// TestDeps compares with modprobe on the node itself.
+func TestDeps(t *testing.T) {
+	n := newNode(t)
+	for _, name := range []string{"bridge", "vfio-pci", "nfsd", "rtnl-link-dummy", "ext4", "xfs"} {
+		want := n.command("modprobe", "--show-depends", name)
+		got, all, code := n.run(binary, nil, "deps", name)
+		require.Equal(t, 0, code, all)
+		assert.Equal(t, want, got, name)
+	}
+	_, all, code := n.run(binary, nil, "deps", "nosuchmodule")
+	assert.Equal(t, 1, code)
+	assert.Contains(t, all, "nosuchmodule")
 }
