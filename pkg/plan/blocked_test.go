@@ -77,6 +77,17 @@ func TestConflict(t *testing.T) {
 		{"running for a Module that is not resolved: parameters", []plan.Want{wants(nic, image("dummy", "level=1"))}, plan.Facts{
 			Loaded: running(live(image("dummy"))), Ours: ledger(entry(image("dummy"), disk)), Wanted: set(disk),
 		}},
+		{"running for a Module that is not resolved: the same name is removed and loaded", []plan.Want{removing(wants(nic, image("dummy")), "dummy")}, plan.Facts{
+			Loaded: running(live(newer(image("dummy")))), Ours: ledger(entry(newer(image("dummy")), disk)), Wanted: set(disk),
+			InTree: files(inTree("dummy")),
+		}},
+		// A transaction is one Module's, so this one waits until one of both has gone.
+		{"two Modules want a newer build of what they share", []plan.Want{
+			wants(nic, newer(image("dep")), image("dummy")), wants(disk, newer(image("dep")), image("brd")),
+		}, plan.Facts{
+			Loaded: running(live(image("dep"), "brd", "dummy"), live(image("brd")), live(image("dummy"))),
+			Ours:   ledger(entry(image("dep"), disk, nic), entry(image("brd"), disk), entry(image("dummy"), nic)),
+		}},
 		{"running for a Module that is not resolved: removal", []plan.Want{removing(wants(nic, image("nic")), "dummy")}, plan.Facts{
 			Loaded: running(live(image("dummy"))), Ours: ledger(entry(image("dummy"), disk)), Wanted: set(disk),
 			InTree: files(inTree("dummy")),

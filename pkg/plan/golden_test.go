@@ -107,6 +107,9 @@ func details(s plan.Step) string {
 		}
 		if s.Undo != nil {
 			text += fmt.Sprintf(", back from %s %q", s.Undo.Path, s.Undo.Parameters)
+			if len(s.Undo.Unseen) > 0 {
+				text += fmt.Sprintf(" unseen %q", s.Undo.Unseen)
+			}
 		}
 		return text
 	case plan.InstallFirmware:
@@ -150,8 +153,13 @@ func again(f plan.File) plan.File {
 
 // inTree is the node's own file.
 func inTree(name string) plan.File {
-	return plan.File{Name: name, Path: "/lib/modules/6.1/" + name + ".ko", BuildID: "host-" + name, FromHost: true,
-		Types: map[string]string{"level": "int", "label": "charp", "on": "bool", "odd": ""}}
+	return plan.File{Name: name, Path: "/lib/modules/6.1/" + name + ".ko", BuildID: "host-" + name, FromHost: true}
+}
+
+// typed is a file whose parameters are known.
+func typed(f plan.File) plan.File {
+	f.Types = map[string]string{"level": "int", "label": "charp", "on": "bool", "odd": "", "list": "int", "secret": "int"}
+	return f
 }
 
 // soft is a file that only a softdep asks for.

@@ -29,8 +29,8 @@ func TestSwap(t *testing.T) {
 		{"in-tree parameters come back, what can not be read back does not",
 			[]plan.Want{removing(wants(nic, image("dummy")), "dummy")},
 			plan.Facts{
-				Loaded: running(withParameters(live(inTree("dummy")), "level=3", "label=(null)", "on=Y", "odd=x", "hidden=1", "list=")),
-				InTree: files(inTree("dummy")),
+				Loaded: running(withParameters(live(inTree("dummy")), "level=3", "label=(null)", "on=Y", "odd=x", "list=")),
+				InTree: files(typed(inTree("dummy"))),
 			}},
 		{"holding off is done already",
 			[]plan.Want{removing(wants(nic, image("dummy")), "dummy")},
@@ -72,7 +72,7 @@ func TestAdopt(t *testing.T) {
 		{"without ledger, a parameter that is not shown", []plan.Want{wants(nic, image("dummy", "level=1"))},
 			plan.Facts{Loaded: running(live(image("dummy")))}},
 		{"without ledger, other parameters", []plan.Want{removing(wants(nic, image("dummy", "level=1")), "dummy")},
-			plan.Facts{Loaded: running(withParameters(live(image("dummy")), "level=2")), InTree: files(inTree("dummy"))}},
+			plan.Facts{Loaded: running(withParameters(live(image("dummy")), "level=2")), InTree: files(typed(inTree("dummy")))}},
 		{"without ledger, the in-tree dependency is not ours", []plan.Want{wants(nic, inTree("bus"), image("dummy"))},
 			plan.Facts{Loaded: running(live(inTree("bus"), "dummy"), live(image("dummy")))}},
 		{"loaded for another Module", []plan.Want{wants(nic, image("dep"), image("dummy")), wants(disk, image("dep"))},
@@ -136,6 +136,11 @@ func TestChange(t *testing.T) {
 			plan.Facts{Loaded: running(live(image("dummy"))), Ours: ledger(entry(image("dep"), nic), entry(image("dummy"), nic))}},
 		{"another module is named", []plan.Want{wants(nic, image("dummy2"))},
 			plan.Facts{Loaded: running(live(image("dummy"))), Ours: ledger(entry(image("dummy"), nic))}},
+		{"another module is named, and the one before is removed as in-tree", []plan.Want{removing(wants(nic, image("dummy2")), "dummy")},
+			plan.Facts{
+				Loaded: running(live(image("dummy"))), Ours: ledger(entry(image("dummy"), nic)), InTree: files(inTree("dummy")),
+				Held: map[string][]string{nic: {"dummy"}},
+			}},
 		{"the ledger's build does not run any more: not ours", []plan.Want{removing(wants(nic, image("dummy")), "dummy")},
 			plan.Facts{
 				Loaded: running(live(inTree("dummy"))), Ours: ledger(entry(image("dummy"), nic)), InTree: files(inTree("dummy")),
