@@ -15,6 +15,9 @@ import (
 // Make orders the steps from facts to wants: first what has to leave, then one
 // transaction per want, by owner. A want that is met gives a transaction
 // without steps. Wants that exclude each other are blocked, all of them.
+//
+// Each transaction is planned as if it were the only one: whoever has done one
+// that had steps makes a new plan before the next.
 func Make(wants []Want, f Facts) Plan {
 	wants = slices.Clone(wants)
 	slices.SortFunc(wants, func(a, b Want) int { return strings.Compare(a.Owner, b.Owner) })
@@ -44,6 +47,7 @@ type builder struct {
 	f      *Facts
 	unload map[string]bool // modules that must leave, for whatever reason
 	why    map[string]string
+	forget []Step
 	blocks []Block
 }
 
@@ -82,6 +86,7 @@ func (b *builder) build() ([]Step, []Block) {
 			steps = append(steps, s)
 		}
 	}
+	steps = append(steps, b.forget...)
 	return append(steps, b.dropFirmware()...), nil
 }
 
@@ -111,7 +116,7 @@ func (b *builder) findInTree() {
 		if file := b.w.file(name); file != nil && sameBuild(file, l, b.f.Ours) {
 			continue
 		}
-		if e, ours := b.f.entry(name); ours && b.w.file(name) == nil {
+		if e, ours := b.f.entry(name); ours && !slices.Equal(e.Owners, []string{b.w.Owner}) {
 			b.block(spec.ReasonConflict, "%s is to be removed as an in-tree module, but it was loaded for %s", name, strings.Join(e.Owners, ", "))
 			continue
 		}
@@ -123,9 +128,14 @@ func (b *builder) findInTree() {
 // more.
 func (b *builder) findDropped() {
 	for _, name := range slices.Sorted(maps.Keys(b.f.Ours)) {
-		e, ours := b.f.entry(name)
+		e := b.f.Ours[name]
+		if b.w.file(name) != nil || !slices.Contains(e.Owners, b.w.Owner) {
+			continue
+		}
+		_, ours := b.f.entry(name)
 		l, runs := b.f.Loaded[name]
-		if b.w.file(name) != nil || !runs || !ours || !slices.Equal(e.Owners, []string{b.w.Owner}) {
+		if !runs || !ours || len(e.Owners) > 1 {
+			b.forget = append(b.forget, Forget{b.w.Owner, name})
 			continue
 		}
 		if e.File.FromHost && b.heldByOthers(l, map[string]bool{}) {
@@ -212,7 +222,10 @@ func sameBuild(file *File, l Loaded, ours map[string]Entry) bool {
 
 func (b *builder) adopt(file File) Step {
 	e, ours := b.f.entry(file.Name)
-	if ours && slices.Contains(e.Owners, b.w.Owner) && e.File.Path == file.Path && slices.Equal(e.File.Parameters, file.Parameters) {
+	// Of several owners each has the same build in an image of its own: any
+	// path will do.
+	path := e.File.Path == file.Path || len(e.Owners) > 1
+	if ours && slices.Contains(e.Owners, b.w.Owner) && path && slices.Equal(e.File.Parameters, file.Parameters) {
 		return nil
 	}
 	// A host module that was there before us is not ours to unload later.
