@@ -18,7 +18,8 @@ func (a *Agent) observe(desired *spec.Node) (plan.Facts, error) {
 		Builtin: map[string]bool{}, InTree: map[string]*plan.File{}, Ours: a.ledger.Modules,
 		Held: map[string][]string{}, FirmwareDirs: a.ledger.Firmware, FirmwareCurrent: map[string]bool{},
 		FirmwareConflict: map[string]error{}, FirmwareTarget: a.cfg.FirmwareDir,
-		Wanted: map[string]bool{}, KeepAll: len(desired.Invalid) > 0,
+		FirmwareBefore: a.cfg.FirmwareDir, // not set by kmmd, as far as is known: it stays
+		Wanted:         map[string]bool{}, KeepAll: len(desired.Invalid) > 0,
 	}
 	if a.ledger.FirmwarePathBefore != nil {
 		f.FirmwareBefore = *a.ledger.FirmwarePathBefore
