@@ -223,11 +223,11 @@ func (a *Agent) Reconcile(ctx context.Context) (spec.Status, error) {
 		return a.status, fmt.Errorf("reconcile: %w", err) // a pull that was cut short is no finding
 	}
 	for range maxRounds {
-		p, err := a.plan(desired)
+		changed, err := a.apply(ctx, desired)
 		if err != nil {
 			return a.status, err
 		}
-		if changed := a.apply(ctx, p); !changed {
+		if !changed {
 			break
 		}
 	}

@@ -22,14 +22,22 @@ import (
 // that nobody allowed to remove it.
 var errWrongBuild = errors.New("another build runs")
 
-// apply does the plan, one transaction after the other, and reports whether
-// anything was changed. A failure stays with its Module.
-func (a *Agent) apply(ctx context.Context, p plan.Plan) (changed bool) {
-	done := map[string]bool{}
-	for _, t := range p.Transactions {
+// apply does one transaction after the other, each once, and reports whether
+// anything was changed. After one that had steps it plans again: what it did,
+// or failed to do, may be what the next one counts on. A failure stays with its
+// Module; the error is about looking at the node.
+func (a *Agent) apply(ctx context.Context, desired *spec.Node) (changed bool, err error) {
+	seen, begun := map[string]bool{}, map[string]bool{}
+	p, err := a.plan(desired)
+	for i := 0; err == nil && i < len(p.Transactions); i++ {
+		t := p.Transactions[i]
 		if ctx.Err() != nil {
-			return changed
+			return changed, nil
 		}
+		if seen[t.Owner] {
+			continue
+		}
+		seen[t.Owner] = true
 		pending := len(a.ledger.Journal[t.Owner]) > 0
 		if t.Leaving && pending {
 			continue // never finished: it is taken back below, and leaves in the next round
@@ -37,7 +45,7 @@ func (a *Agent) apply(ctx context.Context, p plan.Plan) (changed bool) {
 		if a.skip(t) {
 			continue
 		}
-		done[t.Owner] = true
+		begun[t.Owner] = true
 		if len(t.Steps) == 0 {
 			a.succeed(t.Owner, pending)
 			continue
@@ -46,16 +54,27 @@ func (a *Agent) apply(ctx context.Context, p plan.Plan) (changed bool) {
 		// A transaction that has begun is finished or rolled back, also when
 		// kmmd is told to stop.
 		a.transact(context.WithoutCancel(ctx), t)
+		p, err = a.plan(desired)
+		i = -1
 	}
+	if err != nil {
+		return changed, err
+	}
+	return a.rollBackRest(ctx, begun) || changed, nil
+}
+
+// rollBackRest takes back what was interrupted and is not gone on with.
+func (a *Agent) rollBackRest(ctx context.Context, begun map[string]bool) (changed bool) {
 	for owner := range a.ledger.Journal {
-		if !done[owner] {
-			a.cfg.Log.Warn("rolling back an interrupted change", "module", owner)
-			if err := a.rollBack(context.WithoutCancel(ctx), owner); err != nil {
-				a.cfg.Log.Error("roll back", "module", owner, "err", err)
-				continue
-			}
-			changed = true
+		if begun[owner] {
+			continue
 		}
+		a.cfg.Log.Warn("rolling back an interrupted change", "module", owner)
+		if err := a.rollBack(context.WithoutCancel(ctx), owner); err != nil {
+			a.cfg.Log.Error("roll back", "module", owner, "err", err)
+			continue
+		}
+		changed = true
 	}
 	return changed
 }

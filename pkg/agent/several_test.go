@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent_test
+
+import (
+	"os"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
+	"github.com/kmm-node/kmmd/pkg/spec"
+)
+
+// states are the states of a status by Module, with the reason.
+func states(s spec.Status) map[string]string {
+	out := map[string]string{}
+	for _, m := range s.Modules {
+		out[m.Name] = string(m.State)
+		if m.Reason != "" {
+			out[m.Name] += " " + string(m.Reason)
+		}
+	}
+	for _, m := range s.Leaving {
+		out[m.Name] = "leaving " + string(m.State)
+	}
+	return out
+}
+
+func TestSharedDependency(t *testing.T) {
+	n := newNode(t)
+	image := n.image("1", ours("1"), nil)
+	top, side := want{name: "top", image: image, module: "top"}, want{name: "side", image: image, module: "side"}
+	require.True(t, n.reconcile(top, side).OK())
+	assert.Equal(t, []string{"load base", "load side", "load middle", "load top"}, n.calls())
+	require.True(t, n.reconcile(top).OK())
+	assert.Equal(t, []string{"unload side"}, n.calls(), "base is also top's")
+	require.True(t, n.reconcile(top, side).OK())
+	n.calls()
+	require.True(t, n.reconcile().OK())
+	assert.Equal(t, []string{"unload side", "unload top", "unload middle", "unload base"}, n.calls(), "both go, and nothing is left")
+}
+
+// TestSharedImages: the same build of base in two images is shared, and nobody
+// takes it from the other by turns.
+func TestSharedImages(t *testing.T) {
+	n := newNode(t)
+	top := want{name: "top", image: n.image("1", only(ours("1"), "base", "middle", "top"), nil), module: "top"}
+	side := want{name: "side", image: n.image("2", only(ours("1"), "base", "side"), nil), module: "side"}
+	require.True(t, n.reconcile(top, side).OK())
+	n.calls()
+	ledger := n.ledger()
+	require.True(t, n.reconcile(top, side).OK())
+	assert.Empty(t, n.calls())
+	assert.Equal(t, ledger, n.ledger())
+}
+
+func TestRollBackLeavesOthersDependencies(t *testing.T) {
+	n := newNode(t)
+	n.FailInit("top", syscall.EIO)
+	image := n.image("1", ours("1"), nil)
+	s := n.reconcile(want{name: "base", image: image, module: "base"}, want{name: "top", image: image, module: "top"})
+	assert.Equal(t, map[string]string{"base": "Loaded", "top": "Failed InitFailed"}, states(s))
+	assert.Equal(t, []string{"load base", "load middle", "load top", "unload middle"}, n.calls())
+	assert.NotContains(t, n.ledger(), "journal")
+}
+
+// TestRollBackOfAnAdoptedDependency: base ran before and is ours by adoption.
+func TestRollBackOfAnAdoptedDependency(t *testing.T) {
+	n := newNode(t)
+	image := n.image("1", ours("1"), nil)
+	require.True(t, n.reconcile(want{name: "base", image: image, module: "base"}).OK())
+	n.calls()
+	n.FailInit("top", syscall.EIO)
+	require.NoError(t, os.Remove(n.path("run/ledger.json")))
+	n.start()
+	s := n.reconcile(want{name: "top", image: image, module: "top"})
+	assert.Equal(t, map[string]string{"top": "Failed InitFailed"}, states(s))
+	assert.Equal(t, []string{"load middle", "load top", "unload middle"}, n.calls())
+	assert.Equal(t, "1", n.runs("base"), "what kmmd did not load it does not take away")
+}
+
+func TestBothRemoveTheSame(t *testing.T) {
+	n := newNode(t)
+	n.Preload(n.inTree("dummy"), "")
+	n.FailInit("helper", syscall.EIO)
+	image := n.image("1", ours("1"), nil)
+	wants := []want{
+		{name: "a", image: image, module: "base", remove: []string{"dummy"}},
+		{name: "b", image: image, module: "helper", remove: []string{"dummy"}},
+	}
+	s := n.reconcile(wants...)
+	assert.Equal(t, map[string]string{"a": "Loaded", "b": "Failed InitFailed"}, states(s))
+	assert.Empty(t, n.runs("dummy"), "the rollback of b does not bring back what a has removed")
+	assert.Equal(t, []string{"hold dummy", "unload dummy", "load base", "load helper"}, n.calls())
+	held, err := n.Held()
+	require.NoError(t, err)
+	assert.Equal(t, []string{"dummy"}, held)
+}
+
+// TestRename: the same modules under another document's name stay.
+func TestRename(t *testing.T) {
+	n := newNode(t)
+	w := want{name: "old", image: n.image("1", ours("1"), nil), module: "top"}
+	require.True(t, n.reconcile(w).OK())
+	n.calls()
+	w.name = "new"
+	s := n.reconcile(w)
+	assert.Equal(t, map[string]string{"new": "Loaded"}, states(s))
+	assert.Empty(t, n.calls())
+	assert.Len(t, one(t, s).Kernel, 3)
+
+	w.name, w.image = "newer", n.image("2", ours("2"), nil)
+	s = n.reconcile(w)
+	assert.Equal(t, map[string]string{"newer": "Loaded"}, states(s), "with another build the old one leaves first")
+	assert.Equal(t, []string{"unload top", "unload middle", "unload base", "load base", "load middle", "load top"}, n.calls())
+	assert.NotContains(t, n.log.String(), "level=ERROR", "a swap of names is no error")
+}
+
+// TestHostDependencyOfAnImage: side's image brings its own base; hostuser's
+// depends on the node's core, which another image replaces.
+func TestHostDependencyOfAnImage(t *testing.T) {
+	n := newNode(t)
+	files := ours("1")
+	core := files["base.ko"]
+	core.Exports = []string{"core_symbol"}
+	own := want{name: "a", image: n.image("core", map[string]kmodtest.Spec{"core.ko": core}, nil), module: "core"}
+	user := want{name: "b", image: n.image("1", only(files, "hostuser"), nil), module: "hostuser"}
+	s := n.reconcile(own, user)
+	assert.Equal(t, map[string]string{"a": "Loaded", "b": "Loaded"}, states(s))
+	assert.Equal(t, []string{"load core", "load hostuser"}, n.calls())
+
+	s = n.reconcile(user)
+	assert.Equal(t, map[string]string{"a": "leaving Failed", "b": "Loaded"}, states(s), "core is in use")
+	require.NoError(t, n.Rmmod("hostuser"))
+	s = n.reconcile(user)
+	assert.Equal(t, map[string]string{"b": "Loaded"}, states(s))
+	assert.Equal(t, "in-tree", n.runs("core"))
+	assert.Equal(t, []string{"unload core", "load core", "load hostuser"}, n.calls())
+}
+
+func TestFirmwareOfTwo(t *testing.T) {
+	n := newNode(t)
+	require.NoError(t, n.SetFirmwarePath("/opt/fw"))
+	a := want{name: "a", image: n.image("1", ours("1"), map[string]string{"shared.bin": "s", "a.bin": "a"}), module: "base", firmware: "/firmware"}
+	b := want{name: "b", image: n.image("2", ours("1"), map[string]string{"shared.bin": "s", "b.bin": "b"}), module: "helper", firmware: "/firmware"}
+	require.True(t, n.reconcile(a, b).OK())
+	require.True(t, n.reconcile(b).OK())
+	assert.NoFileExists(t, n.path("firmware/a.bin"))
+	assert.FileExists(t, n.path("firmware/shared.bin"))
+	path, err := n.FirmwarePath()
+	require.NoError(t, err)
+	assert.Equal(t, n.path("firmware"), path)
+
+	require.True(t, n.reconcile(a, b).OK())
+	require.True(t, n.reconcile().OK())
+	assert.NoFileExists(t, n.path("firmware/shared.bin"))
+	path, err = n.FirmwarePath()
+	require.NoError(t, err)
+	assert.Equal(t, "/opt/fw", path, "two that go at once restore it too")
+}
+
+func TestFirmwareConflict(t *testing.T) {
+	n := newNode(t)
+	a := want{name: "a", image: n.image("1", ours("1"), map[string]string{"x.bin": "a"}), module: "base", firmware: "/firmware"}
+	b := want{name: "b", image: n.image("2", ours("1"), map[string]string{"x.bin": "b"}), module: "helper", firmware: "/firmware"}
+	s := n.reconcile(a, b)
+	assert.Equal(t, map[string]string{"a": "Loaded", "b": "Failed FirmwareConflict"}, states(s))
+	assert.Contains(t, s.Modules[1].Message, "x.bin")
+	assert.Contains(t, s.Modules[1].Message, "default/a")
+	assert.Equal(t, map[string]string{"b": "Loaded"}, states(n.reconcile(b)))
+}
+
+func TestConflictBlocksBothAndNoOther(t *testing.T) {
+	n := newNode(t)
+	image, newer := n.image("1", ours("1"), nil), n.image("2", ours("2"), nil)
+	a, b := want{name: "a", image: image, module: "base"}, want{name: "b", image: newer, module: "base"}
+	c := want{name: "c", image: image, module: "helper"}
+	s := n.reconcile(a, b, c)
+	assert.Equal(t, map[string]string{"a": "Failed Conflict", "b": "Failed Conflict", "c": "Loaded"}, states(s))
+	assert.Equal(t, []string{"load helper"}, n.calls())
+	s = n.reconcile(b, c)
+	assert.Equal(t, map[string]string{"b": "Loaded", "c": "Loaded"}, states(s))
+}
+
+// TestLoadingOrder: modulesLoadingOrder of documents goes from the top down.
+func TestLoadingOrder(t *testing.T) {
+	n := newNode(t)
+	image := n.image("1", ours("1"), nil)
+	w := want{name: "nic", image: image, module: "dummy", order: []string{"dummy", "helper", "side"}}
+	require.True(t, n.reconcile(w).OK())
+	assert.Equal(t, []string{"load base", "load side", "load helper", "load dummy"}, n.calls())
+}
