@@ -1,6 +1,6 @@
 module github.com/kmm-node/kmmd
 
-go 1.26.0
+go 1.26.5
 
 require (
 	github.com/a8m/envsubst v1.4.3
