@@ -34,6 +34,8 @@ type Choice struct {
 	Order        []string `json:"order"`
 	RemoveInTree []string `json:"removeInTree,omitempty"`
 	Flags        Flags    `json:"flags"`
+	AllowInUse   []string `json:"allowInUse,omitempty"`   // UseNetwork
+	BeforeUnload []string `json:"beforeUnload,omitempty"` // ActionUnbind, ActionSRIOVReset
 	Version      string   `json:"version,omitempty"`
 	Warnings     []string `json:"warnings,omitempty"`
 }
@@ -129,6 +131,8 @@ func (m *Module) choose(i int, r Release) (*Choice, error) {
 		ModuleName: canonical(load.name), DirName: load.dirName, FirmwarePath: p.FirmwarePath,
 		Parameters: load.parameters, Flags: load.flags, Version: c.Version,
 		RemoveInTree: removals(c, k),
+		AllowInUse:   m.words(c.AllowInUse, AnnotationAllowInUse),
+		BeforeUnload: m.words(c.BeforeUnload, AnnotationBeforeUnload),
 	}
 	for j := len(p.ModulesLoadingOrder) - 1; j >= 0; j-- {
 		out.Order = append(out.Order, canonical(p.ModulesLoadingOrder[j]))

@@ -167,3 +167,13 @@ func TestOrderAndWords(t *testing.T) {
 	require.ErrorIs(t, err, ErrUnsupportedFlag)
 	assert.Contains(t, err.Error(), "--set-version")
 }
+
+func TestInUseWords(t *testing.T) {
+	m := mapped(KernelMapping{Literal: "K", ContainerImage: "a:1"})
+	m.Metadata.Annotations = map[string]string{AnnotationAllowInUse: "network", AnnotationBeforeUnload: " sriov-reset , unbind"}
+	m.Spec.ModuleLoader.Container.BeforeUnload = []string{ActionUnbind}
+	c, err := m.For("K")
+	require.NoError(t, err)
+	assert.Equal(t, []string{UseNetwork}, c.AllowInUse)
+	assert.Equal(t, []string{ActionUnbind, ActionSRIOVReset}, c.BeforeUnload)
+}

@@ -105,6 +105,11 @@ type Container struct {
 	RegistryTLS           *RegistryTLS    `json:"registryTLS,omitempty"`
 	Build                 *Build          `json:"build,omitempty"`
 	Sign                  *Sign           `json:"sign,omitempty"`
+
+	// AllowInUse and BeforeUnload are kmmd's own, for documents that no API
+	// server prunes; everywhere the annotations of the same meaning do.
+	AllowInUse   []string `json:"allowInUse,omitempty"`
+	BeforeUnload []string `json:"beforeUnload,omitempty"`
 }
 
 // Modprobe says what is loaded out of the image and how. The name is KMM's;

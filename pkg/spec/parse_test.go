@@ -118,6 +118,10 @@ func TestProblems(t *testing.T) {
 			"registryTLS = { insecure = true }=>imagePullPolicy = \"Sometimes\"", 8},
 		{"api version", "v1beta1", "v2", 1, "apiVersion", "not understood", "v1beta1=>v2", 1},
 		{"long name", "name: good", "name: " + strings.Repeat("x", 40), 4, "metadata.name", "more than the 41", "\"good\"=>\"" + strings.Repeat("x", 40) + "\"", 4},
+		{"misspelt permission", "registryTLS: {insecure: true}", "allowInUse: [net]", 14, "spec.moduleLoader.container.allowInUse[0]", "none of network",
+			"registryTLS = { insecure = true }=>allowInUse = [\"net\"]", 8},
+		{"misspelt annotation", "namespace: ns", "namespace: ns\n  annotations: {kmm.node.kubernetes.io/before-unload: 'unbind, sriov'}", 6, "metadata.annotations.kmm.node.kubernetes.io/before-unload", "none of unbind, sriov-reset",
+			"namespace = \"ns\"=>namespace = \"ns\"\nannotations = { \"kmm.node.kubernetes.io/before-unload\" = \"sriov\" }", 6},
 		{"bad name", "name: good", "name: Good_1", 4, "metadata.name", "lower-case", "\"good\"=>\"Good_1\"", 4},
 	}
 	for _, tt := range tests {

@@ -46,6 +46,7 @@ func (m *Module) validate() findings {
 		m.validateMapping(i, &f)
 	}
 	validateRemovalSpelling(c, &f)
+	m.validateInUse(&f)
 	return f
 }
 
