@@ -296,3 +296,10 @@ func newMetrics() (*agent.Metrics, *prometheus.Registry) {
 	r := prometheus.NewRegistry()
 	return agent.NewMetrics(r), r
 }
+
+func readFile(t testing.TB, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return string(data)
+}
