@@ -112,6 +112,8 @@ type Agent struct {
 	resolved map[string]*resolution
 	failures map[string]*failure
 	status   spec.Status
+
+	unreported bool // Report has failed for status
 }
 
 // New reads the ledger of this boot.
