@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
@@ -55,10 +56,11 @@ type stock struct {
 	store *images.Store
 	fail  map[string]error // by reference
 	asked []string
+	times []time.Time // of asked
 }
 
 func (s *stock) Ensure(ctx context.Context, r images.Request) (*images.Tree, error) {
-	s.asked = append(s.asked, r.Ref)
+	s.asked, s.times = append(s.asked, r.Ref), append(s.times, time.Now())
 	if err := s.fail[r.Ref]; err != nil {
 		return nil, fmt.Errorf("pull %s: %w", r.Ref, err)
 	}
