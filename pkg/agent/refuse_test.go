@@ -88,7 +88,7 @@ func TestResolve(t *testing.T) {
 		"opt/lib/modules/" + release + "/foreign.ko": string(foreign), "opt/lib/modules/" + release + "/text.ko": "#!/bin/sh\n",
 	})
 	empty := n.registry.Host + "/modules:empty"
-	n.images.fail[empty] = images.ErrNoModules
+	n.images.fail(empty, images.ErrNoModules)
 	for _, tt := range []struct {
 		name    string
 		want    want

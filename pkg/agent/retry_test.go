@@ -49,7 +49,7 @@ func TestRegistryIsUnreachable(t *testing.T) {
 			n := newNode(t)
 			w := n.swap(n.image("1", ours("1"), nil))
 			n.Preload(n.inTree("dummy"), "")
-			n.images.fail[w.image] = err
+			n.images.fail(w.image, err)
 			synctest.Test(t, func(t *testing.T) {
 				n.start()
 				stop := n.daemon()
@@ -58,12 +58,12 @@ func TestRegistryIsUnreachable(t *testing.T) {
 				n.agent.SetDesired(documents(w))
 				advance(10 * time.Minute)
 				var waits []time.Duration
-				for i, at := range n.images.times {
+				for i, at := range n.images.asked {
 					if i > 0 {
-						waits = append(waits, at.Sub(n.images.times[i-1]).Round(time.Second))
+						waits = append(waits, at.Sub(n.images.asked[i-1]).Round(time.Second))
 					}
 				}
-				assert.Equal(t, start, n.images.times[0])
+				assert.Equal(t, start, n.images.asked[0])
 				const top = 2 * time.Minute
 				assert.Equal(t, []time.Duration{2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 32 * time.Second,
 					64 * time.Second, top, top, top}, waits)
@@ -75,7 +75,7 @@ func TestRegistryIsUnreachable(t *testing.T) {
 				assert.Empty(t, n.calls())
 				assert.Equal(t, "in-tree", n.runs("dummy"), "nothing is removed for what is not here")
 
-				delete(n.images.fail, w.image)
+				n.images.fail(w.image, nil)
 				advance(top)
 				assert.True(t, n.last().OK())
 				assert.Nil(t, one(t, n.last()).RetryAt)
