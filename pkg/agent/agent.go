@@ -35,6 +35,7 @@ type Kernel interface {
 type Observer interface {
 	Release() string
 	BootID() string
+	Cmdline() string
 	Modules() ([]kernel.Module, error)
 	Module(name string) (kernel.Module, error)
 }

@@ -49,7 +49,7 @@ func TestLedgerIsLost(t *testing.T) {
 				assert.Contains(t, n.log.String(), "ledger is unreadable and set aside")
 			}
 			require.True(t, n.reconcile().OK())
-			assert.Equal(t, []string{"unload base", "unload dummy", "hold"}, n.calls(), "and leaves as if nothing had been lost")
+			assert.Equal(t, []string{"unload base", "unload dummy", "firmware-path", "hold"}, n.calls(), "and leaves as if nothing had been lost")
 			assert.NoFileExists(t, n.path("firmware/x.bin"))
 		})
 	}
