@@ -15,8 +15,9 @@ import (
 
 const defaultConfigFile = "/etc/kmmd/kmmd.toml"
 
-// duration is a time.Duration written as "30s" in TOML.
-type duration time.Duration
+// duration is a time.Duration written as "30s" in TOML. It is a struct, so
+// that a plain number is refused: of which unit would it be?
+type duration struct{ time.Duration }
 
 // UnmarshalText reads what time.ParseDuration reads; nothing below zero.
 func (d *duration) UnmarshalText(text []byte) error {
@@ -24,7 +25,7 @@ func (d *duration) UnmarshalText(text []byte) error {
 	if err == nil && v <= 0 {
 		err = fmt.Errorf("%q: a duration above zero is needed", text)
 	}
-	*d = duration(v)
+	d.Duration = v
 	return err
 }
 
@@ -45,7 +46,7 @@ func defaultConfig() config {
 	return config{
 		ModulesDir: "/etc/kmmd/modules.d", StateDir: "/var/lib/kmmd", RunDir: "/run/kmmd",
 		FirmwareDir: "/var/lib/firmware", HostRoot: "/", Listen: "127.0.0.1:9808",
-		LoadTimeout: duration(2 * time.Minute), UnloadTimeout: duration(time.Minute), Resync: duration(5 * time.Minute),
+		LoadTimeout: duration{2 * time.Minute}, UnloadTimeout: duration{time.Minute}, Resync: duration{5 * time.Minute},
 	}
 }
 
@@ -78,7 +79,10 @@ func readConfig(path string) (config, error) {
 		return c, usageError{errors.New(strings.Join(lines, "\n"))}
 	case errors.As(err, &decode):
 		row, _ := decode.Position()
-		return c, usageError{fmt.Errorf("%s:%d: %s: %w", path, row, strings.Join(decode.Key(), "."), err)}
+		if key := strings.Join(decode.Key(), "."); key != "" {
+			err = fmt.Errorf("%s: %w", key, err)
+		}
+		return c, usageError{fmt.Errorf("%s:%d: %w", path, row, err)}
 	case err != nil:
 		return c, usageError{fmt.Errorf("%s: %w", path, err)}
 	}

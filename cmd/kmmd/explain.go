@@ -23,6 +23,8 @@ type explanation struct {
 	Choice   *spec.Choice `json:"choice,omitempty"`
 	Error    string       `json:"error,omitempty"`
 	Warnings []string     `json:"warnings,omitempty"`
+
+	release spec.Release // with its "+"
 }
 
 func explainCommand(o *options) *cobra.Command {
@@ -86,7 +88,7 @@ func runExplain(cmd *cobra.Command, o *options, release string) error {
 }
 
 func explain(m *spec.Module, release spec.Release) explanation {
-	e := explanation{Module: m.Key(), File: m.File, Kernel: release.Trimmed(), Mappings: m.Explain(release), Warnings: m.Warnings}
+	e := explanation{Module: m.Key(), File: m.File, Kernel: release.Trimmed(), Mappings: m.Explain(release), Warnings: m.Warnings, release: release}
 	if m.Spec.ModuleLoader == nil {
 		e.Warnings = append(e.Warnings, "has no moduleLoader: nothing is loaded for it")
 		return e
@@ -114,7 +116,7 @@ func printExplanations(out *printer, all []explanation, notes []string) error {
 		}
 		if c := e.Choice; c != nil {
 			out.line("  image      %s", c.Image)
-			out.line("  directory  %s/lib/modules/{%s}", strings.TrimSuffix(c.DirName, "/"), strings.Join(spec.Release(e.Kernel).Directories(), ","))
+			out.line("  directory  %s/lib/modules/{%s}", strings.TrimSuffix(c.DirName, "/"), strings.Join(e.release.Directories(), ","))
 			out.line("  loads      %s", strings.Join(c.Order, ", then "))
 			printList(out, "parameters", c.Parameters)
 			printList(out, "removes", c.RemoveInTree)

@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/kmm-node/kmmd/pkg/agent"
 	"github.com/kmm-node/kmmd/pkg/firmware"
@@ -67,7 +66,7 @@ func openNode(o *options, metrics *agent.Metrics, keep, retry bool) (*node, func
 	cfg := agent.Config{
 		Previous: previous, Retry: retry,
 		Kernel: n.host, Images: pull, Firmware: fw, ModulesDir: c.hostModules(), RunDir: c.RunDir, FirmwareDir: c.FirmwareDir,
-		LoadTimeout: time.Duration(c.LoadTimeout), UnloadTimeout: time.Duration(c.UnloadTimeout), Resync: time.Duration(c.Resync),
+		LoadTimeout: c.LoadTimeout.Duration, UnloadTimeout: c.UnloadTimeout.Duration, Resync: c.Resync.Duration,
 		Version: version(), Log: n.log, Metrics: metrics, AfterStep: afterStep(),
 	}
 	if keep {

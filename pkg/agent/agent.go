@@ -35,6 +35,7 @@ type Kernel interface {
 type Observer interface {
 	Release() string
 	BootID() string
+	Cmdline() string
 	Modules() ([]kernel.Module, error)
 	Module(name string) (kernel.Module, error)
 }
@@ -112,6 +113,8 @@ type Agent struct {
 	resolved map[string]*resolution
 	failures map[string]*failure
 	status   spec.Status
+
+	unreported bool // Report has failed for status
 }
 
 // New reads the ledger of this boot.

@@ -246,6 +246,10 @@ func (a *Agent) note(owner string, s plan.Step) {
 		u.Unload = &s.File
 	case plan.InstallFirmware:
 		u.Firmware = &s.Previous
+		// A path that is right already was set by somebody else, and stays.
+		if path, err := a.cfg.Kernel.FirmwarePath(); err == nil && a.ledger.FirmwarePathBefore == nil && path == a.cfg.FirmwareDir {
+			a.ledger.FirmwarePathBefore = &path
+		}
 	case plan.SetFirmwarePath:
 		before, err := a.cfg.Kernel.FirmwarePath()
 		if err != nil {

@@ -13,7 +13,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
@@ -53,13 +55,24 @@ type node struct {
 // stock is an image store that can be told to fail.
 type stock struct {
 	store *images.Store
-	fail  map[string]error // by reference
-	asked []string
+	mu    sync.Mutex       // guards what follows
+	errs  map[string]error // by reference
+	asked []time.Time
+}
+
+// fail makes a reference one that can not be had; nil makes it good again.
+func (s *stock) fail(ref string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.errs[ref] = err
 }
 
 func (s *stock) Ensure(ctx context.Context, r images.Request) (*images.Tree, error) {
-	s.asked = append(s.asked, r.Ref)
-	if err := s.fail[r.Ref]; err != nil {
+	s.mu.Lock()
+	s.asked = append(s.asked, time.Now())
+	err := s.errs[r.Ref]
+	s.mu.Unlock()
+	if err != nil {
 		return nil, fmt.Errorf("pull %s: %w", r.Ref, err)
 	}
 	return s.store.Ensure(ctx, r)
@@ -83,7 +96,7 @@ func newNode(t testing.TB) *node {
 	store, err := images.Open(n.path("images"))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, store.Close()) })
-	n.images = &stock{store: store, fail: map[string]error{}}
+	n.images = &stock{store: store, errs: map[string]error{}}
 	require.NoError(t, os.Mkdir(n.path("run"), 0o755))
 	return n
 }
@@ -295,4 +308,11 @@ func one(t testing.TB, s spec.Status) spec.ModuleStatus {
 func newMetrics() (*agent.Metrics, *prometheus.Registry) {
 	r := prometheus.NewRegistry()
 	return agent.NewMetrics(r), r
+}
+
+func readFile(t testing.TB, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return string(data)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/plan"
@@ -18,7 +19,7 @@ func (a *Agent) observe(desired *spec.Node) (plan.Facts, error) {
 		Builtin: map[string]bool{}, InTree: map[string]*plan.File{}, Ours: a.ledger.Modules,
 		Held: map[string][]string{}, FirmwareDirs: a.ledger.Firmware, FirmwareCurrent: map[string]bool{},
 		FirmwareConflict: map[string]error{}, FirmwareTarget: a.cfg.FirmwareDir,
-		FirmwareBefore: a.cfg.FirmwareDir, // not set by kmmd, as far as is known: it stays
+		FirmwareBefore: pathAtBoot(a.cfg.Kernel.Cmdline()), // as far as a kmmd without its ledger can know
 		Wanted:         map[string]bool{}, KeepAll: len(desired.Invalid) > 0,
 	}
 	if a.ledger.FirmwarePathBefore != nil {
@@ -47,6 +48,18 @@ func (a *Agent) observe(desired *spec.Node) (plan.Facts, error) {
 		}
 	}
 	return f, a.observeFirmware(&f)
+}
+
+// pathAtBoot is what firmware_class.path was when the kernel came up: a word of
+// its command line, or empty (drivers/base/firmware_loader/main.c).
+func pathAtBoot(cmdline string) string {
+	path := ""
+	for _, word := range strings.Fields(cmdline) {
+		if value, ok := strings.CutPrefix(strings.Trim(word, `"`), "firmware_class.path="); ok {
+			path = strings.Trim(value, `"`)
+		}
+	}
+	return path
 }
 
 // observeModules lists what runs, and looks closer at the modules that matter.

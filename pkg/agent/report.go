@@ -40,14 +40,16 @@ func (a *Agent) report(ctx context.Context, desired *spec.Node) (spec.Status, er
 	}
 	a.since(&s, now)
 	a.cfg.Metrics.set(s)
-	if same(s, a.status) {
+	if same(s, a.status) && !a.unreported {
 		return a.status, nil
 	}
 	a.status = s
 	if a.cfg.Report == nil {
 		return s, nil
 	}
-	return s, a.cfg.Report(ctx, s)
+	err = a.cfg.Report(ctx, s)
+	a.unreported = err != nil // the next look tries again
+	return s, err
 }
 
 func (a *Agent) moduleStatus(r *resolution, p plan.Plan, f plan.Facts) spec.ModuleStatus {

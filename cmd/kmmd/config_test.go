@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestConfig(t *testing.T) {
+	dir := t.TempDir()
+	full := defaultConfig()
+	full.Listen, full.LoadTimeout, full.Resync = "", duration{90 * time.Second}, duration{time.Hour}
+	host := defaultConfig()
+	host.HostRoot, host.RunDir = "/host", "/host/run/kmmd"
+	for _, tt := range []struct {
+		name, text string
+		want       config
+		err        string // behind the file's name
+	}{
+		{"empty: the defaults", "# nothing\n", defaultConfig(), ""},
+		{"some keys", "listen = ''\nload_timeout = '1m30s'\nresync = \"1h\"\n", full, ""},
+		{"of a container", "host_root = '/host'\nrun_dir = '/host/run/kmmd'\n", host, ""},
+		{"unknown key", "listen = ''\n\nload_timeuot = '1s'\n", config{}, ":3: load_timeuot: unknown key"},
+		{"unknown keys", "a = 1\nb = 2\n", config{}, ":1: a: unknown key\nFILE:2: b: unknown key"},
+		{"unknown table", "[tls]\nkey = 'x'\n", config{}, ":1: tls: unknown key"},
+		{"no duration", "state_dir = '/x'\nload_timeout = 'soon'\n", config{}, `:2: load_timeout: `},
+		{"no unit", "load_timeout = '30'\n", config{}, `:1: load_timeout: `},
+		{"zero", "resync = '0s'\n", config{}, `:1: resync: `},
+		{"below zero", "unload_timeout = '-1s'\n", config{}, `:1: unload_timeout: `},
+		{"a number is no duration", "resync = 30\n", config{}, `: time: missing unit in duration "30"`},
+		{"a number is no path", "run_dir = 7\n", config{}, ":1: run_dir: "},
+		{"no TOML", "listen = \n", config{}, ":1: toml: "},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := write(t, filepath.Join(dir, "kmmd.toml"), tt.text)
+			c, err := readConfig(path)
+			if tt.err == "" {
+				require.NoError(t, err)
+				assert.Equal(t, tt.want, c)
+				return
+			}
+			require.Error(t, err)
+			assert.Contains(t, err.Error(), path+strings.ReplaceAll(tt.err, "FILE", path))
+			assert.Equal(t, 2, exitCode(err))
+		})
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	c := defaultConfig()
+	assert.Equal(t, "/etc/kmmd/modules.d", c.ModulesDir)
+	assert.Equal(t, "/run/kmmd/status.json", c.statusFile())
+	assert.Equal(t, "/lib/modules", c.hostModules())
+	assert.Equal(t, "/var/lib/firmware", c.FirmwareDir)
+	assert.Equal(t, 2*time.Minute, c.LoadTimeout.Duration)
+	assert.Equal(t, time.Minute, c.UnloadTimeout.Duration)
+	assert.Equal(t, 5*time.Minute, c.Resync.Duration)
+	c.HostRoot = "/host"
+	assert.Equal(t, "/host/lib/modules", c.hostModules())
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/pkg/spec"
+)
+
+// loadedNode runs our dummy, with base for another Module.
+func loadedNode(t *testing.T) (*node, []want) {
+	n := newNode(t)
+	n.Preload(n.inTree("dummy"), "")
+	image := n.image("1", ours("1"), map[string]string{"x.bin": "x"})
+	dummy := n.swap(image)
+	dummy.firmware = "/firmware"
+	wants := []want{dummy, {name: "base", image: image, module: "base"}}
+	require.True(t, n.reconcile(wants...).OK())
+	n.calls()
+	return n, wants
+}
+
+func TestLedgerIsLost(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		spoil  func(path string) error
+		broken bool
+	}{
+		{"missing", os.Remove, false},
+		{"empty", func(path string) error { return os.Truncate(path, 0) }, true},
+		{"cut off", func(path string) error { return os.Truncate(path, 40) }, true},
+		{"not ours", func(path string) error { return os.WriteFile(path, []byte("[1, 2]"), 0o600) }, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n, wants := loadedNode(t)
+			before := n.reports[len(n.reports)-1]
+			require.NoError(t, tt.spoil(n.path("run/ledger.json")))
+			n.start()
+			s := n.reconcile(wants...)
+			assert.Empty(t, n.calls(), "what runs is adopted")
+			assert.Equal(t, before.Modules, s.Modules)
+			if tt.broken {
+				assert.FileExists(t, n.path("run/ledger.json.broken"))
+				assert.Contains(t, n.log.String(), "ledger is unreadable and set aside")
+			}
+			require.True(t, n.reconcile().OK())
+			assert.Equal(t, []string{"unload base", "unload dummy", "firmware-path", "hold"}, n.calls(), "and leaves as if nothing had been lost")
+			assert.NoFileExists(t, n.path("firmware/x.bin"))
+		})
+	}
+}
+
+// TestHoldIsLost: somebody emptied /run/modprobe.d.
+func TestHoldIsLost(t *testing.T) {
+	n, wants := loadedNode(t)
+	require.NoError(t, n.HoldAutoload(nil))
+	n.calls()
+	require.True(t, n.reconcile(wants...).OK())
+	assert.Equal(t, []string{"hold dummy"}, n.calls())
+}
+
+// TestReboot: the ledger of another boot says nothing of this one.
+func TestReboot(t *testing.T) {
+	n, wants := loadedNode(t)
+	n.Reboot(release)
+	n.start()
+	require.True(t, n.reconcile(wants...).OK())
+	assert.Equal(t, []string{"load base", "hold dummy", "firmware-path " + n.path("firmware"), loadOurs}, n.calls())
+	assert.Equal(t, n.BootID(), n.ledger()["bootID"])
+	assert.Equal(t, n.BootID(), n.reports[len(n.reports)-1].BootID)
+}
+
+// TestOfAnotherBoot: a module of ours that somebody loaded at boot is not ours
+// because an old ledger has its name; it is adopted because a document wants it.
+func TestOfAnotherBoot(t *testing.T) {
+	n, _ := loadedNode(t)
+	n.Reboot(release)
+	n.Preload(n.inTree("dummy"), "")
+	n.start()
+	require.True(t, n.reconcile().OK())
+	assert.Empty(t, n.calls())
+	assert.Equal(t, "in-tree", n.runs("dummy"))
+	assert.NoFileExists(t, n.path("firmware/x.bin"), "its firmware survived the reboot and goes")
+}
+
+// TestOtherKernel: the mapping and the modules of the kernel that runs count.
+func TestOtherKernel(t *testing.T) {
+	n, wants := loadedNode(t)
+	n.Reboot("6.12.0-1-other")
+	n.start()
+	s := n.reconcile(wants...)
+	assert.Equal(t, map[string]string{"nic": "Failed NoModules", "base": "Failed NoModules"}, states(s))
+	assert.Equal(t, "6.12.0-1-other", s.KernelRelease)
+	assert.Empty(t, n.calls())
+}
+
+// TestHeals: what others change is put right, unless it is their business.
+func TestHeals(t *testing.T) {
+	n, wants := loadedNode(t)
+	require.NoError(t, n.Rmmod("dummy"))
+	n.Preload(n.inTree("dummy"), "numdummies=5")
+	require.NoError(t, os.Remove(n.path("firmware/x.bin")))
+	require.NoError(t, n.SetFirmwarePath("/elsewhere"))
+	n.calls()
+	s := n.reconcile(wants...)
+	assert.Equal(t, map[string]string{"nic": "Loaded", "base": "Loaded"}, states(s))
+	assert.Equal(t, []string{"firmware-path " + n.path("firmware"), "unload dummy", loadOurs}, n.calls())
+	assert.FileExists(t, n.path("firmware/x.bin"))
+}
+
+// TestLeavingInUse: a Module that can not leave is told of until it has left.
+func TestLeavingInUse(t *testing.T) {
+	n, wants := loadedNode(t)
+	n.Hold("dummy", 2)
+	s := n.reconcile(wants[1])
+	require.Len(t, s.Leaving, 1)
+	assert.Equal(t, "default/nic", s.Leaving[0].Key())
+	assert.Equal(t, spec.ReasonInUse, s.Leaving[0].Reason)
+	assert.Contains(t, s.Leaving[0].Message, "2 references")
+	assert.Len(t, s.Leaving[0].Kernel, 1)
+	assert.False(t, s.OK())
+	assert.Empty(t, n.calls())
+	assert.FileExists(t, n.path("firmware/x.bin"), "it may still ask for it")
+
+	n.start()
+	assert.Equal(t, s.Leaving, n.reconcile(wants[1]).Leaving)
+	n.Hold("dummy", 0)
+	assert.True(t, n.reconcile(wants[1]).OK())
+	assert.Equal(t, "unload dummy", n.calls()[0])
+}
