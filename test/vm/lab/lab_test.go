@@ -164,9 +164,9 @@ func TestVariants(t *testing.T) {
 		"wrong-vermagic": "dummy: version magic",
 		"truncated":      "Invalid ELF section header overflow",
 	}
-	dirs, err := os.ReadDir(variants)
+	files, err := filepath.Glob(variants + "/*/dummy.ko")
 	require.NoError(t, err)
-	assert.Len(t, dirs, len(want))
+	assert.Len(t, files, len(want))
 	buildIDs := map[string]string{string(buildID(t, modules+"/dummy.ko")): "dummy.ko"}
 	for name, line := range want {
 		t.Run(name, func(t *testing.T) {
