@@ -24,7 +24,7 @@ type Collector struct {
 	symbols *kernel.Symbols
 	running string // the modules that ran when symbols was read
 	options map[string]kernel.State
-	files   map[string]*kmod.File // of running modules, by build-id
+	files   map[string]*kmod.File // seen so far, by build-id: of running modules, or to be loaded
 	tree    *treeFacts
 }
 
@@ -58,6 +58,9 @@ func (c *Collector) Kernel(tree *kmod.Tree, modules []preflight.Module, leaving 
 		}
 	}
 	c.setTree(tree)
+	for _, m := range modules {
+		c.files[m.File.Info.BuildID] = m.File
+	}
 	r := &request{Collector: c, modules: modules, leaving: leaving, loaded: loaded}
 	r.out = &preflight.Kernel{
 		Arch: c.arch, Exports: make(map[string]preflight.Export), Complete: c.symbols.Kernel != nil,
