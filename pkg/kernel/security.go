@@ -90,7 +90,7 @@ func (h *Host) blacklist() []string {
 			}
 		}
 	}
-	if list == "(null)" { // param_get_charp of one that was not given
+	if list == "" || list == "(null)" { // param_get_charp of one that was not given
 		return nil
 	}
 	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' })

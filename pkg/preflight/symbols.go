@@ -72,7 +72,7 @@ func (c *checker) symbols(m *Module) (proprietary bool) {
 			}
 			proprietary = true
 		}
-		if c.comparesCRCs(m) {
+		if i.Name != layout && c.comparesCRCs(m) {
 			c.version(i, e, &l)
 		}
 		c.namespace(m, i, e, &l)
