@@ -42,7 +42,7 @@ func TestBuildIsAnELFModule(t *testing.T) {
 	assert.Equal(t, elf.ET_REL, f.Type)
 	syms, err := f.Symbols()
 	require.NoError(t, err)
-	assert.Len(t, syms, 4) // with the section symbol of .rodata
+	assert.Len(t, syms, 5) // with the section symbols of .rodata and __ksymtab_strings
 	assert.NotEqual(t, kmodtest.Build(kmodtest.Spec{Name: "a"}), kmodtest.Build(kmodtest.Spec{Name: "a", Version: "2"}))
 }
 

@@ -7,7 +7,7 @@ import (
 	"crypto/sha1"
 	"debug/elf"
 	"encoding/binary"
-	"hash/crc32"
+	"slices"
 	"strings"
 )
 
@@ -16,7 +16,6 @@ const (
 	// machines: after the state (padded) and the list head.
 	moduleNameOffset = 24
 	moduleSize       = 512
-	versionEntry     = 64 // sizeof(struct modversion_info)
 )
 
 type section struct {
@@ -45,9 +44,9 @@ func build(s Spec) []byte {
 		{},
 		{name: ".text", typ: elf.SHT_PROGBITS, flags: alloc | elf.SHF_EXECINSTR, data: []byte{0x31, 0xc0, 0xc3}, align: 16},
 		{name: ".modinfo", typ: elf.SHT_PROGBITS, flags: alloc, data: info, align: 1},
-		{name: "__versions", typ: elf.SHT_PROGBITS, flags: alloc, data: versions(s.Imports), align: 32},
+		{name: versionsName(s), typ: elf.SHT_PROGBITS, flags: alloc, data: versions(s), align: 32},
 		{name: ".gnu.linkonce.this_module", typ: elf.SHT_PROGBITS, flags: alloc | elf.SHF_WRITE, data: this, align: 64},
-		{name: "__ksymtab_strings", typ: elf.SHT_PROGBITS, flags: alloc | elf.SHF_MERGE | elf.SHF_STRINGS, data: exported(s.Exports), align: 1, entsize: 1},
+		{name: "__ksymtab_strings", typ: elf.SHT_PROGBITS, flags: alloc | elf.SHF_MERGE | elf.SHF_STRINGS, data: exported(s), align: 1, entsize: 1},
 		{name: ".symtab", typ: elf.SHT_SYMTAB, data: syms, align: 8, entsize: elf.Sym64Size, info: 1},
 		{name: ".strtab", typ: elf.SHT_STRTAB, data: strs, align: 1},
 	}
@@ -62,10 +61,12 @@ func build(s Spec) []byte {
 			section{name: "__param", typ: elf.SHT_PROGBITS, flags: alloc, data: params, align: 8},
 			section{name: ".rela__param", typ: elf.SHT_RELA, data: rela, align: 8, entsize: 24, link: symtab, info: uint32(len(sections) + 1)})
 	}
+	sections = appendExports(sections, s, symtab)
+	sections = appendExtVersions(sections, s)
 	if len(id) > 0 {
 		sections = append(sections, section{name: ".note.gnu.build-id", typ: elf.SHT_NOTE, flags: alloc, data: note(id), align: 4})
 	}
-	return assemble(sections)
+	return append(assemble(sections), s.Signature...)
 }
 
 func modinfo(s Spec) []byte {
@@ -116,27 +117,6 @@ func modinfo(s Spec) []byte {
 	return b.Bytes()
 }
 
-func versions(imports []string) []byte {
-	out := make([]byte, 0, len(imports)*versionEntry)
-	for _, name := range imports {
-		entry := make([]byte, versionEntry)
-		binary.LittleEndian.PutUint64(entry, uint64(crc32.ChecksumIEEE([]byte(name))))
-		copy(entry[8:versionEntry-1], name)
-		out = append(out, entry...)
-	}
-	return out
-}
-
-// exported gives the names EXPORT_SYMBOL puts in their own section; depmod reads
-// them there.
-func exported(names []string) []byte {
-	var out []byte
-	for _, name := range names {
-		out = append(append(out, name...), 0)
-	}
-	return out
-}
-
 func note(id []byte) []byte {
 	out := binary.LittleEndian.AppendUint32(nil, 4)
 	out = binary.LittleEndian.AppendUint32(out, uint32(len(id)))
@@ -153,18 +133,22 @@ func note(id []byte) []byte {
 // marked by a symbol __ksymtab_S, as EXPORT_SYMBOL makes it.
 func symbols(s Spec) (syms, strs []byte) {
 	strs = []byte{0}
-	add := func(name string, shndx uint16) {
-		syms = appendSymbol(syms, elf.Sym64{Name: uint32(len(strs)), Info: elf.ST_INFO(elf.STB_GLOBAL, elf.STT_NOTYPE), Shndx: shndx})
+	add := func(name string, bind elf.SymBind, shndx uint16) {
+		syms = appendSymbol(syms, elf.Sym64{Name: uint32(len(strs)), Info: elf.ST_INFO(bind, elf.STT_NOTYPE), Shndx: shndx})
 		strs = append(strs, name...)
 		strs = append(strs, 0)
 	}
 	syms = appendSymbol(syms, elf.Sym64{})
 	for _, name := range s.Imports {
-		add(name, uint16(elf.SHN_UNDEF))
+		bind := elf.STB_GLOBAL
+		if slices.Contains(s.Weak, name) {
+			bind = elf.STB_WEAK
+		}
+		add(name, bind, uint16(elf.SHN_UNDEF))
 	}
 	for _, name := range s.Exports {
-		add(name, 1)
-		add("__ksymtab_"+name, 1)
+		add(name, elf.STB_GLOBAL, 1)
+		add("__ksymtab_"+name, elf.STB_GLOBAL, 1)
 	}
 	return syms, strs
 }

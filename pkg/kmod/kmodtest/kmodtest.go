@@ -47,7 +47,14 @@ type Spec struct {
 	BuildID    []byte   // nil: derived from everything else, so that two builds differ; empty: no note
 	Imports    []string // undefined symbols, with an entry in __versions
 	Exports    []string // exported symbols
-	Extra      []string // further "key=value" entries of .modinfo
+	// More about symbols; all may be nil.
+	GPL        []string          // those of Exports that are for GPL modules only
+	Namespaces map[string]string // namespace of an export
+	Weak       []string          // those of Imports that need not be there
+	CRCs       map[string]uint32 // of imports and exports; by default it is made of the name
+	Versions   string            // where the CRCs of imports are: "" __versions, "ext" the newer sections, "both", "none"
+	Signature  []byte            // appended to the file
+	Extra      []string          // further "key=value" entries of .modinfo
 }
 
 // Build returns the module file that s describes. Equal specs give equal bytes.

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gather_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/pkg/kernel"
+	"github.com/kmm-node/kmmd/pkg/kmod"
+	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
+	"github.com/kmm-node/kmmd/pkg/preflight"
+	"github.com/kmm-node/kmmd/pkg/preflight/gather"
+)
+
+const vermagic = "6.1.0 SMP mod_unload modversions "
+
+// kallsyms is of a kernel that exports a, b and, for GPL modules only, c; of its module "runs" with r; and that tells
+// its memory to nobody.
+const kallsyms = `ffffffff81000000 R __start___ksymtab
+ffffffff81000000 r __ksymtab_a
+ffffffff8100000c r __ksymtab_b
+ffffffff81000018 r __ksymtab_module_layout
+ffffffff81000024 R __stop___ksymtab
+ffffffff81000024 R __start___ksymtab_gpl
+ffffffff81000024 r __ksymtab_c
+ffffffff81000030 R __stop___ksymtab_gpl
+ffffffff81000030 R __start___kcrctab
+ffffffff8100003c R __stop___kcrctab
+ffffffffc0000000 r __ksymtab_r	[runs]
+`
+
+// a running in-tree module, and one that could run.
+func inTree() map[string]kmodtest.Spec {
+	return map[string]kmodtest.Spec{
+		"kernel/runs.ko": {InTree: true, Vermagic: vermagic, BuildID: []byte{1, 2}, Imports: []string{"module_layout", "a"}, Exports: []string{"r"}, GPL: []string{"r"}},
+		"kernel/idle.ko": {InTree: true, Vermagic: vermagic, Imports: []string{"b", "c", "r"}, Exports: []string{"i"}},
+	}
+}
+
+// host is a root with files; nil removes what would be there.
+func host(t *testing.T, change map[string]string) (*kernel.Host, *kmod.Tree, string) {
+	t.Helper()
+	root := t.TempDir()
+	note := binary.LittleEndian.AppendUint32(nil, 4)
+	note = append(binary.LittleEndian.AppendUint32(note, 2), 3, 0, 0, 0, 'G', 'N', 'U', 0, 1, 2, 0, 0)
+	files := map[string]string{
+		"proc/sys/kernel/osrelease": "6.1.0\n", "proc/sys/kernel/random/boot_id": "x\n", "proc/kallsyms": kallsyms,
+		"proc/modules": "runs 16384 0 - Live 0xffffffffc0000000\n", "sys/module/runs/notes/.note.gnu.build-id": string(note),
+		"boot/config-6.1.0":                 "CONFIG_MODULE_FORCE_LOAD=y\n",
+		"lib/modules/6.1.0/modules.symbols": "alias symbol:r runs\nalias symbol:i idle\n",
+	}
+	for name, text := range change {
+		files[name] = text
+	}
+	for name, text := range files {
+		path := filepath.Join(root, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
+	}
+	h, err := kernel.Open(root)
+	require.NoError(t, err)
+	dir := filepath.Join(root, "lib/modules/6.1.0")
+	kmodtest.WriteTree(t, dir, inTree())
+	tree, err := kmod.OpenTree(dir)
+	require.NoError(t, err)
+	return h, tree, root
+}
+
+func module(t *testing.T, s kmodtest.Spec) preflight.Module {
+	t.Helper()
+	if s.Name == "" {
+		s.Name = "mod"
+	}
+	s.Vermagic = vermagic
+	f, err := kmod.ParseFile(s.Name, bytes.NewReader(kmodtest.Build(s)))
+	require.NoError(t, err)
+	return preflight.Module{File: f}
+}
+
+func check(t *testing.T, c *gather.Collector, tree *kmod.Tree, leaving []string, modules ...preflight.Module) string {
+	t.Helper()
+	k, err := c.Kernel(tree, modules, leaving)
+	require.NoError(t, err)
+	var lines []string
+	for _, f := range preflight.Check(modules, k) {
+		lines = append(lines, f.String())
+	}
+	return strings.Join(lines, "\n")
+}
+
+const noNamespaces = "unknown: mod: may be in a namespace that it does not import: "
+
+func TestFromFiles(t *testing.T) {
+	wrong := map[string]uint32{"a": 1, "r": 2}
+	tests := []struct {
+		name    string
+		spec    kmodtest.Spec
+		leaving []string
+		want    []string // beginnings of lines
+	}{
+		{"good", kmodtest.Spec{Imports: []string{"a", "b", "c", "r"}}, nil, []string{noNamespaces + "a, b, c (UnknownSymbol)"}},
+		{"wrong CRC", kmodtest.Spec{Imports: []string{"a"}, CRCs: wrong}, nil, []string{"error: mod: built against another kernel, CRCs differ: a (0x00000001", noNamespaces}},
+		{"wrong CRC of a module", kmodtest.Spec{Imports: []string{"r"}, CRCs: wrong}, nil, []string{"error: mod: built against another kernel, CRCs differ: r (0x00000002, runs has"}},
+		{"GPL", kmodtest.Spec{Imports: []string{"c", "r"}, License: "MIT"}, nil, []string{"error: mod: for GPL modules only, and its license is MIT: c, r"}},
+		{"leaves", kmodtest.Spec{Imports: []string{"r"}}, []string{"runs"}, []string{"error: mod: nobody exports: r (of runs, which does not run and is not named as a dependency)"}},
+		{"does not run", kmodtest.Spec{Imports: []string{"i"}}, nil, []string{"error: mod: nobody exports: i (of idle, which does not run"}},
+		{"nowhere", kmodtest.Spec{Imports: []string{"x"}}, nil, []string{"error: mod: nobody exports: x (UnknownSymbol)"}},
+		{"takes the place", kmodtest.Spec{Name: "runs", Exports: []string{"r"}}, nil, nil},
+		{"export is there", kmodtest.Spec{Exports: []string{"r"}}, nil, []string{"error: mod: exports what is there already: r (of runs)"}},
+	}
+	h, tree, _ := host(t, nil)
+	c := gather.New(h, "amd64")
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := check(t, c, tree, tt.leaving, module(t, tt.spec))
+			if tt.want == nil {
+				assert.Empty(t, got)
+				return
+			}
+			lines := strings.Split(got, "\n")
+			require.Len(t, lines, len(tt.want), got)
+			for i := range lines {
+				assert.True(t, strings.HasPrefix(lines[i], tt.want[i]), got)
+			}
+		})
+	}
+}
+
+// TestSymvers: the headers of the very build tell all; those of another build are not sure.
+func TestSymvers(t *testing.T) {
+	symvers := ""
+	for _, name := range []string{"module_layout", "a", "b", "c"} {
+		kind := "EXPORT_SYMBOL"
+		if name == "c" {
+			kind = "EXPORT_SYMBOL_GPL"
+		}
+		symvers += "0x" + crc(name) + "\t" + name + "\tvmlinux\t" + kind + "\t\n"
+	}
+	file := "usr/src/linux-headers-6.1.0/Module.symvers"
+	spec := kmodtest.Spec{Imports: []string{"a", "b", "c"}}
+	bad := kmodtest.Spec{Imports: []string{"b"}, CRCs: map[string]uint32{"b": 1}}
+
+	h, tree, _ := host(t, map[string]string{file: symvers})
+	assert.Empty(t, check(t, gather.New(h, "amd64"), tree, nil, module(t, spec)))
+	assert.Contains(t, check(t, gather.New(h, "amd64"), tree, nil, module(t, bad)), "error: mod: built against another kernel")
+
+	h, tree, _ = host(t, map[string]string{file: strings.Replace(symvers, crc("module_layout"), "12345678", 1)})
+	assert.Contains(t, check(t, gather.New(h, "amd64"), tree, nil, module(t, bad)), "unknown: mod: CRCs differ from those the host's files have")
+
+	// A kernel that does not even tell names.
+	h, tree, _ = host(t, map[string]string{file: symvers, "proc/kallsyms": "ffffffff81000000 T a\n"})
+	assert.Empty(t, check(t, gather.New(h, "amd64"), tree, nil, module(t, spec)))
+	assert.Contains(t, check(t, gather.New(h, "amd64"), tree, nil, module(t, kmodtest.Spec{Imports: []string{"x"}})), "error: mod: nobody exports: x")
+}
+
+func crc(name string) string {
+	const digits = "0123456789abcdef"
+	out := ""
+	for v, i := crc32.ChecksumIEEE([]byte(name)), 28; i >= 0; i -= 4 {
+		out += string(digits[v>>i&15])
+	}
+	return out
+}
+
+// TestOtherBuild: files of another build of the same release prove nothing.
+func TestOtherBuild(t *testing.T) {
+	h, tree, root := host(t, nil)
+	require.NoError(t, os.Remove(filepath.Join(root, "sys/module/runs/notes/.note.gnu.build-id")))
+	m := module(t, kmodtest.Spec{Imports: []string{"a", "r"}, CRCs: map[string]uint32{"a": 1, "r": 1}})
+	got := check(t, gather.New(h, "amd64"), tree, nil, m)
+	assert.NotContains(t, got, "error")
+	assert.Contains(t, got, "CRCs differ from those the host's files have, which may be of another kernel than the one that runs: a (")
+	assert.Contains(t, got, "the kernel's CRC is not known of: r")
+	assert.Contains(t, got, "the running kernel's version magic is not known")
+}
+
+// TestNothingKnown blocks nothing; a symbol may always be there.
+func TestNothingKnown(t *testing.T) {
+	h, _, root := host(t, nil)
+	require.NoError(t, os.Remove(filepath.Join(root, "proc/kallsyms")))
+	m := module(t, kmodtest.Spec{Imports: []string{"a", "x"}, CRCs: map[string]uint32{"a": 1}})
+	got := check(t, gather.New(h, "amd64"), nil, nil, m)
+	assert.NotContains(t, got, "error")
+	assert.Contains(t, got, "may not be exported, the kernel does not tell: a, x")
+}
+
+// TestNewModule: what began to run since the last time is seen.
+func TestNewModule(t *testing.T) {
+	h, tree, root := host(t, nil)
+	c := gather.New(h, "amd64")
+	m := module(t, kmodtest.Spec{Imports: []string{"late"}})
+	assert.Contains(t, check(t, c, tree, nil, m), "nobody exports: late")
+	require.NoError(t, os.WriteFile(filepath.Join(root, "proc/kallsyms"), []byte(kallsyms+"ffffffffc0001000 r __crc_late\t[came]\n"), 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(root, "proc/modules"), []byte("runs 16384 0 - Live 0x0\ncame 16384 0 - Live 0x0 (POE)\n"), 0o644))
+	assert.Equal(t, "unknown: mod: the kernel's CRC is not known of: late (SymbolVersion)\n"+noNamespaces+"late (UnknownSymbol)", check(t, c, tree, nil, m))
+	gpl := module(t, kmodtest.Spec{Imports: []string{"c", "late"}})
+	assert.Contains(t, check(t, c, tree, nil, gpl), "also those of a proprietary module: late of came")
+}
