@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
 const defaultConfigFile = "/etc/kmmd/kmmd.toml"
@@ -40,6 +42,9 @@ type config struct {
 	LoadTimeout   duration `toml:"load_timeout"`   // for one finit_module
 	UnloadTimeout duration `toml:"unload_timeout"` // for one delete_module
 	Resync        duration `toml:"resync"`         // look at everything without a hint
+
+	AllowInUse     []string `toml:"allow_in_use"`    // the node's policy: network
+	NetworkTimeout duration `toml:"network_timeout"` // for interfaces to come back
 }
 
 func defaultConfig() config {
@@ -85,6 +90,11 @@ func readConfig(path string) (config, error) {
 		return c, usageError{fmt.Errorf("%s:%d: %w", path, row, err)}
 	case err != nil:
 		return c, usageError{fmt.Errorf("%s: %w", path, err)}
+	}
+	for _, w := range c.AllowInUse {
+		if w != spec.UseNetwork {
+			return c, usageError{fmt.Errorf("%s: allow_in_use: %q is not %q", path, w, spec.UseNetwork)}
+		}
 	}
 	return c, nil
 }

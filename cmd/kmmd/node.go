@@ -9,16 +9,22 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/kmm-node/kmmd/pkg/agent"
+	"github.com/kmm-node/kmmd/pkg/devices"
 	"github.com/kmm-node/kmmd/pkg/firmware"
 	"github.com/kmm-node/kmmd/pkg/images"
 	"github.com/kmm-node/kmmd/pkg/kernel"
+	"github.com/kmm-node/kmmd/pkg/preflight/gather"
 	"github.com/kmm-node/kmmd/pkg/source/file"
+	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
 // node is everything wired together for one node.
@@ -65,7 +71,9 @@ func openNode(o *options, metrics *agent.Metrics, keep, retry bool) (*node, func
 	}
 	cfg := agent.Config{
 		Previous: previous, Retry: retry,
-		Kernel: n.host, Images: pull, Firmware: fw, ModulesDir: c.hostModules(), RunDir: c.RunDir, FirmwareDir: c.FirmwareDir,
+		Kernel: n.host, Devices: devices.Open(c.HostRoot), Preflight: gather.New(n.host, runtime.GOARCH),
+		AllowNetwork: slices.Contains(c.AllowInUse, spec.UseNetwork), NetworkTimeout: time.Duration(c.NetworkTimeout),
+		Images: pull, Firmware: fw, ModulesDir: c.hostModules(), RunDir: c.RunDir, FirmwareDir: c.FirmwareDir,
 		LoadTimeout: c.LoadTimeout.Duration, UnloadTimeout: c.UnloadTimeout.Duration, Resync: c.Resync.Duration,
 		Version: version(), Log: n.log, Metrics: metrics, AfterStep: afterStep(),
 	}

@@ -74,6 +74,9 @@ func printPlan(w io.Writer, p plan.Plan, unresolved map[string]plan.Block) error
 		for _, b := range t.Blocked {
 			out.line("  blocked, %s: %s", b.Reason, b.Message)
 		}
+		for _, note := range t.Notes {
+			out.line("  note: %s", note)
+		}
 		if len(t.Blocked) > 0 {
 			continue
 		}

@@ -66,6 +66,15 @@ type Config struct {
 	Kernel   Kernel
 	Images   Images
 	Firmware *firmware.Dir
+	// Devices tells what hangs on a module, and Preflight what the kernel will
+	// say to a file. Without them nobody looks; for tests.
+	Devices   Devices
+	Preflight Preflight
+	// AllowNetwork lets drivers of interfaces in use be replaced for every
+	// Module of this node.
+	AllowNetwork bool
+	// NetworkTimeout is how long interfaces may take to come back; 0 is 30 s.
+	NetworkTimeout time.Duration
 	// ModulesDir is the node's /lib/modules.
 	ModulesDir string
 	// RunDir holds the ledger; it must not outlive a boot.

@@ -259,8 +259,14 @@ func (a *Agent) note(owner string, s plan.Step) {
 			a.ledger.FirmwarePathBefore = &before
 		}
 		u.FirmwarePath = &before
+	case plan.SaveNetwork:
+		u.Network = true
+	case plan.Unbind:
+		u.Bind = s.Devices
+	case plan.ResetSRIOV:
+		u.SRIOV = &s.Device
 	}
-	if t := a.resolved[owner]; u != (undo{}) && t != nil {
+	if t := a.resolved[owner]; !u.empty() && t != nil {
 		a.ledger.Journal[owner] = append(a.ledger.Journal[owner], u)
 	}
 }
@@ -289,6 +295,8 @@ func (a *Agent) finish(s plan.Step) {
 		if s.Path != a.cfg.FirmwareDir {
 			a.ledger.FirmwarePathBefore = nil
 		}
+	case plan.RestoreNetwork:
+		delete(a.ledger.Networks, s.Owner)
 	}
 }
 
@@ -314,6 +322,23 @@ func (a *Agent) do(ctx context.Context, s plan.Step) error {
 	case plan.Forget:
 		a.ledger.forget(s.Owner, s.Name)
 		return nil
+	}
+	return a.doAround(ctx, s)
+}
+
+// doAround makes one of the steps around a driver in use.
+func (a *Agent) doAround(ctx context.Context, s plan.Step) error {
+	switch s := s.(type) {
+	case plan.SaveNetwork:
+		return a.saveNetwork(s)
+	case plan.RestoreNetwork:
+		return a.restoreNetwork(ctx, s.Owner)
+	case plan.Unbind:
+		return a.cfg.Devices.Unbind(s.Devices)
+	case plan.ResetSRIOV:
+		return a.resetSRIOV(s)
+	case plan.RestoreSRIOV:
+		return a.restoreSRIOV(s.Owner, s.Device)
 	}
 	return fmt.Errorf("step %T: not known", s)
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/kmm-node/kmmd/pkg/devices"
 	"github.com/kmm-node/kmmd/pkg/plan"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
@@ -30,6 +31,10 @@ type ledger struct {
 	Firmware map[string]string `json:"firmware,omitempty"`
 	// FirmwarePathBefore is firmware_class.path before it was first set.
 	FirmwarePathBefore *string `json:"firmwarePathBefore,omitempty"`
+	// Networks and SRIOV are what interfaces and devices had before their driver
+	// was unloaded, and have not been given back yet, by owner.
+	Networks map[string]*devices.Network `json:"networks,omitempty"`
+	SRIOV    map[string][]devices.Device `json:"sriov,omitempty"`
 	// Journal is how to undo what was done of an owner's transaction, first
 	// done first. It is empty unless a transaction is under way, or was when
 	// kmmd was killed, or could not be rolled back.
@@ -49,12 +54,20 @@ type refusal struct {
 
 // undo is one step back; exactly one of the fields is set, Ours apart.
 type undo struct {
-	Load         *plan.File `json:"load,omitempty"`         // load this again
-	Ours         bool       `json:"ours,omitempty"`         // Load is of something kmmd had loaded
-	Unload       *plan.File `json:"unload,omitempty"`       // unload it if this build runs
-	Firmware     *string    `json:"firmware,omitempty"`     // install this directory again, "" removes
-	FirmwarePath *string    `json:"firmwarePath,omitempty"` // set this again
-	Hold         *[]string  `json:"hold,omitempty"`         // hold these again
+	Load         *plan.File       `json:"load,omitempty"`         // load this again
+	Ours         bool             `json:"ours,omitempty"`         // Load is of something kmmd had loaded
+	Unload       *plan.File       `json:"unload,omitempty"`       // unload it if this build runs
+	Firmware     *string          `json:"firmware,omitempty"`     // install this directory again, "" removes
+	FirmwarePath *string          `json:"firmwarePath,omitempty"` // set this again
+	Hold         *[]string        `json:"hold,omitempty"`         // hold these again
+	Network      bool             `json:"network,omitempty"`      // give the saved configuration back
+	Bind         []devices.Device `json:"bind,omitempty"`         // bind these again
+	SRIOV        *devices.Device  `json:"sriov,omitempty"`        // make its virtual functions again
+}
+
+func (u undo) empty() bool {
+	return u.Load == nil && u.Unload == nil && u.Firmware == nil && u.FirmwarePath == nil && u.Hold == nil &&
+		!u.Network && len(u.Bind) == 0 && u.SRIOV == nil
 }
 
 // openLedger always gives a usable ledger. The error says that there was one
@@ -86,6 +99,12 @@ func openLedger(dir, bootID string) (*ledger, error) {
 	}
 	if l.Journal == nil {
 		l.Journal = map[string][]undo{}
+	}
+	if l.Networks == nil {
+		l.Networks = map[string]*devices.Network{}
+	}
+	if l.SRIOV == nil {
+		l.SRIOV = map[string][]devices.Device{}
 	}
 	if l.Failures == nil {
 		l.Failures = map[string]refusal{}

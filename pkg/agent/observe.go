@@ -22,6 +22,11 @@ func (a *Agent) observe(desired *spec.Node) (plan.Facts, error) {
 		FirmwareBefore: pathAtBoot(a.cfg.Kernel.Cmdline()), // as far as a kmmd without its ledger can know
 		Wanted:         map[string]bool{}, KeepAll: len(desired.Invalid) > 0,
 	}
+	f.AllowNetwork = a.cfg.AllowNetwork
+	f.PendingSRIOV, f.PendingNetwork = a.ledger.SRIOV, map[string]bool{}
+	for owner := range a.ledger.Networks {
+		f.PendingNetwork[owner] = true
+	}
 	if a.ledger.FirmwarePathBefore != nil {
 		f.FirmwareBefore = *a.ledger.FirmwarePathBefore
 	}

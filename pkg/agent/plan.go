@@ -33,7 +33,20 @@ func (a *Agent) plan(desired *spec.Node) (plan.Plan, error) {
 	if err != nil {
 		return plan.Plan{}, err
 	}
-	return plan.Make(a.wants(), f), nil
+	return a.planFrom(f), nil
+}
+
+// planFrom makes the plan, and makes it again with what hangs on the modules
+// that have to go, if any: at rest nobody has to look.
+func (a *Agent) planFrom(f plan.Facts) plan.Plan {
+	wants := a.wants()
+	p := plan.Make(wants, f)
+	if names := p.Unloads(); len(names) > 0 {
+		a.lookCloser(&f, names)
+		p = plan.Make(wants, f)
+	}
+	a.check(&p, f)
+	return p
 }
 
 // wants are the Modules that could be resolved.

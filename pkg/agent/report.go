@@ -21,7 +21,7 @@ func (a *Agent) report(ctx context.Context, desired *spec.Node) (spec.Status, er
 	if err != nil {
 		return a.status, err
 	}
-	p := plan.Make(a.wants(), f)
+	p := a.planFrom(f)
 	now := time.Now().UTC().Truncate(time.Second)
 	s := spec.Status{
 		Version: a.cfg.Version, KernelRelease: a.cfg.Kernel.Release(), BootID: a.cfg.Kernel.BootID(),

@@ -30,6 +30,7 @@ type resolution struct {
 	inTree   map[string]*plan.File // the host's own file for each name in want.Remove
 	builtin  map[string]bool
 	firmware []firmware.File
+	parsed   map[string]*kmod.File // by path
 	warnings []string
 	fail     *failure
 }
@@ -96,7 +97,7 @@ func (a *Agent) openHost() {
 // resolve: the mapping that wins, the image, the files, and every check that
 // needs no look at the kernel's state.
 func (a *Agent) resolve(ctx context.Context, m spec.Module) *resolution {
-	r := &resolution{module: m, builtin: map[string]bool{}, inTree: map[string]*plan.File{}}
+	r := &resolution{module: m, builtin: map[string]bool{}, inTree: map[string]*plan.File{}, parsed: map[string]*kmod.File{}}
 	r.warnings = slices.Clone(m.Warnings)
 	release := spec.Release(a.cfg.Kernel.Release())
 	choice, err := m.For(release)
@@ -118,9 +119,15 @@ func (a *Agent) resolve(ctx context.Context, m spec.Module) *resolution {
 	if r.tree.Stale {
 		r.warnings = append(r.warnings, fmt.Sprintf("the registry of %s could not be asked: the image in the store is used", choice.Image))
 	}
-	want := &plan.Want{Owner: m.Key(), Remove: choice.RemoveInTree, FirmwareDir: r.tree.FirmwareDir}
+	want := &plan.Want{
+		Owner: m.Key(), Remove: choice.RemoveInTree, FirmwareDir: r.tree.FirmwareDir,
+		AllowNetwork: a.cfg.AllowNetwork || slices.Contains(choice.AllowInUse, spec.UseNetwork),
+		Unbind:       slices.Contains(choice.BeforeUnload, spec.ActionUnbind),
+		ResetSRIOV:   slices.Contains(choice.BeforeUnload, spec.ActionSRIOVReset),
+	}
 	if err := a.files(r, want); err != nil {
 		r.fail = fail(err)
+		r.fail.message += a.alsoWrong(r, want)
 		return r
 	}
 	if want.FirmwareDir != "" {
@@ -170,9 +177,8 @@ func (a *Agent) files(r *resolution, want *plan.Want) error {
 			switch {
 			case err != nil && item.Soft:
 				r.warnings = append(r.warnings, fmt.Sprintf("softdep left out: %v", err))
-			case err != nil:
-				errs = append(errs, err)
 			default:
+				errs = append(errs, err)
 				want.Files = append(want.Files, file)
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/kmm-node/kmmd/pkg/devices"
 	"github.com/kmm-node/kmmd/pkg/firmware"
 	"github.com/kmm-node/kmmd/pkg/images"
 	"github.com/kmm-node/kmmd/pkg/kernel"
@@ -89,6 +90,7 @@ func reasonOf(err error) spec.Reason {
 		{firmware.ErrConflict, spec.ReasonFirmwareConflict},
 		{errWrongKernel, spec.ReasonWrongKernel},
 		{errWrongBuild, spec.ReasonWrongBuild},
+		{devices.ErrMissing, spec.ReasonInterfaceLost},
 		{kmod.ErrBuiltin, spec.ReasonBuiltin},
 		{kmod.ErrNotFound, spec.ReasonModuleNotFound},
 		{kmod.ErrFormat, spec.ReasonImageInvalid},

@@ -58,7 +58,11 @@ func (a *Agent) undo(ctx context.Context, owner string, u undo) error {
 				return err // or a kmmd that starts after a crash would not know it
 			}
 		}
-		if _, err := a.cfg.Kernel.Module(u.Load.Name); err == nil {
+		if m, err := a.cfg.Kernel.Module(u.Load.Name); err == nil {
+			if m.State != kernel.StateLive {
+				// Another load would only wait behind it.
+				return fmt.Errorf("load %s again: a module of that name hangs in the state %q: %w", u.Load.Name, m.State, kernel.ErrTimeout)
+			}
 			return nil // it is there
 		}
 		err := a.load(ctx, *u.Load, false)
@@ -78,6 +82,15 @@ func (a *Agent) undo(ctx context.Context, owner string, u undo) error {
 		return a.cfg.Kernel.SetFirmwarePath(*u.FirmwarePath)
 	case u.Hold != nil:
 		return a.hold(owner, *u.Hold)
+	case u.Network:
+		if err := a.restoreNetwork(ctx, owner); err != nil {
+			return err
+		}
+		delete(a.ledger.Networks, owner)
+	case u.SRIOV != nil:
+		return a.restoreSRIOV(owner, *u.SRIOV)
+	case len(u.Bind) > 0:
+		return a.cfg.Devices.Bind(u.Bind)
 	}
 	return nil
 }

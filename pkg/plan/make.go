@@ -32,6 +32,7 @@ func Make(wants []Want, f Facts) Plan {
 		if len(t.Blocked) == 0 {
 			b := builder{w: w, f: &f, unload: map[string]bool{}}
 			t.Steps, t.Blocked = b.build()
+			t.Unloads = slices.Sorted(maps.Keys(b.unload))
 		}
 		if len(t.Blocked) > 0 {
 			t.Steps = nil
@@ -63,6 +64,7 @@ func (b *builder) build() ([]Step, []Block) {
 	b.findChanged()
 	order := b.unloadOrder()
 	b.checkUnload(order)
+	before, after := b.checkUse(order)
 	if err := b.f.FirmwareConflict[b.w.Owner]; err != nil {
 		b.block(spec.ReasonFirmwareConflict, "%v", err)
 	}
@@ -74,6 +76,7 @@ func (b *builder) build() ([]Step, []Block) {
 		steps = append(steps, Hold{b.w.Owner, b.w.Remove})
 	}
 	steps = append(steps, b.firmware()...)
+	steps = append(steps, before...)
 	for _, name := range order {
 		_, ours := b.f.entry(name)
 		steps = append(steps, Unload{Name: name, Why: b.why[name], Undo: b.undo(name), Ours: ours})
@@ -86,6 +89,7 @@ func (b *builder) build() ([]Step, []Block) {
 			steps = append(steps, s)
 		}
 	}
+	steps = append(steps, after...)
 	steps = append(steps, b.forget...)
 	return append(steps, b.dropFirmware()...), nil
 }

@@ -10,7 +10,9 @@ import (
 )
 
 // Step is one change of the node. The set is closed: Hold, Unload, Load,
-// InstallFirmware, RemoveFirmware, SetFirmwarePath, Adopt, Forget.
+// InstallFirmware, RemoveFirmware, SetFirmwarePath, Adopt, Forget, and those
+// around a driver in use: SaveNetwork, RestoreNetwork, Unbind, ResetSRIOV,
+// RestoreSRIOV.
 type Step interface {
 	fmt.Stringer
 	step() string
@@ -137,7 +139,11 @@ type Transaction struct {
 	Owner   string
 	Leaving bool // the Module's document is gone
 	Steps   []Step
-	Blocked []Block // when not empty, no step is taken
+	Blocked []Block  // when not empty, no step is taken
+	Notes   []string // what the kernel may say, as far as can be known
+	// Unloads are the modules that have to go, also when blocked: what hangs
+	// on them is worth a look.
+	Unloads []string
 }
 
 // Block is one reason why a transaction must not begin.
@@ -154,11 +160,12 @@ func (t Transaction) MarshalJSON() ([]byte, error) {
 		Args Step   `json:"args"`
 	}
 	out := struct {
-		Owner   string  `json:"owner"`
-		Leaving bool    `json:"leaving,omitempty"`
-		Steps   []row   `json:"steps"`
-		Blocked []Block `json:"blocked,omitempty"`
-	}{Owner: t.Owner, Leaving: t.Leaving, Steps: []row{}, Blocked: t.Blocked}
+		Owner   string   `json:"owner"`
+		Leaving bool     `json:"leaving,omitempty"`
+		Steps   []row    `json:"steps"`
+		Blocked []Block  `json:"blocked,omitempty"`
+		Notes   []string `json:"notes,omitempty"`
+	}{Owner: t.Owner, Leaving: t.Leaving, Steps: []row{}, Blocked: t.Blocked, Notes: t.Notes}
 	for _, s := range t.Steps {
 		out.Steps = append(out.Steps, row{s.step(), s.String(), s})
 	}
@@ -168,6 +175,15 @@ func (t Transaction) MarshalJSON() ([]byte, error) {
 // Plan is the transactions in the order in which they are done.
 type Plan struct {
 	Transactions []Transaction `json:"transactions"`
+}
+
+// Unloads are all modules that have to go, blocked or not.
+func (p *Plan) Unloads() []string {
+	var names []string
+	for _, t := range p.Transactions {
+		names = append(names, t.Unloads...)
+	}
+	return names
 }
 
 // Changes reports whether any unblocked transaction changes something.

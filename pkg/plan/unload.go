@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/kmm-node/kmmd/pkg/devices"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
@@ -66,7 +67,7 @@ func (b *builder) checkUnload(order []string) {
 			continue
 		}
 		if why := holds(l, b.unload); why != "" {
-			b.block(spec.ReasonInUse, "%s is in use: %s", name, why)
+			b.block(spec.ReasonInUse, "%s is in use: %s%s", name, why, whoHolds(b.f.Uses[name]))
 		}
 		if _, ours := b.f.entry(name); !ours && b.f.InTree[name] == nil {
 			b.block(spec.ReasonNoWayBack, "%s runs, but its file is not in the node's /lib/modules: if the new module fails, %s could not be loaded again", name, name)
@@ -95,6 +96,15 @@ func holds(l Loaded, leaving map[string]bool) string {
 		why = append(why, fmt.Sprintf("%d references are held by open files, mounts, sockets or interfaces", others))
 	}
 	return strings.Join(why, "; ")
+}
+
+// whoHolds names the open files behind a reference count.
+func whoHolds(u devices.Use) string {
+	text := ""
+	for _, file := range u.Files {
+		text += "; " + file.String()
+	}
+	return text
 }
 
 // leaving are the owners that the ledger or the firmware directory knows and no
@@ -147,11 +157,14 @@ func leave(owner string, wants []Want, f Facts) Transaction {
 		case l.State != "live":
 			t.Blocked = append(t.Blocked, Block{string(spec.ReasonNeedsReboot), fmt.Sprintf("%s is in the state %q", name, l.State)})
 		case why != "":
-			t.Blocked = append(t.Blocked, Block{string(spec.ReasonInUse), fmt.Sprintf("%s can not be unloaded: %s", name, why)})
+			t.Blocked = append(t.Blocked, Block{string(spec.ReasonInUse), fmt.Sprintf("%s can not be unloaded: %s%s", name, why, whoHolds(f.Uses[name]))})
+		case len(obstacles(f.Uses[name], f.AllowNetwork, true)) > 0:
+			t.Blocked = append(t.Blocked, Block{string(spec.ReasonInUse), fmt.Sprintf("%s can not be unloaded: %s", name, strings.Join(obstacles(f.Uses[name], f.AllowNetwork, true), "; "))})
 		case l.Permanent:
 			t.Blocked = append(t.Blocked, Block{string(spec.ReasonInUse), name + " can not be unloaded: it is permanent (it has no exit function)"})
 		}
 		t.Steps = append(t.Steps, Unload{Name: name, Why: "its Module is gone", Ours: true})
+		t.Unloads = append(t.Unloads, name)
 	}
 	t.Steps = append(t.Steps, forget...)
 	t.Steps = append(t.Steps, removeFirmware(owner, &f)...)

@@ -5,6 +5,8 @@
 // file, no clock; the same input gives the same plan.
 package plan
 
+import "github.com/kmm-node/kmmd/pkg/devices"
+
 // File is one module file to be loaded, and how.
 type File struct {
 	Name       string   `json:"name"` // the kernel's name, from .modinfo
@@ -36,6 +38,11 @@ type Want struct {
 	// FirmwareDir holds what goes to the firmware directory of the host; ""
 	// means no firmware.
 	FirmwareDir string `json:"firmwareDir,omitempty"`
+	// AllowNetwork lets a driver go whose network interface is in use; Unbind
+	// and ResetSRIOV are done before.
+	AllowNetwork bool `json:"allowNetwork,omitempty"`
+	Unbind       bool `json:"unbind,omitempty"`
+	ResetSRIOV   bool `json:"resetSRIOV,omitempty"`
 }
 
 func (w *Want) file(name string) *File {
@@ -79,6 +86,14 @@ type Facts struct {
 	FirmwarePath     string            // firmware_class.path as it is
 	FirmwareTarget   string            // what it has to be while there is firmware of ours
 	FirmwareBefore   string            // what it was before kmmd set it
+	// Uses are what hangs on modules that have to go; one that was not looked at
+	// is absent.
+	Uses map[string]devices.Use
+	// PendingNetwork and PendingSRIOV are owners whose interfaces or virtual
+	// functions have not been given back yet.
+	PendingNetwork map[string]bool
+	PendingSRIOV   map[string][]devices.Device
+	AllowNetwork   bool // the node's own policy, for Modules that are gone
 	// Wanted are all owners that a document exists for, resolved or not.
 	Wanted map[string]bool
 	// KeepAll forbids to unload for absence: some document can not be read.

@@ -40,6 +40,7 @@ const (
 	ReasonNoWayBack         Reason = "NoWayBack"         // the in-tree file is missing, so a failed swap could not be undone
 	ReasonWrongBuild        Reason = "WrongBuild"        // another build of that name runs, and nobody said to remove it
 	ReasonConflict          Reason = "Conflict"          // two Modules want what excludes each other
+	ReasonInterfaceLost     Reason = "InterfaceLost"     // the new driver did not bring the network interface back
 	ReasonInitFailed        Reason = "InitFailed"        // the module's own init refused
 	ReasonLoadFailed        Reason = "LoadFailed"        // the kernel refused for another reason
 	ReasonUnloadFailed      Reason = "UnloadFailed"      // the kernel did not let a module go

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/kmm-node/kmmd/pkg/devices"
+	"github.com/kmm-node/kmmd/pkg/plan"
+)
+
+// Devices is what the agent needs of pkg/devices.
+type Devices interface {
+	Of(module string) (devices.Use, error)
+	Network
+	PCI
+}
+
+// Network saves and gives back the configuration of interfaces.
+type Network interface {
+	SaveNetwork(interfaces []devices.Interface) (*devices.Network, error)
+	RestoreNetwork(ctx context.Context, n *devices.Network) error
+}
+
+// PCI takes devices from their driver and gives them back.
+type PCI interface {
+	Bind(devs []devices.Device) error
+	Unbind(devs []devices.Device) error
+	ResetSRIOV(d devices.Device) (before int, err error)
+	SetSRIOV(d devices.Device, n int) error
+}
+
+// defaultNetworkTimeout is how long the devices of saved interfaces may take to
+// come back.
+const defaultNetworkTimeout = 30 * time.Second
+
+// lookCloser finds out what hangs on modules that have to go. What can not be
+// found out is reported and stops nothing: the kernel's own count does.
+func (a *Agent) lookCloser(f *plan.Facts, names []string) {
+	if a.cfg.Devices == nil {
+		return
+	}
+	f.Uses = map[string]devices.Use{}
+	for _, name := range names {
+		u, err := a.cfg.Devices.Of(name)
+		if err != nil {
+			a.cfg.Log.Warn("what hangs on a module can not be told whole", "name", name, "err", err)
+		}
+		f.Uses[name] = u
+	}
+}
+
+// saveNetwork puts the configuration into the ledger before anything is
+// touched: a kmmd that starts after a crash gives it back.
+func (a *Agent) saveNetwork(s plan.SaveNetwork) error {
+	n, err := a.cfg.Devices.SaveNetwork(s.Interfaces)
+	if err != nil {
+		return err
+	}
+	for _, lost := range n.Lost {
+		a.cfg.Log.Warn("can not be given back", "module", s.Owner, "what", lost)
+	}
+	a.ledger.Networks[s.Owner] = n
+	return a.ledger.save()
+}
+
+// restoreNetwork gives back what was saved for an owner, if anything. Only an
+// interface that does not come back is an error; what else could not be given
+// back is reported.
+func (a *Agent) restoreNetwork(ctx context.Context, owner string) error {
+	n := a.ledger.Networks[owner]
+	if n == nil {
+		return nil
+	}
+	timeout := a.cfg.NetworkTimeout
+	if timeout == 0 {
+		timeout = defaultNetworkTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	err := a.cfg.Devices.RestoreNetwork(ctx, n)
+	if errors.Is(err, devices.ErrMissing) {
+		return fmt.Errorf("wait %s for the interfaces: %w", timeout, err)
+	}
+	if err != nil {
+		a.cfg.Log.Error("not all of the network configuration could be given back", "module", owner, "err", err)
+	}
+	return nil
+}
+
+// resetSRIOV notes how many virtual functions there were, then removes them.
+func (a *Agent) resetSRIOV(s plan.ResetSRIOV) error {
+	a.ledger.SRIOV[s.Owner] = append(a.ledger.SRIOV[s.Owner], s.Device)
+	if err := a.ledger.save(); err != nil {
+		return err
+	}
+	_, err := a.cfg.Devices.ResetSRIOV(s.Device)
+	return err
+}
+
+// restoreSRIOV makes the virtual functions again. A driver that has none is no
+// failure.
+func (a *Agent) restoreSRIOV(owner string, d devices.Device) error {
+	err := a.cfg.Devices.SetSRIOV(d, d.VFs)
+	if errors.Is(err, devices.ErrNoSRIOV) {
+		a.cfg.Log.Warn("virtual functions can not be made again", "module", owner, "device", d.Address, "err", err)
+		err = nil
+	}
+	if err == nil {
+		a.ledger.SRIOV[owner] = slices.DeleteFunc(a.ledger.SRIOV[owner], func(o devices.Device) bool { return o.Address == d.Address })
+		if len(a.ledger.SRIOV[owner]) == 0 {
+			delete(a.ledger.SRIOV, owner)
+		}
+	}
+	return err
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/kmm-node/kmmd/pkg/kmod"
+	"github.com/kmm-node/kmmd/pkg/plan"
+	"github.com/kmm-node/kmmd/pkg/preflight"
+	"github.com/kmm-node/kmmd/pkg/spec"
+)
+
+// Preflight gathers what is known of the running kernel's loader.
+type Preflight interface {
+	Kernel(tree *kmod.Tree, modules []preflight.Module, leaving []string) (*preflight.Kernel, error)
+}
+
+// check judges every transaction that loads something: what the kernel will
+// refuse for certain blocks it, the rest stands in its notes.
+func (a *Agent) check(p *plan.Plan, f plan.Facts) {
+	for i := range p.Transactions {
+		t := &p.Transactions[i]
+		r := a.resolved[t.Owner]
+		if a.cfg.Preflight == nil || r == nil || r.want == nil || len(t.Blocked) > 0 || !slices.ContainsFunc(t.Steps, isLoad) {
+			continue
+		}
+		findings, err := a.findings(r, r.want.Files, t.Unloads, f)
+		if err != nil {
+			t.Notes = append(t.Notes, fmt.Sprintf("preflight: %v", err))
+			continue
+		}
+		for _, finding := range findings {
+			if finding.Level == preflight.Error {
+				t.Blocked = append(t.Blocked, plan.Block{Reason: string(finding.Reason), Message: finding.String()})
+			} else {
+				t.Notes = append(t.Notes, finding.String())
+			}
+		}
+		if len(t.Blocked) > 0 {
+			t.Steps = nil
+		}
+	}
+}
+
+func isLoad(s plan.Step) bool {
+	_, ok := s.(plan.Load)
+	return ok
+}
+
+// findings are those about files that have to load; a softdep may fail.
+func (a *Agent) findings(r *resolution, files []plan.File, leaving []string, f plan.Facts) ([]preflight.Finding, error) {
+	var modules []preflight.Module
+	optional := map[string]bool{}
+	for _, file := range files {
+		parsed := r.parsed[file.Path]
+		if parsed == nil {
+			var err error
+			if parsed, err = kmod.ReadFile(file.Path); err != nil {
+				return nil, err
+			}
+			r.parsed[file.Path] = parsed
+		}
+		l, runs := f.Loaded[file.Name]
+		optional[file.Name] = file.Optional
+		modules = append(modules, preflight.Module{
+			File: parsed, Parameters: file.Parameters, IgnoreVermagic: file.IgnoreVermagic, IgnoreModversions: file.IgnoreModversions,
+			Loaded: runs && l.BuildID == file.BuildID && !slices.Contains(leaving, file.Name),
+		})
+	}
+	k, err := a.cfg.Preflight.Kernel(a.host, modules, leaving)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(preflight.Check(modules, k), func(finding preflight.Finding) bool { return optional[finding.Module] }), nil
+}
+
+// alsoWrong adds to what is wrong with a Module's files what else the kernel
+// would refuse: one report has it all.
+func (a *Agent) alsoWrong(r *resolution, want *plan.Want) string {
+	if a.cfg.Preflight == nil {
+		return ""
+	}
+	findings, err := a.findings(r, want.Files, want.Remove, plan.Facts{})
+	if err != nil {
+		return ""
+	}
+	text := ""
+	for _, f := range findings {
+		// These have been said, with more of an explanation.
+		if f.Level == preflight.Error && f.Reason != spec.ReasonWrongKernel && f.Reason != spec.ReasonInvalidParameter {
+			text += "\n" + f.String()
+		}
+	}
+	return text
+}
