@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/kmm-node/kmmd/pkg/agent"
 	"github.com/kmm-node/kmmd/pkg/devices"
@@ -72,7 +71,7 @@ func openNode(o *options, metrics *agent.Metrics, keep, retry bool) (*node, func
 	cfg := agent.Config{
 		Previous: previous, Retry: retry,
 		Kernel: n.host, Devices: devices.Open(c.HostRoot), Preflight: gather.New(n.host, runtime.GOARCH),
-		AllowNetwork: slices.Contains(c.AllowInUse, spec.UseNetwork), NetworkTimeout: time.Duration(c.NetworkTimeout),
+		AllowNetwork: slices.Contains(c.AllowInUse, spec.UseNetwork), NetworkTimeout: c.NetworkTimeout.Duration,
 		Images: pull, Firmware: fw, ModulesDir: c.hostModules(), RunDir: c.RunDir, FirmwareDir: c.FirmwareDir,
 		LoadTimeout: c.LoadTimeout.Duration, UnloadTimeout: c.UnloadTimeout.Duration, Resync: c.Resync.Duration,
 		Version: version(), Log: n.log, Metrics: metrics, AfterStep: afterStep(),

@@ -62,7 +62,7 @@ func newNode(t *testing.T) *node {
 			assert.NoError(t, os.Remove(n.path("docs", e.Name())))
 		}
 		n.once()
-		for _, name := range []string{"dummy", "kmm_dep", "kmm_base", "kmm_fw", "kmm_softdep", "null_blk", "garp", "bridge", "stp", "llc"} {
+		for _, name := range []string{"dummy", "kmm_dep", "kmm_base", "kmm_fw", "kmm_softdep", "null_blk", "8021q", "mrp", "garp", "bridge", "stp", "llc"} {
 			if _, err := n.host.Module(name); err == nil {
 				n.command("rmmod", name)
 			}
@@ -223,6 +223,27 @@ func (n *node) requireAbsent(name string) {
 	n.t.Helper()
 	_, err := n.host.Module(name)
 	require.ErrorIs(n.t, err, kernel.ErrNotLoaded)
+}
+
+// configure adds lines to kmmd.toml.
+func (n *node) configure(lines string) {
+	n.t.Helper()
+	old, err := os.ReadFile(n.path("kmmd.toml"))
+	require.NoError(n.t, err)
+	n.write("kmmd.toml", string(old)+lines)
+}
+
+// setTimeout changes how long one load may take.
+func (n *node) setTimeout(d string) {
+	n.t.Helper()
+	old, err := os.ReadFile(n.path("kmmd.toml"))
+	require.NoError(n.t, err)
+	n.write("kmmd.toml", strings.Replace(string(old), `load_timeout = "60s"`, fmt.Sprintf("load_timeout = %q", d), 1))
+}
+
+// tryCommand runs a program of the guest that may fail.
+func (n *node) tryCommand(name string, args ...string) error {
+	return exec.Command(name, args...).Run()
 }
 
 // command runs a program of the guest.

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/pkg/spec"
+)
+
+// TestZStuck runs last: its modules hang in the kernel until the VM is gone. An
+// init that oopses or never returns is reported, what it replaced is back, and
+// the daemon and every other module go on.
+func TestZStuck(t *testing.T) {
+	tests := []struct{ name, module, params, words string }{
+		{"oops", "kmm_oops", "", "kmm_oops"},
+		{"never returns", "kmm_sleep", "modprobe.parameters: [secs=3600]", "did not answer"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			n := newNode(t)
+			n.configure("network_timeout = \"3s\"\n")
+			n.setTimeout("5s")
+			n.command("modprobe", "dummy")
+			n.document("stuck.yaml", module("a-stuck", n.image(tt.module, []string{tt.module + ".ko"}, nil), tt.module, "inTreeModulesToRemove: [dummy]", tt.params))
+			n.document("good.yaml", module("good", n.image("after", []string{"kmm_base.ko"}, nil), "kmm_base"))
+			d := n.start()
+			n.eventually("both are told", func() bool {
+				s := n.status()
+				return len(s.Modules) == 2 && s.Modules[0].Reason == spec.ReasonNeedsReboot && s.Modules[1].State == spec.StateLoaded
+			})
+			assert.Contains(t, n.status().Modules[0].Message, tt.words)
+			n.requireInTree("dummy")
+			n.requireBuild("kmm_base.ko")
+			require.Equal(t, "ok\n", get("/livez"))
+
+			n.document("more.yaml", module("more", n.image("more", []string{"kmm_softdep.ko", "kmm_base.ko"}, nil), "kmm_softdep"))
+			n.eventually("the daemon goes on", func() bool {
+				s := n.status()
+				return len(s.Modules) == 3 && s.Modules[2].State == spec.StateLoaded
+			})
+			assert.Equal(t, spec.ReasonNeedsReboot, n.status().Modules[0].Reason)
+			d.stop()
+		})
+	}
+}
