@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package devices
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// ErrMissing is returned for an interface that did not come back.
+var ErrMissing = errors.New("interface did not come back")
+
+// poll is how often the kernel is asked while something is waited for.
+const poll = 20 * time.Millisecond
+
+// RestoreNetwork waits until the devices of the saved interfaces have interfaces again, and gives those back what they
+// had: name, settings of /proc/sys, MAC address, MTU, master, state, then what was stacked on them, addresses, next
+// hops, neighbours, routes, rules. An interface that is there gets its own without waiting for the others.
+//
+// What is there already stays untouched, so it can be run again, also by another process after a crash. What can not be
+// given back is part of the returned error, joined, and the rest is given all the same; for an interface that is not
+// there when ctx ends that is ErrMissing. Privilege: CAP_NET_ADMIN, and root for /proc/sys.
+func (h *Host) RestoreNetwork(ctx context.Context, n *Network) error {
+	ticker := time.NewTicker(poll)
+	defer ticker.Stop()
+	var err error
+	for given := -1; ; {
+		missing, lookErr := h.missing(n)
+		if there := len(n.Links) - len(missing); lookErr == nil && there != given {
+			given = there
+			err = h.restore(ctx, n)
+		}
+		if lookErr == nil && len(missing) == 0 {
+			return err
+		}
+		select {
+		case <-ticker.C:
+			continue
+		case <-ctx.Done():
+		}
+		for _, l := range missing {
+			err = errors.Join(err, fmt.Errorf("wait for %s (%s %s): %w: %w", l.Name, l.Bus, l.Address, ErrMissing, context.Cause(ctx)))
+		}
+		return errors.Join(err, lookErr)
+	}
+}
+
+// missing returns the links that must come by themselves and are not there.
+func (h *Host) missing(n *Network) ([]savedLink, error) {
+	links, err := readLinks()
+	if err != nil {
+		return nil, err
+	}
+	var list []savedLink
+	for _, l := range n.Links {
+		if l.hardware() && h.lookUp(links, l) == nil {
+			list = append(list, l)
+		}
+	}
+	return list, nil
+}
+
+// lookUp finds the link that is the saved one: by its device, or by name and kind when it has none.
+func (h *Host) lookUp(links []linkState, saved savedLink) *linkState {
+	for i, l := range links {
+		if !saved.hardware() {
+			if l.Name == saved.Name && l.Kind == saved.Kind {
+				return &links[i]
+			}
+			continue
+		}
+		// Something stacked has no device of its own; a second kind on the same device (a VF's netvsc) is another link.
+		if id, _ := h.identify(l.Name); id == saved.identity && l.Kind == saved.Kind {
+			return &links[i]
+		}
+	}
+	return nil
+}
+
+// restorer gives back what is there to take it.
+type restorer struct {
+	*Host
+	*Network
+	index map[int]int // of the links: then -> now
+	errs  []error
+}
+
+func (r *restorer) failed(format string, args ...any) {
+	r.errs = append(r.errs, fmt.Errorf(format, args...))
+}
+
+// restore gives back all it can now.
+func (h *Host) restore(ctx context.Context, n *Network) error {
+	r := &restorer{Host: h, Network: n, index: map[int]int{}}
+	if err := r.rename(); err != nil {
+		return err
+	}
+	for _, l := range n.Links {
+		if err := r.link(l); err != nil {
+			r.errs = append(r.errs, err)
+		}
+	}
+	r.masters()
+	const add = syscall.NLM_F_CREATE | syscall.NLM_F_EXCL
+	state, err := h.net()
+	if err != nil {
+		return errors.Join(append(r.errs, err)...)
+	}
+	r.all(syscall.RTM_NEWADDR, r.living(), state.addresses, add)
+	r.all(rtmNewNextHop, n.NextHops, state.nextHops, syscall.NLM_F_CREATE|syscall.NLM_F_REPLACE)
+	r.all(syscall.RTM_NEWNEIGH, n.Neighbors, state.neighbors, syscall.NLM_F_CREATE)
+	r.routes(ctx)
+	r.all(rtmNewRule, n.Rules, state.rules, add)
+	return errors.Join(r.errs...)
+}
+
+// rename gives hardware its old names, so that all else can go by name. Two that have each other's get out of the way
+// first.
+func (r *restorer) rename() error {
+	links, err := readLinks()
+	if err != nil {
+		return err
+	}
+	wrong := map[int]savedLink{}
+	for _, l := range r.Links {
+		now := r.lookUp(links, l)
+		if now == nil {
+			continue
+		}
+		r.index[l.Index] = now.Index
+		if now.Name != l.Name {
+			wrong[now.Index] = l
+		}
+	}
+	for index, l := range wrong {
+		if slices.ContainsFunc(links, func(o linkState) bool { return o.Name == l.Name && wrong[o.Index].Name != "" }) {
+			aside := fmt.Sprintf("kmmd%d", index)
+			if err := whileDown(index, attribute{syscall.IFLA_IFNAME, text(aside)}); err != nil {
+				r.failed("rename interface to %s, out of the way: %w", aside, err)
+			}
+		}
+	}
+	for index, l := range wrong {
+		if err := whileDown(index, attribute{syscall.IFLA_IFNAME, text(l.Name)}); err != nil {
+			r.failed("rename interface of %s %s back to %s: %w", l.Bus, l.Address, l.Name, err)
+		}
+	}
+	return nil
+}
+
+// translated returns an item's message with the indices of now; nil when a link it is about is not there.
+func (r *restorer) translated(kind uint16, i item) (*message, error) {
+	m, err := decode(kind, i.Message)
+	if err != nil {
+		return nil, err
+	}
+	there := true
+	m.eachIndex(func(p []byte) {
+		then := int(u32(p))
+		if now, ok := r.index[then]; ok {
+			native.PutUint32(p, uint32(now))
+		} else if slices.ContainsFunc(r.Links, func(l savedLink) bool { return l.Index == then }) {
+			there = false
+		}
+	})
+	if !there {
+		return nil, nil
+	}
+	return m, nil
+}
+
+// all gives back the items of one kind that are not there. What is on a link that is not there is not complained about:
+// the link is.
+func (r *restorer) all(kind uint16, items []item, current []*message, flags int) {
+	have := keys(current)
+	for _, i := range items {
+		m, err := r.translated(kind, i)
+		if err == nil && (m == nil || have[m.key()]) {
+			continue
+		}
+		if err == nil {
+			err = give(kind, flags, m)
+		}
+		if err != nil {
+			r.failed("give back %s: %w", i.Text, err)
+		}
+	}
+}
+
+// give sends a message; that there is such a thing is no error.
+func give(kind uint16, flags int, m *message) error {
+	if kind == syscall.RTM_NEWNEIGH {
+		m, flags = neighborRequest(m, flags)
+	}
+	if err := send(kind, flags, m); !errors.Is(err, syscall.EEXIST) {
+		return err
+	}
+	return nil
+}
+
+// keys returns the keys of messages just read from the kernel.
+func keys(list []*message) map[string]bool {
+	set := map[string]bool{}
+	for _, m := range list {
+		m.clean()
+		set[m.key()] = true
+	}
+	return set
+}
