@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -34,7 +36,9 @@ func kmmd(t *testing.T, args ...string) (stdout string, err error) {
 	cmd.SetOut(&out)
 	cmd.SetErr(&out)
 	cmd.SetArgs(args)
-	err = cmd.ExecuteContext(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // no command here runs on
+	defer cancel()
+	err = cmd.ExecuteContext(ctx)
 	return out.String(), err
 }
 
@@ -100,7 +104,9 @@ func TestExitCode(t *testing.T) {
 func TestCommandLine(t *testing.T) {
 	dir, config := root(t)
 	bad := write(t, filepath.Join(dir, "bad/bad.yaml"), "apiVersion: kmm.sigs.x-k8s.io/v1beta1\nkind: Module\nmetadata: {name: x}\nspec:\n  moduleloader: {}\n")
-	badConfig := write(t, filepath.Join(dir, "bad.toml"), "listen = ''\nlisten_on = 'x'\n")
+	good, err := os.ReadFile(config) // should it be taken after all, then for a machine of the test's own
+	require.NoError(t, err)
+	badConfig := write(t, filepath.Join(dir, "bad.toml"), "listen = ''\nlisten_on = 'x'\n"+string(good))
 	const release = "--kernel=6.1.0"
 	for _, tt := range []struct {
 		args    []string

@@ -54,6 +54,8 @@ func stories() []story {
 		{name: "failing upgrade", before: []want{full}, fails: "side", wants: []want{failingUpgrade}, runs: all, state: "Failed InitFailed", fw: "1"},
 		{name: "failing upgrade, taken back", before: []want{full}, fails: "side", wants: []want{failingUpgrade}, after: []want{full},
 			runs: all, state: "Loaded", fw: "1"},
+		{name: "upgrade, then another that fails", before: []want{full}, fails: "side", wants: []want{upgrade}, after: []want{failingUpgrade},
+			runs: all, state: "Failed InitFailed", fw: "1"},
 		{name: "leave", inTree: both, before: []want{full}, wants: []want{}, runs: none},
 		{name: "leave, then it is back", before: []want{full}, wants: []want{}, after: []want{full}, runs: all, state: "Loaded", fw: "1"},
 	}
@@ -98,7 +100,9 @@ func (st story) play(t *testing.T, images *stock, where string, count int) (dead
 			n.FailInit(st.fails, syscall.EIO)
 		}
 		n.calls()
-		dead = n.kill(where, count, st.wants)
+		if dead = n.kill(where, count, st.wants); !dead {
+			return
+		}
 		if st.after == nil {
 			st.after = st.wants
 		}
@@ -192,4 +196,23 @@ func (st story) check(n *node) {
 	assert.Equal(n.t, st.fw, readFile(n.t, n.path("firmware/nic.bin")))
 	assert.Equal(n.t, n.path("firmware"), path)
 	assert.Equal(n.t, "dummy null_blk", strings.Join(held, " "))
+}
+
+// TestKillThenRace: what runs again after a failure is what ran before the
+// first try, not what somebody loaded while kmmd was dead.
+func TestKillThenRace(t *testing.T) {
+	n := newNode(t)
+	first := want{name: "nic", image: n.image("1", ours("1"), nil), module: "dummy", remove: []string{"dummy"}}
+	second := first
+	second.image, second.module, second.order = n.image("2", ours("2"), nil), "side", []string{"side", "dummy"}
+	require.True(t, n.reconcile(first).OK())
+	n.FailInit("side", syscall.EIO)
+	require.True(t, n.kill("after step", 1, []want{second}), "after the unload")
+	require.Empty(t, n.runs("dummy"))
+	n.Preload(n.inTree("dummy"), "")
+	n.calls()
+	n.start()
+	assert.Equal(t, map[string]string{"nic": "Failed InitFailed"}, states(n.reconcile(second)))
+	assert.Equal(t, "1", n.runs("dummy"))
+	assert.Equal(t, []string{"unload dummy", "load dummy", "load base", "load side", "unload base", "unload dummy", "load dummy"}, n.calls())
 }

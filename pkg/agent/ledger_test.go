@@ -55,6 +55,30 @@ func TestLedgerIsLost(t *testing.T) {
 	}
 }
 
+// TestPathAtBoot: without the ledger the kernel command line tells what
+// firmware_class.path was.
+func TestPathAtBoot(t *testing.T) {
+	for _, tt := range []struct{ cmdline, want string }{
+		{"quiet", ""},
+		{"quiet firmware_class.path=/opt/fw ro", "/opt/fw"},
+		{`firmware_class.path="/opt/fw"`, "/opt/fw"},
+		{"firmware_class.path=/first firmware_class.path=/opt/fw", "/opt/fw"},
+		{"firmware_class.path=", ""},
+	} {
+		t.Run(tt.cmdline, func(t *testing.T) {
+			n, wants := loadedNode(t)
+			n.SetCmdline(tt.cmdline)
+			require.NoError(t, os.Remove(n.path("run/ledger.json")))
+			n.start()
+			require.True(t, n.reconcile(wants...).OK())
+			require.True(t, n.reconcile().OK())
+			path, err := n.FirmwarePath()
+			require.NoError(t, err)
+			assert.Equal(t, tt.want, path)
+		})
+	}
+}
+
 // TestHoldIsLost: somebody emptied /run/modprobe.d.
 func TestHoldIsLost(t *testing.T) {
 	n, wants := loadedNode(t)

@@ -141,6 +141,24 @@ func TestHostDependencyOfAnImage(t *testing.T) {
 	assert.Equal(t, []string{"unload core", "load core", "load hostuser"}, n.calls())
 }
 
+// TestEntryOfAnotherBuild: a ledger entry of a build that has gone does not
+// make its owner one of the next build.
+func TestEntryOfAnotherBuild(t *testing.T) {
+	n := newNode(t)
+	a := want{name: "a", image: n.image("1", ours("1"), nil), module: "base"}
+	b := want{name: "b", image: n.image("2", ours("2"), nil), module: "base"}
+	require.True(t, n.reconcile(a).OK())
+	require.NoError(t, n.Rmmod("base"))
+	a.image = n.registry.Host + "/modules:none"
+	s := n.reconcile(a, b)
+	assert.Equal(t, map[string]string{"a": "Failed ImageNotFound", "b": "Loaded"}, states(s))
+	assert.Empty(t, s.Modules[0].Kernel)
+	assert.Len(t, s.Modules[1].Kernel, 1)
+	n.calls()
+	n.reconcile(a)
+	assert.Equal(t, []string{"unload base"}, n.calls())
+}
+
 func TestFirmwareOfTwo(t *testing.T) {
 	n := newNode(t)
 	require.NoError(t, n.SetFirmwarePath("/opt/fw"))
