@@ -20,7 +20,8 @@ func planCommand(o *options) *cobra.Command {
 		Short: "print the steps that run would take now, and take none",
 		Long: `plan resolves the documents and observes the node as run does, and prints what
 run would do. Nothing on the node changes; an image that is not in the store is
-pulled into a scratch directory and thrown away.
+pulled into a scratch directory and thrown away. Each Module is planned as if it
+were alone: run plans again after each.
 
 Exit codes: 0 nothing to do or all can be done, 1 something can not be done,
 2 a document can not be used.`,

@@ -81,7 +81,7 @@ func printModule(out *printer, m *spec.ModuleStatus) {
 		out.line("  digest   %s", m.Digest)
 	}
 	for _, k := range m.Kernel {
-		out.line("  module   %s, build-id %s, refcnt %d %s", k.Name, k.BuildID, k.Refs, strings.Join(k.Parameters, " "))
+		out.line("  module   %s", strings.TrimSpace(fmt.Sprintf("%s, build-id %s, refcnt %d %s", k.Name, k.BuildID, k.Refs, strings.Join(k.Parameters, " "))))
 	}
 	if m.Message != "" {
 		for _, l := range strings.Split(m.Message, "\n") {

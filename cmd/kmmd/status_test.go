@@ -116,7 +116,7 @@ func TestPlanOfNothing(t *testing.T) {
 	}
 	out, err = kmmd(t, "plan", "--config", config, "-o", "json")
 	require.NoError(t, err)
-	assert.JSONEq(t, `{"transactions": null}`, out)
+	assert.JSONEq(t, `{"transactions": []}`, out)
 }
 
 func TestLock(t *testing.T) {

@@ -95,6 +95,9 @@ func (a *Agent) skip(t plan.Transaction) bool {
 		a.failures[t.Owner] = f
 		return true
 	}
+	if t.Leaving && before != nil && before.tried && !before.due() {
+		return true
+	}
 	if before == nil || before.input == "" || len(t.Steps) == 0 {
 		return false
 	}
@@ -192,7 +195,10 @@ func (a *Agent) transact(ctx context.Context, t plan.Transaction) {
 // failed rolls a transaction back and remembers why it failed.
 func (a *Agent) failed(ctx context.Context, t plan.Transaction, err error) {
 	f := fail(err)
-	f.input = a.input(t.Owner)
+	f.input, f.tried = a.input(t.Owner), true
+	if t.Leaving {
+		f.later() // no other document will ever ask for it
+	}
 	f.follow(a.failures[t.Owner])
 	a.cfg.Log.Error("module failed", "module", t.Owner, "reason", string(f.reason), "err", err)
 	undone := len(a.ledger.Journal[t.Owner]) > 0

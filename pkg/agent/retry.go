@@ -30,6 +30,7 @@ type failure struct {
 	input   string
 	retryAt time.Time
 	wait    time.Duration
+	tried   bool // a transaction was begun and failed; else it was not even begun
 }
 
 func fail(err error) *failure {
@@ -41,13 +42,26 @@ func fail(err error) *failure {
 	return f
 }
 
-// follow makes the wait longer after another failure of the same kind.
+// follow makes the wait longer after another try that failed for the same
+// reason. A look in between, for whatever event, is no try: the wait goes on.
 func (f *failure) follow(before *failure) {
-	if before == nil || f.retryAt.IsZero() || before.reason != f.reason {
+	if before == nil || f.retryAt.IsZero() || before.reason != f.reason || before.retryAt.IsZero() {
+		return
+	}
+	if !before.due() {
+		f.wait, f.retryAt = before.wait, before.retryAt
 		return
 	}
 	f.wait = min(2*max(before.wait, firstRetry), lastRetry)
 	f.retryAt = time.Now().Add(f.wait)
+}
+
+// later has a failure tried again that nothing else would end.
+func (f *failure) later() {
+	if f.retryAt.IsZero() {
+		f.wait = firstRetry
+		f.retryAt = time.Now().Add(f.wait)
+	}
 }
 
 // due reports whether the next try may be made now.

@@ -22,7 +22,7 @@ func (h *Host) Config(option string) (value string, known bool) {
 			continue
 		}
 		value, known = findOption(f, strings.HasSuffix(name, ".gz"), option)
-		f.Close()
+		_ = f.Close()
 		if known {
 			return value, true
 		}

@@ -21,7 +21,7 @@ import (
 func Make(wants []Want, f Facts) Plan {
 	wants = slices.Clone(wants)
 	slices.SortFunc(wants, func(a, b Want) int { return strings.Compare(a.Owner, b.Owner) })
-	var p Plan
+	p := Plan{Transactions: []Transaction{}}
 	for _, owner := range leaving(f) {
 		p.Transactions = append(p.Transactions, leave(owner, wants, f))
 	}

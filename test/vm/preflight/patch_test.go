@@ -91,12 +91,6 @@ func (m *image) rename(old, name string) {
 	m.replace(".gnu.linkonce.this_module", old+"\x00", name+"\x00")
 }
 
-// hideSection takes a section's name away.
-func (m *image) hideSection(name string) {
-	m.t.Helper()
-	m.replace(".shstrtab", "\x00"+name+"\x00", "\x00x"+name[1:]+"\x00")
-}
-
 // write makes the file.
 func (m *image) write(name string) string {
 	m.t.Helper()
