@@ -15,7 +15,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 
 	"github.com/kmm-node/kmmd/pkg/devices"
 )
@@ -70,6 +72,34 @@ func network(t *testing.T) []string {
 			b, err := json.Marshal(e)
 			require.NoError(t, err)
 			list = append(list, what+": "+string(b))
+		}
+	}
+	list = append(list, forwarding(t)...)
+	// Settings of interfaces; the IPv6 secret that nobody set can not be read.
+	sysctls := sh(t, "grep -rs . /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf /proc/sys/net/ipv4/neigh /proc/sys/net/ipv6/neigh || true")
+	return append(list, strings.Split(strings.TrimSpace(sysctls), "\n")...)
+}
+
+// forwarding returns the entries of bridges and VXLANs and the VLANs of bridge ports.
+func forwarding(t *testing.T) []string {
+	t.Helper()
+	var list []string
+	entries, err := netlink.NeighList(0, unix.AF_BRIDGE)
+	require.NoError(t, err)
+	vlans, err := netlink.BridgeVlanList()
+	require.NoError(t, err)
+	for _, e := range entries {
+		if len(e.HardwareAddr) > 0 && e.HardwareAddr[0]&1 == 0 && e.State&(netlink.NUD_PERMANENT|netlink.NUD_NOARP) != 0 {
+			l, err := netlink.LinkByIndex(e.LinkIndex)
+			require.NoError(t, err)
+			list = append(list, fmt.Sprint("fdb: ", l.Attrs().Name, e.HardwareAddr, e.State, e.Flags, e.Vlan, e.IP))
+		}
+	}
+	for index, of := range vlans {
+		l, err := netlink.LinkByIndex(int(index))
+		require.NoError(t, err)
+		for _, v := range of {
+			list = append(list, fmt.Sprint("vlan: ", l.Attrs().Name, *v))
 		}
 	}
 	return list
@@ -147,7 +177,8 @@ func saved(t *testing.T, module string) *devices.Network {
 // exchange takes the driver away and loads it again: the interface has lost everything.
 func exchange(t *testing.T, module string) {
 	t.Helper()
-	sh(t, "rmmod "+module+" && modprobe "+module)
+	parameters := map[string]string{"dummy": " numdummies=0"}
+	sh(t, "rmmod "+module+" && modprobe "+module+parameters[module])
 }
 
 // difference returns the lines only one of the two has, "" when there are none.

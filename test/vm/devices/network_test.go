@@ -3,6 +3,7 @@
 package devices
 
 import (
+	"cmp"
 	"context"
 	"testing"
 	"time"
@@ -19,10 +20,11 @@ const (
 )
 
 // configurations are networks on eth0, each made, saved, lost, given back and taken down again.
-var configurations = []struct{ name, up string }{
+var configurations = []struct{ name, module, up string }{
 	{
 		name: "plain",
 		up: `
+			echo 1 >/proc/sys/net/ipv6/conf/eth0/dad_transmits
 			ip link set eth0 mtu 1400 txqueuelen 777 alias uplink group 5
 			ip link property add dev eth0 altname the-uplink
 			ip addr add 192.0.2.5/24 brd 192.0.2.255 dev eth0 label eth0:1
@@ -141,6 +143,19 @@ var configurations = []struct{ name, up string }{
 			until ip -6 addr show dev eth0 -tentative | grep -q fec0:; do sleep 0.1; done`,
 	},
 	{
+		name:   "links without a device",
+		module: "dummy",
+		up: `
+			modprobe dummy numdummies=0
+			ip link add dummy7 type dummy
+			ip link set dummy7 address 02:00:00:00:00:07 mtu 9000 up
+			ip link add link dummy7 name dummy7.5 type vlan id 5
+			ip link set dummy7.5 up
+			ip addr add 192.0.2.5/24 dev dummy7.5
+			ip route add 10.9.0.0/16 via 192.0.2.1
+			settled dummy7; settled dummy7.5`,
+	},
+	{
 		name: "own MAC address, down",
 		up: `
 			ip link set eth0 down
@@ -157,10 +172,11 @@ const base = `
 	modprobe bonding max_bonds=0
 	for link in /sys/class/net/*; do
 		link=${link##*/}
-		[ $link = lo ] || [ $link = bonding_masters ] || ip link del $link
+		[ $link = lo ] || [ $link = bonding_masters ] || ip link del $link || [ ! -e /sys/class/net/$link ]
 	done
 	# QEMU answers router solicitations.
 	echo 0 >/proc/sys/net/ipv6/conf/default/accept_ra
+	echo 0 >/proc/sys/net/ipv6/conf/default/dad_transmits
 	modprobe virtio_net
 	ip link set eth0 up
 	ip addr add 10.0.2.15/24 dev eth0
@@ -170,25 +186,32 @@ const base = `
 func TestNetworkComesBack(t *testing.T) {
 	for _, c := range configurations {
 		t.Run(c.name, func(t *testing.T) {
+			module := cmp.Or(c.module, "virtio_net")
 			sh(t, base)
 			sh(t, c.up)
 			settle(t)
 			before := network(t)
-			n := saved(t, "virtio_net")
+			n := saved(t, module)
 			assert.Empty(t, n.Lost)
 
-			exchange(t, "virtio_net")
+			exchange(t, module)
 			require.NotEmpty(t, difference(before, network(t)), "it was lost")
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
-			defer cancel()
 			start := time.Now()
-			assert.NoError(t, devices.Open("").RestoreNetwork(ctx, n))
+			assert.NoError(t, restore(t, n, patience))
 			t.Log("given back in", time.Since(start))
 			assertSame(t, before)
 
-			assert.NoError(t, devices.Open("").RestoreNetwork(ctx, n), "again")
+			assert.NoError(t, restore(t, n, patience), "again")
 			assertSame(t, before)
 		})
 	}
 	sh(t, base)
+}
+
+// restore gives back within some time.
+func restore(t *testing.T, n *devices.Network, within time.Duration) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	return devices.Open("").RestoreNetwork(ctx, n)
 }
