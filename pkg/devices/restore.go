@@ -115,7 +115,23 @@ func (h *Host) restore(ctx context.Context, n *Network) error {
 	r.all(syscall.RTM_NEWNEIGH, n.Neighbors, state.neighbors, syscall.NLM_F_CREATE)
 	r.routes(ctx)
 	r.all(rtmNewRule, n.Rules, state.rules, add)
+	r.sysctls()
 	return errors.Join(r.errs...)
+}
+
+// sysctls gives back the settings of links again: coming up changed some (the MTU of IPv6: net/ipv6/addrconf.c,
+// addrconf_notify).
+func (r *restorer) sysctls() {
+	for _, l := range r.Links {
+		if r.index[l.Index] == 0 {
+			continue
+		}
+		if now, err := linkByIndex(r.index[l.Index]); err == nil {
+			if err := r.writeSysctls(now.Name, l.Sysctls); err != nil {
+				r.errs = append(r.errs, err)
+			}
+		}
+	}
 }
 
 // rename gives hardware its old names, so that all else can go by name. Two that have each other's get out of the way

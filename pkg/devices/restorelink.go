@@ -48,9 +48,8 @@ func (r *restorer) link(saved savedLink) error {
 		return fmt.Errorf("give back %s: %w", saved.Name, err)
 	}
 	r.attributes(saved, now)
-	if err := r.writeSysctls(now.Name, saved.Sysctls); err != nil {
-		r.errs = append(r.errs, err)
-	}
+	// What fails is reported when it is tried again at the end.
+	_ = r.writeSysctls(now.Name, saved.Sysctls)
 	r.master(saved, now)
 	mask, flags := uint32(settable), saved.Flags&settable
 	if saved.up() {

@@ -172,7 +172,7 @@ const base = `
 	modprobe bonding max_bonds=0
 	for link in /sys/class/net/*; do
 		link=${link##*/}
-		[ $link = lo ] || [ $link = bonding_masters ] || ip link del $link
+		[ $link = lo ] || [ $link = bonding_masters ] || ip link del $link || [ ! -e /sys/class/net/$link ]
 	done
 	# QEMU answers router solicitations.
 	echo 0 >/proc/sys/net/ipv6/conf/default/accept_ra
