@@ -25,26 +25,38 @@ type explanation struct {
 	Warnings []string     `json:"warnings,omitempty"`
 
 	release spec.Release // with its "+"
+	// Preflight is what the running kernel would say to the image's modules,
+	// and what is in their way; empty when nothing is, or nobody asked.
+	Preflight []string `json:"preflight,omitempty"`
 }
 
 func explainCommand(o *options) *cobra.Command {
 	var release string
+	var preflight bool
 	cmd := &cobra.Command{
-		Use:   "explain [-f FILE|DIR] [--kernel RELEASE]",
+		Use:   "explain [-f FILE|DIR] [--kernel RELEASE | --preflight]",
 		Short: "tell which kernel mapping wins and why, the image, and warnings",
-		Long: `explain reads documents and asks neither kernel nor registry.
+		Long: `explain reads documents and asks neither kernel nor registry. With --preflight it
+pulls the images too, if they are not in the store, and tells what the running
+kernel would say to their modules, and what is in the way of loading them.
 
-Exit codes: 0 each Module has a mapping for the kernel, 1 one has none,
-2 a document can not be used.`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runExplain(cmd, o, release) },
+Exit codes: 0 each Module has a mapping for the kernel, 1 one has none or can
+not be loaded, 2 a document can not be used.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if preflight && release != "" {
+				return usageError{errors.New("explain: --preflight is about the running kernel: leave out --kernel")}
+			}
+			return noArgs(cmd, args)
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return runExplain(cmd, o, release, preflight) },
 	}
 	o.documentsFlag(cmd)
 	cmd.Flags().StringVar(&release, "kernel", "", "kernel release, as of uname -r (default the running one)")
+	cmd.Flags().BoolVar(&preflight, "preflight", false, "look into the images, and ask the running kernel")
 	return cmd
 }
 
-func runExplain(cmd *cobra.Command, o *options, release string) error {
+func runExplain(cmd *cobra.Command, o *options, release string, preflight bool) error {
 	c, err := readConfig(o.configFile)
 	if err != nil {
 		return err
@@ -71,6 +83,13 @@ func runExplain(cmd *cobra.Command, o *options, release string) error {
 		unmatched = unmatched || e.Error != ""
 		all = append(all, e)
 	}
+	if preflight {
+		blocked, err := addPreflight(cmd, o, node, all)
+		if err != nil {
+			return err
+		}
+		unmatched = unmatched || blocked
+	}
 	if o.output == "json" {
 		err = writeJSON(cmd.OutOrStdout(), all)
 	} else {
@@ -85,6 +104,39 @@ func runExplain(cmd *cobra.Command, o *options, release string) error {
 		return errNotAsWanted
 	}
 	return nil
+}
+
+// addPreflight plans for the documents and tells what that finds. blocked says
+// that a Module can not be loaded.
+func addPreflight(cmd *cobra.Command, o *options, desired spec.Node, all []explanation) (blocked bool, err error) {
+	n, closeNode, err := openNode(o, nil, false, false)
+	if err != nil {
+		return false, err
+	}
+	defer closeNode()
+	n.agent.SetDesired(desired)
+	p, unresolved, err := n.agent.Plan(cmd.Context())
+	if err != nil {
+		return false, err
+	}
+	for i := range all {
+		e := &all[i]
+		if b, ok := unresolved[e.Module]; ok && e.Error == "" {
+			blocked = true
+			e.Preflight = append(e.Preflight, b.Reason+": "+b.Message)
+		}
+		for _, t := range p.Transactions {
+			if t.Owner != e.Module || t.Leaving {
+				continue
+			}
+			for _, b := range t.Blocked {
+				blocked = true
+				e.Preflight = append(e.Preflight, b.Reason+": "+b.Message)
+			}
+			e.Preflight = append(e.Preflight, t.Notes...)
+		}
+	}
+	return blocked, nil
 }
 
 func explain(m *spec.Module, release spec.Release) explanation {
@@ -129,6 +181,9 @@ func printExplanations(out *printer, all []explanation, notes []string) error {
 		}
 		for _, w := range e.Warnings {
 			out.line("  warning    %s", w)
+		}
+		for _, p := range e.Preflight {
+			out.line("  preflight  %s", strings.ReplaceAll(p, "\n", "\n             "))
 		}
 	}
 	for _, n := range notes {

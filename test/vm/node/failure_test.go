@@ -184,3 +184,22 @@ func TestInvalidDocument(t *testing.T) {
 	require.Len(t, status.Invalid, 1)
 	n.requireBuild("kmm_base.ko")
 }
+
+// TestPreflightCommands: one report names all that is wrong, and nothing is
+// touched for it.
+func TestPreflightCommands(t *testing.T) {
+	n := newNode(t)
+	n.command("modprobe", "dummy")
+	n.document("bad.yaml", module("bad", n.image("many", []string{"variants/unknown-symbol/dummy.ko"}, nil), "dummy",
+		"inTreeModulesToRemove: [dummy]", "modprobe.parameters: [nosuch=1, numdummies=x]"))
+	for _, command := range [][]string{{"plan"}, {"explain", "--preflight"}} {
+		out, all, code := n.run(binary, nil, command...)
+		assert.Equal(t, 1, code, all)
+		for _, words := range []string{"unknown parameter nosuch", "numdummies=x", "kmm_no_such_symbol"} {
+			assert.Contains(t, out, words, command)
+		}
+	}
+	_, all, code := n.run(binary, nil, "explain", "--preflight", "--kernel", "x")
+	assert.Equal(t, 2, code, all)
+	n.requireInTree("dummy")
+}
