@@ -31,11 +31,19 @@ unit: ## tests without root and network; those that read real kernels do so once
 	KMMD_LAB="$$(test ! -f .lab/kernels || echo $(CURDIR)/.lab)" CGO_ENABLED=1 \
 		$(GO) test -race $$($(GO) list ./... | grep -v /test/vm/)
 
-vm: setup build ## tests on real kernels: KERNEL=6.1, 6.12 or all
-	@for kernel in $(KERNELS); do \
-		echo "kernel $$kernel"; \
-		KMMD_VM_KERNEL=$$kernel KMMD_VM_FILES=.lab/bin/kmmd-fault KMMD_VM_TIMEOUT=900 $(GO) test -timeout 15m -count=1 -p 1 -exec "$(CURDIR)/test/vm/exec" ./test/vm/...; \
-	done
+vm: setup build ## tests on real kernels, each in VMs of its own, side by side: KERNEL=6.1, 6.12 or all
+	@mkdir -p .lab/log; pids=(); \
+	for kernel in $(KERNELS); do \
+		KMMD_VM_KERNEL=$$kernel KMMD_VM_FILES=.lab/bin/kmmd-fault KMMD_VM_TIMEOUT=1500 \
+			$(GO) test -timeout 25m -count=1 -p 1 -exec "$(CURDIR)/test/vm/exec" ./test/vm/... >.lab/log/vm-$$kernel.txt 2>&1 & \
+		pids+=($$!); \
+	done; \
+	failed=; \
+	for kernel in $(KERNELS); do \
+		wait "$${pids[0]}" || failed=1; pids=("$${pids[@]:1}"); \
+		echo "kernel $$kernel"; cat ".lab/log/vm-$$kernel.txt"; \
+	done; \
+	test -z "$$failed"
 
 lab: setup ## tests of the lab: failures, panics and time-outs are seen, nothing is left behind
 	test/vm/selftest

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -114,7 +113,7 @@ func blocked(blocks []plan.Block) *failure {
 		f.message += b.Message
 	}
 	switch f.reason {
-	case spec.ReasonInUse, spec.ReasonNeedsReboot, spec.ReasonFirmwareConflict:
+	case spec.ReasonInUse, spec.ReasonNeedsReboot, spec.ReasonFirmwareConflict, spec.ReasonInternal:
 		f.wait = firstRetry
 		f.retryAt = time.Now().Add(f.wait)
 	}
@@ -234,75 +233,9 @@ func (a *Agent) runsAgain(t plan.Transaction) string {
 	return text
 }
 
-// note writes into the ledger what a step is about to do, and into the journal
-// how to take it back.
-func (a *Agent) note(owner string, s plan.Step) {
-	var u undo
-	switch s := s.(type) {
-	case plan.Hold:
-		names := append([]string{}, a.ledger.Holds[owner]...)
-		u.Hold = &names
-	case plan.Unload:
-		if a.comesBack(owner, s.Name) {
-			return // an interrupted transaction has noted what ran before it
-		}
-		u.Load, u.Ours = s.Undo, s.Undo != nil && s.Ours
-	case plan.Load:
-		a.ledger.add(owner, s.File)
-		u.Unload = &s.File
-	case plan.InstallFirmware:
-		u.Firmware = &s.Previous
-		// A path that is right already was set by somebody else, and stays.
-		if path, err := a.cfg.Kernel.FirmwarePath(); err == nil && a.ledger.FirmwarePathBefore == nil && path == a.cfg.FirmwareDir {
-			a.ledger.FirmwarePathBefore = &path
-		}
-	case plan.SetFirmwarePath:
-		before, err := a.cfg.Kernel.FirmwarePath()
-		if err != nil {
-			return
-		}
-		if a.ledger.FirmwarePathBefore == nil && s.Path == a.cfg.FirmwareDir {
-			a.ledger.FirmwarePathBefore = &before
-		}
-		u.FirmwarePath = &before
-	case plan.SaveNetwork:
-		u.Network = true
-	case plan.Unbind:
-		u.Bind = s.Devices
-	case plan.ResetSRIOV:
-		u.SRIOV = &s.Device
-	}
-	if t := a.resolved[owner]; !u.empty() && t != nil {
-		a.ledger.Journal[owner] = append(a.ledger.Journal[owner], u)
-	}
-}
-
-// comesBack reports whether a rollback loads a module of this name again.
-func (a *Agent) comesBack(owner, name string) bool {
-	return slices.ContainsFunc(a.ledger.Journal[owner], func(u undo) bool { return u.Load != nil && u.Load.Name == name })
-}
-
 func (a *Agent) afterStep() {
 	if a.cfg.AfterStep != nil {
 		a.cfg.AfterStep()
-	}
-}
-
-// finish writes into the ledger what a step has done.
-func (a *Agent) finish(s plan.Step) {
-	switch s := s.(type) {
-	case plan.Unload:
-		delete(a.ledger.Modules, s.Name)
-	case plan.InstallFirmware:
-		a.ledger.Firmware[s.Owner] = s.Dir
-	case plan.RemoveFirmware:
-		delete(a.ledger.Firmware, s.Owner)
-	case plan.SetFirmwarePath:
-		if s.Path != a.cfg.FirmwareDir {
-			a.ledger.FirmwarePathBefore = nil
-		}
-	case plan.RestoreNetwork:
-		delete(a.ledger.Networks, s.Owner)
 	}
 }
 

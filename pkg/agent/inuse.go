@@ -39,16 +39,16 @@ type PCI interface {
 const defaultNetworkTimeout = 30 * time.Second
 
 // lookCloser finds out what hangs on modules that have to go. What can not be
-// found out is reported and stops nothing: the kernel's own count does.
+// found out is as good as a use: nothing is taken away blindly.
 func (a *Agent) lookCloser(f *plan.Facts, names []string) {
 	if a.cfg.Devices == nil {
 		return
 	}
-	f.Uses = map[string]devices.Use{}
+	f.Uses, f.UseUnknown = map[string]devices.Use{}, map[string]error{}
 	for _, name := range names {
 		u, err := a.cfg.Devices.Of(name)
-		if err != nil {
-			a.cfg.Log.Warn("what hangs on a module can not be told whole", "name", name, "err", err)
+		if err != nil && !errors.Is(err, devices.ErrNotLoaded) {
+			f.UseUnknown[name] = err
 		}
 		f.Uses[name] = u
 	}

@@ -111,10 +111,11 @@ func obstacles(u devices.Use, network, sriov bool) []string {
 func (b *builder) checkUse(order []string) (before, after []Step) {
 	var interfaces []devices.Interface
 	for _, name := range order {
-		u, looked := b.f.Uses[name]
-		if !looked {
+		if err := b.f.UseUnknown[name]; err != nil {
+			b.block(spec.ReasonInternal, "what hangs on %s can not be told: %v", name, err)
 			continue
 		}
+		u := b.f.Uses[name]
 		if o := obstacles(u, b.w.AllowNetwork, b.w.ResetSRIOV); len(o) > 0 {
 			b.block(spec.ReasonInUse, "%s is in use: %s", name, strings.Join(o, "; "))
 			continue

@@ -158,6 +158,8 @@ func leave(owner string, wants []Want, f Facts) Transaction {
 			t.Blocked = append(t.Blocked, Block{string(spec.ReasonNeedsReboot), fmt.Sprintf("%s is in the state %q", name, l.State)})
 		case why != "":
 			t.Blocked = append(t.Blocked, Block{string(spec.ReasonInUse), fmt.Sprintf("%s can not be unloaded: %s%s", name, why, whoHolds(f.Uses[name]))})
+		case f.UseUnknown[name] != nil:
+			t.Blocked = append(t.Blocked, Block{string(spec.ReasonInternal), fmt.Sprintf("what hangs on %s can not be told: %v", name, f.UseUnknown[name])})
 		case len(obstacles(f.Uses[name], f.AllowNetwork, true)) > 0:
 			t.Blocked = append(t.Blocked, Block{string(spec.ReasonInUse), fmt.Sprintf("%s can not be unloaded: %s", name, strings.Join(obstacles(f.Uses[name], f.AllowNetwork, true), "; "))})
 		case l.Permanent:

@@ -89,6 +89,8 @@ type Facts struct {
 	// Uses are what hangs on modules that have to go; one that was not looked at
 	// is absent.
 	Uses map[string]devices.Use
+	// UseUnknown is why what hangs on a module could not be found out.
+	UseUnknown map[string]error
 	// PendingNetwork and PendingSRIOV are owners whose interfaces or virtual
 	// functions have not been given back yet.
 	PendingNetwork map[string]bool

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/pkg/devices"
+)
+
+// TestInUse replaces a driver on which something hangs.
+func TestInUse(t *testing.T) {
+	eth := devices.Interface{Name: "eth0", Up: true, Addresses: []string{"10.0.0.1/24"}}
+	down := devices.Interface{Name: "eth1"}
+	pci := devices.Device{Bus: "pci", Address: "0000:00:02.0", Driver: "old"}
+	vfs := devices.Device{Bus: "pci", Address: "0000:00:02.0", Driver: "old", VFs: 4}
+	allow := func(w *Want) { w.AllowNetwork = true }
+	tests := []struct {
+		name    string
+		use     devices.Use
+		change  func(w *Want)
+		blocked string
+		steps   []string
+	}{
+		{"nothing hangs on it", devices.Use{}, nil, "", []string{"hold", "unload", "load"}},
+		{"interface that nobody misses", devices.Use{Interfaces: []devices.Interface{down}}, nil, "", []string{"hold", "unload", "load"}},
+		{"interface in use", devices.Use{Interfaces: []devices.Interface{eth}}, nil, "eth0", nil},
+		{"interface in use, allowed", devices.Use{Interfaces: []devices.Interface{eth}}, allow, "",
+			[]string{"hold", "save-network", "unload", "load", "restore-network"}},
+		{"mounted disk", devices.Use{Blocks: []devices.Block{{Name: "vda", Mounts: []string{"/"}}}}, allow, "a disk in use never", nil},
+		{"swap", devices.Use{Blocks: []devices.Block{{Name: "vda", Swap: true}}}, allow, "a disk in use never", nil},
+		{"disk under another", devices.Use{Blocks: []devices.Block{{Name: "vda", Holders: []string{"dm-0"}}}}, allow, "a disk in use never", nil},
+		{"disk that nobody uses", devices.Use{Blocks: []devices.Block{{Name: "vda"}}}, nil, "", []string{"hold", "unload", "load"}},
+		{"other network namespace", devices.Use{Bound: []devices.Device{{Bus: "pci", Address: "a", Elsewhere: true}}}, allow, "another network namespace", nil},
+		{"virtual functions", devices.Use{Bound: []devices.Device{vfs}}, nil, "4 virtual functions", nil},
+		{"virtual functions, allowed", devices.Use{Bound: []devices.Device{vfs}}, func(w *Want) { w.ResetSRIOV = true }, "",
+			[]string{"hold", "reset-sriov", "unload", "load", "restore-sriov"}},
+		{"unbind", devices.Use{Bound: []devices.Device{pci}}, func(w *Want) { w.Unbind = true }, "", []string{"hold", "unbind", "unload", "load"}},
+		{"all of it", devices.Use{Bound: []devices.Device{vfs}, Interfaces: []devices.Interface{eth}},
+			func(w *Want) { w.AllowNetwork, w.Unbind, w.ResetSRIOV = true, true, true }, "",
+			[]string{"hold", "save-network", "reset-sriov", "unbind", "unload", "load", "restore-sriov", "restore-network"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := Want{Owner: "ns/nic", Files: []File{{Name: "new", Path: "/new.ko", BuildID: "aa"}}, Remove: []string{"old"}}
+			if tt.change != nil {
+				tt.change(&w)
+			}
+			f := Facts{
+				Loaded: map[string]Loaded{"old": {Name: "old", State: "live", BuildID: "bb"}},
+				InTree: map[string]*File{"old": {Name: "old", Path: "/old.ko", BuildID: "bb", FromHost: true}},
+				Wanted: map[string]bool{"ns/nic": true}, Uses: map[string]devices.Use{"old": tt.use},
+			}
+			p := Make([]Want{w}, f)
+			require.Len(t, p.Transactions, 1)
+			tr := p.Transactions[0]
+			assert.Equal(t, []string{"old"}, p.Unloads(), "told also when blocked")
+			if tt.blocked != "" {
+				require.NotEmpty(t, tr.Blocked)
+				assert.Equal(t, "InUse", tr.Blocked[0].Reason)
+				assert.Contains(t, tr.Blocked[0].Message, tt.blocked)
+				assert.Empty(t, tr.Steps)
+				return
+			}
+			require.Empty(t, tr.Blocked)
+			var kinds []string
+			for _, s := range tr.Steps {
+				kinds = append(kinds, Kind(s))
+				assert.NotEmpty(t, s.String())
+			}
+			assert.Equal(t, tt.steps, kinds)
+
+			f.UseUnknown = map[string]error{"old": errors.New("netlink is mute")}
+			tr = Make([]Want{w}, f).Transactions[0]
+			require.NotEmpty(t, tr.Blocked)
+			assert.Contains(t, tr.Blocked[0].Message, "netlink is mute")
+		})
+	}
+}
+
+// TestPending: what was not given back before an interruption is given back.
+func TestPending(t *testing.T) {
+	w := Want{Owner: "ns/nic", Files: []File{{Name: "new", Path: "/new.ko", BuildID: "aa"}}}
+	f := Facts{
+		Loaded: map[string]Loaded{"new": {Name: "new", State: "live", BuildID: "aa"}},
+		Ours:   map[string]Entry{"new": {Owners: []string{"ns/nic"}, File: w.Files[0]}},
+		Wanted: map[string]bool{"ns/nic": true}, PendingNetwork: map[string]bool{"ns/nic": true},
+		PendingSRIOV: map[string][]devices.Device{"ns/nic": {{Address: "0000:00:02.0", VFs: 2}}},
+	}
+	tr := Make([]Want{w}, f).Transactions[0]
+	require.Len(t, tr.Steps, 2)
+	assert.Equal(t, "restore-sriov", Kind(tr.Steps[0]))
+	assert.Equal(t, "restore-network", Kind(tr.Steps[1]))
+}
+
+// TestLeavingInUse: a document that is gone allows nothing any more.
+func TestLeavingInUse(t *testing.T) {
+	f := Facts{
+		Loaded: map[string]Loaded{"new": {Name: "new", State: "live", BuildID: "aa"}},
+		Ours:   map[string]Entry{"new": {Owners: []string{"ns/nic"}, File: File{Name: "new", BuildID: "aa"}}},
+		Uses:   map[string]devices.Use{"new": {Interfaces: []devices.Interface{{Name: "eth0", Up: true}}}},
+	}
+	assert.NotEmpty(t, Make(nil, f).Transactions[0].Blocked)
+	f.AllowNetwork = true
+	assert.Empty(t, Make(nil, f).Transactions[0].Blocked)
+}
