@@ -33,6 +33,13 @@ const (
 	nhaGroup = 2
 	nhaOIF   = 5
 
+	nhaResilient      = 12 // NHA_RES_GROUP
+	nhaUnbalancedTime = 4  // in it
+	nhaBucket         = 13
+	nhaOpFlags        = 14
+	nhaGroupStats     = 15
+	nhaStatsUsed      = 17
+
 	onlink = 4 // RTNH_F_ONLINK: the only flag of a next hop that is a setting, the others are its state
 )
 
@@ -99,6 +106,13 @@ func (m *message) clean() {
 		native.PutUint32(m.head[8:], u32(m.head[8:])&2) // FIB_RULE_INVERT; the others say "detached"
 	case rtmNewNextHop:
 		m.head[1] = 0 // its scope is computed (net/ipv4/nexthop.c, rtm_to_nh_config)
+		// Told only: buckets, what the answer is about (6.9), counters (6.9), and for how long a group is unbalanced.
+		m.drop(nhaBucket, nhaOpFlags, nhaGroupStats, nhaStatsUsed)
+		if group, err := decodeAttrs(m.find(nhaResilient)); err == nil && len(group) > 0 {
+			g := message{attrs: group}
+			g.drop(nhaUnbalancedTime)
+			m.set(nhaResilient, encodeAttrs(g.attrs))
+		}
 		native.PutUint32(m.head[4:], u32(m.head[4:])&onlink)
 	}
 }

@@ -21,7 +21,12 @@ func (h *Host) sysctlDir(dir, name string) string { return h.path("proc/sys/net"
 func (h *Host) readSysctls(name string) map[string]string {
 	m := map[string]string{}
 	for _, dir := range sysctlDirs {
-		for _, key := range names(h.sysctlDir(dir, name)) {
+		keys := names(h.sysctlDir(dir, name))
+		for _, key := range keys {
+			// The kernel complains about those who read a time in seconds when there is one in milliseconds.
+			if slices.Contains(keys, key+"_ms") {
+				continue
+			}
 			if b, err := os.ReadFile(path.Join(h.sysctlDir(dir, name), key)); err == nil {
 				m[dir+"/*/"+key] = strings.TrimSuffix(string(b), "\n")
 			}

@@ -4,6 +4,7 @@
 package devices
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -39,7 +40,11 @@ settled() { until ip -6 addr show dev $1 scope link -tentative | grep -q fe80; d
 // sh runs lines of shell and requires each to end well.
 func sh(t *testing.T, script string) string {
 	t.Helper()
-	out, err := exec.Command("/bin/sh", "-ec", prelude+script).CombinedOutput()
+	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-ec", prelude+script)
+	cmd.WaitDelay = time.Second // the shell's children keep the pipe
+	out, err := cmd.CombinedOutput()
 	require.NoErrorf(t, err, "%s\n%s", script, out)
 	return string(out)
 }
@@ -47,7 +52,7 @@ func sh(t *testing.T, script string) string {
 // volatile is what differs between two looks at the same configuration: counters, indices, clocks, link state.
 var volatile = []string{
 	"ifindex", "link_index", "valid_life_time", "preferred_life_time", "operstate", "expires", "used", "probes",
-	"confirmed", "updated", "refcnt", "tentative", "qdisc", "stats64", "carrier_up_count", "carrier_down_count",
+	"confirmed", "updated", "refcnt", "tentative", "qdisc", "stats64", "carrier_up_count", "carrier_down_count", "unbalanced_time",
 }
 
 // network returns all of the network's configuration, one JSON document for each line of ip.
@@ -76,7 +81,7 @@ func network(t *testing.T) []string {
 	}
 	list = append(list, forwarding(t)...)
 	// Settings of interfaces; the IPv6 secret that nobody set can not be read.
-	sysctls := sh(t, "grep -rs . /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf /proc/sys/net/ipv4/neigh /proc/sys/net/ipv6/neigh || true")
+	sysctls := sh(t, "grep -rs . /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf /proc/sys/net/ipv[46]/neigh/*/gc_stale_time || true")
 	return append(list, strings.Split(strings.TrimSpace(sysctls), "\n")...)
 }
 
@@ -126,6 +131,10 @@ func strip(v any) {
 			}
 			v["flags"] = kept
 		}
+		// Which link-local address comes first depends on when the kernel makes its own.
+		if addresses, ok := v["addr_info"].([]any); ok {
+			slices.SortStableFunc(addresses, func(a, b any) int { return strings.Compare(linkLocal(a), linkLocal(b)) })
+		}
 		for _, e := range v {
 			strip(e)
 		}
@@ -134,6 +143,14 @@ func strip(v any) {
 			strip(e)
 		}
 	}
+}
+
+// linkLocal returns a link-local address, "" for another one.
+func linkLocal(address any) string {
+	if a, ok := address.(map[string]any); ok && a["scope"] == "link" {
+		return fmt.Sprint(a["local"])
+	}
+	return ""
 }
 
 // settle waits until no IPv6 address is being checked for duplicates any more and every link that is up has its own.

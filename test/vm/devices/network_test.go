@@ -73,7 +73,9 @@ var configurations = []struct{ name, module, up string }{
 			ip nexthop add id 8 via 10.0.2.3 dev eth0
 			ip nexthop add id 9 group 7,3/8
 			ip route add 10.9.0.0/16 nhid 7
-			ip route add 10.10.0.0/16 nhid 9`,
+			ip route add 10.10.0.0/16 nhid 9
+			ip nexthop add id 10 group 7/8 type resilient buckets 8 idle_timer 60 unbalanced_timer 300
+			ip route add 10.11.0.0/16 nhid 10`,
 	},
 	{
 		name: "stacked",
@@ -181,7 +183,8 @@ const base = `
 	ip link set eth0 up
 	ip addr add 10.0.2.15/24 dev eth0
 	ip route add default via 10.0.2.2
-	settled eth0`
+	settled eth0
+`
 
 func TestNetworkComesBack(t *testing.T) {
 	for _, c := range configurations {

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package devices
+
+import (
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	addr    = "0000:00:02.0"
+	second  = "0000:00:03.0"
+	drivers = "sys/bus/pci/drivers/"
+)
+
+// pci has two devices: the first with a driver, the second without.
+func pci() files {
+	return files{
+		"sys/bus/pci/devices/" + addr + "/driver":   "-> " + drivers + "e1000e",
+		"sys/bus/pci/devices/" + second + "/vendor": "0x8086\n",
+		drivers + "e1000e/bind":                     "", drivers + "e1000e/unbind": "",
+		drivers + "vfio-pci/bind": "", drivers + "vfio-pci/unbind": "",
+		"sys/bus/pci/secret/driver":         "-> " + drivers + "e1000e",
+		"sys/bus/pci/secret/sriov_numvfs":   "4\n",
+		"sys/bus/pci/secret/sriov_totalvfs": "8\n",
+		"sys/bus/pci/bind":                  "",
+	}
+}
+
+func card(address, driver string) Device { return Device{Bus: "pci", Address: address, Driver: driver} }
+
+// written returns what was written into the files of the drivers.
+func written(t *testing.T, h *Host) map[string]string {
+	t.Helper()
+	got := map[string]string{}
+	for _, name := range []string{"e1000e/bind", "e1000e/unbind", "vfio-pci/bind", "vfio-pci/unbind", "../bind"} {
+		if s := content(t, h, drivers+name); s != "" {
+			got[name] = s
+		}
+	}
+	return got
+}
+
+func TestNotPCI(t *testing.T) {
+	tests := []struct{ name, bus, address string }{
+		{"no bus", "", addr},
+		{"virtio", "virtio", "virtio0"},
+		{"usb with an address of PCI", "usb", addr},
+		{"bus by a path", "pci/../pci", addr},
+		{"bus in capitals", "PCI", addr},
+		{"no address", "pci", ""},
+		{"without a domain", "pci", "00:02.0"},
+		{"short domain", "pci", "000:00:02.0"},
+		{"long domain", "pci", "000000000:00:02.0"},
+		{"no function", "pci", "0000:00:02"},
+		{"function 8", "pci", "0000:00:02.8"},
+		{"two functions", "pci", "0000:00:02.00"},
+		{"capitals", "pci", "0000:0A:02.0"},
+		{"not hexadecimal", "pci", "0000:0g:02.0"},
+		{"any character for the dot", "pci", "0000:00:0230"},
+		{"newline after", "pci", addr + "\n"},
+		{"newline before", "pci", "\n" + addr},
+		{"two lines", "pci", "x\n" + addr},
+		{"space", "pci", " " + addr},
+		{"zero byte", "pci", addr + "\x00"},
+		{"up", "pci", "../x"},
+		{"up to a device", "pci", "../secret"},
+		{"up from a device", "pci", addr + "/../../secret"},
+		{"up before a device", "pci", "../devices/" + addr},
+		{"this directory", "pci", "."},
+		{"the one above", "pci", ".."},
+		{"from the root", "pci", "/sys/bus/pci/secret"},
+		{"slash after", "pci", addr + "/"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			h := tree(t, pci())
+			d := Device{Bus: tt.bus, Address: tt.address, Driver: "e1000e"}
+			require.ErrorIs(t, h.Unbind([]Device{d}), ErrNotPCI)
+			require.ErrorIs(t, h.Bind([]Device{d}), ErrNotPCI)
+			_, err := h.ResetSRIOV(d)
+			require.ErrorIs(t, err, ErrNotPCI)
+			require.ErrorIs(t, h.SetSRIOV(d, 1), ErrNotPCI)
+			assert.Empty(t, written(t, h))
+			assert.Equal(t, "4\n", content(t, h, "sys/bus/pci/secret/sriov_numvfs"))
+		})
+	}
+}
+
+func TestPCIFile(t *testing.T) {
+	h := Open("/root")
+	for _, address := range []string{addr, "ffff:ff:1f.7", "10000:e1:00.0", "0000abcd:00:1f.6"} {
+		t.Run(address, func(t *testing.T) {
+			got, err := h.pciFile(card(address, ""), "driver")
+			require.NoError(t, err)
+			assert.Equal(t, "/root/sys/bus/pci/devices/"+address+"/driver", got)
+		})
+	}
+}
+
+func TestUnbind(t *testing.T) {
+	tests := []struct {
+		name    string
+		devices []Device
+		want    map[string]string
+		err     string
+	}{
+		{"none", nil, map[string]string{}, ""},
+		{"bound", []Device{card(addr, "e1000e")}, map[string]string{"e1000e/unbind": addr}, ""},
+		{"no driver", []Device{card(second, "e1000e")}, map[string]string{}, ""},
+		{"gone", []Device{card("0000:00:09.0", "e1000e")}, map[string]string{}, ""},
+		{"another driver", []Device{card(addr, "vfio-pci")}, map[string]string{},
+			"unbind 0000:00:02.0 from vfio-pci: its driver is e1000e"},
+		{"a driver nobody said", []Device{card(addr, "")}, map[string]string{}, "unbind 0000:00:02.0 from : its driver is e1000e"},
+		{"the others all the same", []Device{card("../x", "e1000e"), card(addr, "vfio-pci"), card(addr, "e1000e"), card("y", "z")},
+			map[string]string{"e1000e/unbind": addr}, `unbind ../x from e1000e: pci "../x": not a PCI device
+unbind 0000:00:02.0 from vfio-pci: its driver is e1000e
+unbind y from z: pci "y": not a PCI device`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			h := tree(t, pci())
+			check(t, h.Unbind(tt.devices), tt.err)
+			assert.Equal(t, tt.want, written(t, h))
+		})
+	}
+}
+
+func TestBind(t *testing.T) {
+	tests := []struct {
+		name    string
+		devices []Device
+		want    map[string]string
+		err     string
+	}{
+		{"none", nil, map[string]string{}, ""},
+		{"unbound", []Device{card(second, "vfio-pci")}, map[string]string{"vfio-pci/bind": second}, ""},
+		{"bound already", []Device{card(addr, "e1000e")}, map[string]string{}, ""},
+		{"another driver", []Device{card(addr, "vfio-pci")}, map[string]string{}, "bind 0000:00:02.0 to vfio-pci: its driver is e1000e"},
+		{"no driver said", []Device{card(second, "")}, map[string]string{}, `bind 0000:00:03.0 to : "" is no name of a driver`},
+		{"driver by a path", []Device{card(second, "..")}, map[string]string{}, `bind 0000:00:03.0 to ..: ".." is no name of a driver`},
+		{"driver by a longer path", []Device{card(second, "e1000e/../vfio-pci")}, map[string]string{},
+			`bind 0000:00:03.0 to e1000e/../vfio-pci: "e1000e/../vfio-pci" is no name of a driver`},
+		{"driver with a newline", []Device{card(second, "e1000e\n")}, map[string]string{},
+			"bind 0000:00:03.0 to e1000e\n: \"e1000e\\n\" is no name of a driver"},
+		{"the others all the same", []Device{card("../x", "e1000e"), card(second, "e1000e")},
+			map[string]string{"e1000e/bind": second}, `bind ../x to e1000e: pci "../x": not a PCI device`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			h := tree(t, pci())
+			check(t, h.Bind(tt.devices), tt.err)
+			assert.Equal(t, tt.want, written(t, h))
+		})
+	}
+
+	h := tree(t, pci())
+	require.ErrorIs(t, h.Bind([]Device{card(second, "nosuch")}), os.ErrNotExist, "a driver that is not loaded")
+	_, err := os.Stat(h.path(drivers, "nosuch"))
+	require.ErrorIs(t, err, os.ErrNotExist, "no file is made")
+}
+
+// check compares an error with its text; "" is none.
+func check(t *testing.T, err error, want string) {
+	t.Helper()
+	if want == "" {
+		require.NoError(t, err)
+		return
+	}
+	require.EqualError(t, err, want)
+}
+
+// vfs are the files of a device with virtual functions. Files of a test keep what is not overwritten: the kernel's "4\n"
+// becomes "0\n".
+func vfs(now, total string) files {
+	f := files{"sys/bus/pci/devices/" + addr + "/vendor": "0x8086\n"}
+	if now != "" {
+		f["sys/bus/pci/devices/"+addr+"/sriov_numvfs"] = now
+	}
+	if total != "" {
+		f["sys/bus/pci/devices/"+addr+"/sriov_totalvfs"] = total
+	}
+	return f
+}
+
+func TestResetSRIOV(t *testing.T) {
+	tests := []struct {
+		name, now string
+		before    int
+		want, err string
+	}{
+		{"some", "4\n", 4, "0\n", ""},
+		{"none", "00\n", 0, "00\n", ""}, // not written
+		{"can have none", "", 0, "", ""},
+		{"no number", "x\n", 0, "x\n", "invalid syntax"},
+		{"empty file", "\n", 0, "\n", "invalid syntax"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			h := tree(t, vfs(tt.now, "8\n"))
+			before, err := h.ResetSRIOV(card(addr, ""))
+			if tt.err == "" {
+				require.NoError(t, err)
+			} else {
+				require.ErrorContains(t, err, "remove virtual functions of 0000:00:02.0: ")
+				require.ErrorContains(t, err, tt.err)
+			}
+			assert.Equal(t, tt.before, before)
+			assert.Equal(t, tt.want, h.numVFs())
+		})
+	}
+}
+
+// numVFs is the file as it is, "" when there is none.
+func (h *Host) numVFs() string {
+	b, err := os.ReadFile(h.path("sys/bus/pci/devices", addr, "sriov_numvfs"))
+	if err != nil {
+		return ""
+	}
+	return string(b)
+}
+
+func TestSetSRIOV(t *testing.T) {
+	tests := []struct {
+		name, now, total string
+		n                int
+		want             string
+		is               error
+		err              string
+	}{
+		{"from none", "0\n", "8\n", 4, "4\n", nil, ""},
+		{"from others", "2\n", "8\n", 4, "4\n", nil, ""},
+		{"all", "0\n", "8\n", 8, "8\n", nil, ""},
+		{"to none", "2\n", "8\n", 0, "0\n", nil, ""},
+		{"as it is", "04\n", "8\n", 4, "04\n", nil, ""}, // not written
+		{"too many", "0\n", "8\n", 9, "0\n", ErrNoSRIOV, "make 9 virtual functions of 0000:00:02.0: no SR-IOV: it can have 8"},
+		{"less than none", "2\n", "8\n", -1, "2\n", nil, "make -1 virtual functions of 0000:00:02.0: less than none"},
+		{"no SR-IOV", "", "", 1, "", ErrNoSRIOV, "make 1 virtual functions of 0000:00:02.0: no SR-IOV: it can have 0"},
+		{"none of no SR-IOV", "", "", 0, "", nil, ""},
+		{"its driver allows none", "0\n", "0\n", 1, "0\n", ErrNoSRIOV,
+			"make 1 virtual functions of 0000:00:02.0: no SR-IOV: it can have 0"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			h := tree(t, vfs(tt.now, tt.total))
+			err := h.SetSRIOV(card(addr, ""), tt.n)
+			check(t, err, tt.err)
+			if tt.is != nil {
+				require.ErrorIs(t, err, tt.is)
+			}
+			assert.Equal(t, tt.want, h.numVFs())
+		})
+	}
+}
+
+func TestSRIOVRoundTrip(t *testing.T) {
+	h := tree(t, vfs("4\n", "8\n"))
+	before, err := h.ResetSRIOV(card(addr, ""))
+	require.NoError(t, err)
+	assert.Equal(t, "0\n", h.numVFs())
+	require.NoError(t, h.SetSRIOV(card(addr, ""), before))
+	assert.Equal(t, "4\n", h.numVFs())
+}
