@@ -34,8 +34,8 @@ unit: ## tests without root and network; those that read real kernels do so once
 vm: setup build ## tests on real kernels, each in VMs of its own, side by side: KERNEL=6.1, 6.12 or all
 	@mkdir -p .lab/log; pids=(); \
 	for kernel in $(KERNELS); do \
-		KMMD_VM_KERNEL=$$kernel KMMD_VM_FILES=.lab/bin/kmmd-fault KMMD_VM_TIMEOUT=1500 \
-			$(GO) test -timeout 25m -count=1 -p 1 -exec "$(CURDIR)/test/vm/exec" ./test/vm/... >.lab/log/vm-$$kernel.txt 2>&1 & \
+		KMMD_VM_KERNEL=$$kernel KMMD_VM_FILES=.lab/bin/kmmd-fault KMMD_VM_TIMEOUT=2400 \
+			$(GO) test -timeout 42m -count=1 -p 1 -exec "$(CURDIR)/test/vm/exec" ./test/vm/... >.lab/log/vm-$$kernel.txt 2>&1 & \
 		pids+=($$!); \
 	done; \
 	failed=; \
