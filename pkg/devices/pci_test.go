@@ -193,7 +193,7 @@ func TestResetSRIOV(t *testing.T) {
 		want, err string
 	}{
 		{"some", "4\n", 4, "0\n", ""},
-		{"none", "00\n", 0, "00\n", ""}, // not written
+		{"none", "+0\n", 0, "+0\n", ""}, // not written
 		{"can have none", "", 0, "", ""},
 		{"no number", "x\n", 0, "x\n", "invalid syntax"},
 		{"empty file", "\n", 0, "\n", "invalid syntax"},

@@ -252,6 +252,8 @@ func TestOfBlocks(t *testing.T) {
 		{"btrfs that is named by its other disk", "virtio_blk",
 			files{"proc/1/mountinfo": btrfs, "sys/fs/btrfs/2ca9/devices/sdb": "", "sys/fs/btrfs/2ca9/devices/vda2": ""},
 			[]Block{{Name: "vda", Mounts: []string{"/data"}, Holders: holders}}},
+		{"another btrfs is on the disk", "virtio_blk", files{"proc/1/mountinfo": btrfs,
+			"sys/fs/btrfs/2ca9/devices/sdb": "", "sys/fs/btrfs/d7f6/devices/vda2": ""}, []Block{{Name: "vda", Holders: holders}}},
 		{"another mount namespace", "virtio_blk", files{
 			"proc/1/mountinfo": proc, "proc/1/ns/mnt": "=> mnt:[1]",
 			"proc/70/mountinfo": proc, "proc/70/ns/mnt": "=> mnt:[1]",
@@ -310,6 +312,11 @@ func TestOfFiles(t *testing.T) {
 			"sys/devices/pci0/0000:00:05.01/misc/acc0/dev": "1:3\n"}}, nil},
 		{"a disk has the number", []files{tail, {
 			"proc/devices": "Block devices:\n  1 kmm_base\n", "sys/block/ram3/dev": "1:3\n", "sys/class/block/ram3/dev": "1:3\n"}}, nil},
+		{"many processes", []files{misc, {"proc/30/fd/0": "=> /dev/null", "proc/4/fd/0": "=> /dev/null",
+			"proc/100/fd/0": "=> /dev/null", "proc/2/fd/0": "=> /dev/null", "proc/1/fd/0": "=> /dev/null",
+			"proc/21/fd/0": "=> /dev/null", "proc/3/fd/0": "=> /dev/null"}}, []OpenFile{
+			{Path: "/dev/null", PID: 1}, {Path: "/dev/null", PID: 2}, {Path: "/dev/null", PID: 3}, {Path: "/dev/null", PID: 4},
+			{Path: "/dev/null", PID: 21}, {Path: "/dev/null", PID: 30}, {Path: "/dev/null", PID: 100}}},
 		{"processes by number, of pods too", []files{misc, tail, {
 			"proc/99/fd/0": "=> /dev/null", "proc/99/comm": "a) b\n", "proc/99/cgroup": "0::" + v2 + "/cri-containerd-0ab1.scope\n",
 			"proc/1000/fd/0": "=> /dev/null", "proc/1000/comm": "sshd\n", "proc/1000/cgroup": "0::/system.slice/ssh.service\n",
