@@ -55,8 +55,8 @@ func (h *Host) interfaces(module string, bound []boundDevice) ([]Interface, erro
 	var list []Interface
 	for _, l := range state.links {
 		id, path := h.identify(l.Name)
-		byKind := l.Kind != "" && (canonical(l.Kind) == module || kindModule[l.Kind] == module)
-		if !on(path, bound) && !byKind {
+		implements := l.Kind != "" && (canonical(l.Kind) == module || kindModule[l.Kind] == module)
+		if !on(path, bound) && !implements {
 			continue
 		}
 		i := Interface{Name: l.Name, Kind: l.Kind, Bus: id.Bus, Address: id.Address, MAC: l.MAC, Up: l.up()}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"strings"
 	"syscall"
 )
 
@@ -197,7 +196,7 @@ func (m *message) describeRule() string {
 	s := fmt.Sprintf("rule %d: from %s to %s", m.u32(priority), m.network(src, m.head[2]), m.network(dst, m.head[1]))
 	for n, word := range map[uint16]string{iif: "iif", oif: "oif"} {
 		if b := m.find(n); b != nil {
-			s += " " + word + " " + strings.TrimRight(string(b), "\x00")
+			s += " " + word + " " + str(b)
 		}
 	}
 	return s + fmt.Sprintf(" table %d", table(m))

@@ -65,9 +65,9 @@ func parseLink(m *message) linkState {
 	for _, a := range m.attrs {
 		switch a.number & 0x3fff {
 		case syscall.IFLA_IFNAME:
-			l.Name = nl.BytesToString(a.data)
+			l.Name = str(a.data)
 		case syscall.IFLA_IFALIAS:
-			l.Alias = nl.BytesToString(a.data)
+			l.Alias = str(a.data)
 		case syscall.IFLA_ADDRESS:
 			l.MAC = net.HardwareAddr(a.data).String()
 		case iflaPermAddress:
@@ -118,11 +118,11 @@ func (l *linkState) parseInfo(b []byte) {
 	for _, a := range attrs {
 		switch a.number & 0x3fff {
 		case nl.IFLA_INFO_KIND:
-			l.Kind = nl.BytesToString(a.data)
+			l.Kind = str(a.data)
 		case nl.IFLA_INFO_DATA:
 			l.Data = a.data
 		case nl.IFLA_INFO_SLAVE_KIND:
-			l.SlaveKind = nl.BytesToString(a.data)
+			l.SlaveKind = str(a.data)
 		case nl.IFLA_INFO_SLAVE_DATA:
 			l.SlaveData = a.data
 		}
@@ -136,7 +136,7 @@ func parseNames(b []byte) []string {
 		return nil
 	}
 	for _, a := range attrs {
-		list = append(list, nl.BytesToString(a.data))
+		list = append(list, str(a.data))
 	}
 	return list
 }

@@ -3,6 +3,7 @@
 package devices
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,35 +52,75 @@ func (h *Host) RestoreNetwork(ctx context.Context, n *Network) error {
 
 // missing returns the links that must come by themselves and are not there.
 func (h *Host) missing(n *Network) ([]savedLink, error) {
-	links, err := readLinks()
+	links, err := h.present()
 	if err != nil {
 		return nil, err
 	}
 	var list []savedLink
 	for _, l := range n.Links {
-		if l.hardware() && h.lookUp(links, l) == nil {
+		if l.hardware() && n.lookUp(links, l) == nil {
 			list = append(list, l)
 		}
 	}
 	return list, nil
 }
 
-// lookUp finds the link that is the saved one: by its device, or by name and kind when it has none.
-func (h *Host) lookUp(links []linkState, saved savedLink) *linkState {
+// presentLink is a link of now with where its device is.
+type presentLink struct {
+	linkState
+	identity
+}
+
+func (h *Host) present() ([]presentLink, error) {
+	links, err := readLinks()
+	list := make([]presentLink, len(links))
 	for i, l := range links {
-		if !saved.hardware() {
-			if l.Name == saved.Name && l.Kind == saved.Kind {
-				return &links[i]
-			}
-			continue
+		list[i].linkState = l
+		list[i].identity, _ = h.identify(l.Name)
+	}
+	return list, err
+}
+
+// lookUp finds the link that is the saved one, nil when there is none: by name and kind when it has no device; else the
+// one of the same device. When a device has several, they are told apart by what the drivers call the port and by their
+// MAC addresses, of which the new driver may tell the one or the other differently.
+func (n *Network) lookUp(links []presentLink, saved savedLink) *presentLink {
+	one := func(is func(presentLink) bool) *presentLink {
+		i := slices.IndexFunc(links, is)
+		if i < 0 || slices.ContainsFunc(links[i+1:], is) {
+			return nil
 		}
-		// Something stacked has no device of its own; a second kind on the same device (a VF's netvsc) is another link.
-		if id, _ := h.identify(l.Name); id == saved.identity && l.Kind == saved.Kind {
-			return &links[i]
+		return &links[i]
+	}
+	if !saved.hardware() {
+		return one(func(l presentLink) bool { return l.Name == saved.Name && l.Kind == saved.Kind })
+	}
+	device := func(l identity) bool { return l.Bus == saved.Bus && l.Address == saved.Address }
+	port := func(l presentLink) bool { return l.identity == saved.identity && l.Kind == saved.Kind }
+	mac := func(l presentLink) bool { return burnedIn(l.linkState) == burnedIn(saved.linkState) }
+	for _, is := range []func(presentLink) bool{
+		func(l presentLink) bool { return port(l) && mac(l) },
+		port,
+		func(l presentLink) bool { return device(l.identity) && mac(l) },
+	} {
+		if l := one(is); l != nil {
+			return l
 		}
 	}
-	return nil
+	alone := 0
+	for _, l := range n.Links {
+		if device(l.identity) {
+			alone++
+		}
+	}
+	if alone != 1 {
+		return nil
+	}
+	return one(func(l presentLink) bool { return device(l.identity) })
 }
+
+// burnedIn is the MAC address an interface comes with.
+func burnedIn(l linkState) string { return cmp.Or(l.PermanentMAC, l.MAC) }
 
 // restorer gives back what is there to take it.
 type restorer struct {
@@ -137,7 +178,7 @@ func (r *restorer) sysctls() {
 // rename gives hardware its old names, so that all else can go by name. Two that have each other's get out of the way
 // first.
 func (r *restorer) rename() error {
-	links, err := readLinks()
+	links, err := r.present()
 	if err != nil {
 		return err
 	}
@@ -153,7 +194,7 @@ func (r *restorer) rename() error {
 		}
 	}
 	for index, l := range wrong {
-		if slices.ContainsFunc(links, func(o linkState) bool { return o.Name == l.Name && wrong[o.Index].Name != "" }) {
+		if slices.ContainsFunc(links, func(o presentLink) bool { return o.Name == l.Name && wrong[o.Index].Name != "" }) {
 			aside := fmt.Sprintf("kmmd%d", index)
 			if err := whileDown(index, attribute{syscall.IFLA_IFNAME, text(aside)}); err != nil {
 				r.failed("rename interface to %s, out of the way: %w", aside, err)

@@ -66,15 +66,18 @@ func (r *restorer) routes(ctx context.Context) {
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
 	for left := r.Routes; len(left) > 0; {
+		checking := r.tentative() // asked before: the check may end between the try and the question
 		failed, errs := r.tryRoutes(left)
-		if len(failed) > 0 && len(failed) == len(left) {
-			if !r.tentative() {
-				r.errs = append(r.errs, errs...)
-				return
+		if len(failed) == len(left) {
+			over := !checking
+			if !over {
+				select {
+				case <-ticker.C:
+				case <-ctx.Done():
+					over = true
+				}
 			}
-			select {
-			case <-ticker.C:
-			case <-ctx.Done():
+			if over {
 				r.errs = append(r.errs, errs...)
 				return
 			}

@@ -3,6 +3,7 @@
 package devices
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"syscall"
@@ -70,14 +71,20 @@ func decode(kind uint16, b []byte) (*message, error) {
 	return &message{kind: kind, head: append([]byte(nil), b[:n]...), attrs: attrs}, nil
 }
 
+// errAttribute is an attribute that says it is longer than the message, or shorter than itself.
+var errAttribute = errors.New("attribute of a wrong length")
+
+// decodeAttrs reads {u16 length with these four bytes, u16 number} and the data, padded to four bytes, each. The
+// library's ParseRouteAttr (1.3.1) panics over a last one without padding, which a damaged file could have.
 func decodeAttrs(b []byte) ([]attribute, error) {
-	list, err := nl.ParseRouteAttr(b)
-	if err != nil {
-		return nil, err
-	}
-	attrs := make([]attribute, len(list))
-	for i, a := range list {
-		attrs[i] = attribute{number: a.Attr.Type, data: append([]byte(nil), a.Value...)}
+	var attrs []attribute
+	for len(b) >= 4 {
+		n := int(native.Uint16(b))
+		if n < 4 || n > len(b) {
+			return nil, errAttribute
+		}
+		attrs = append(attrs, attribute{number: native.Uint16(b[2:]), data: append([]byte(nil), b[4:n]...)})
+		b = b[min((n+3)&^3, len(b)):]
 	}
 	return attrs, nil
 }
@@ -194,6 +201,12 @@ func linkMessage(index int, attrs ...attribute) *message {
 	m := &message{kind: syscall.RTM_NEWLINK, head: header(syscall.RTM_NEWLINK, syscall.AF_UNSPEC), attrs: attrs}
 	native.PutUint32(m.head[4:], uint32(index))
 	return m
+}
+
+// str reads a string that ends with a zero byte.
+func str(b []byte) string {
+	b, _, _ = bytes.Cut(b, []byte{0})
+	return string(b)
 }
 
 func text(s string) []byte { return nl.ZeroTerminated(s) }

@@ -5,7 +5,6 @@ package devices
 import (
 	"net"
 	"slices"
-	"strings"
 	"syscall"
 )
 
@@ -69,7 +68,7 @@ func (n *Network) keepRule(m *message, ips map[string]bool, tables map[uint32]bo
 	const dst, src, iif, oif = 1, 2, 3, 17 // FRA_…
 	for _, l := range n.Links {
 		for _, attr := range []uint16{iif, oif} {
-			if strings.TrimRight(string(m.find(attr)), "\x00") == l.Name {
+			if str(m.find(attr)) == l.Name {
 				return true
 			}
 		}

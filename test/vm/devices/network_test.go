@@ -117,6 +117,7 @@ var configurations = []struct{ name, module, up string }{
 			ip link set eth0 type bond_slave queue_id 3
 			ip link add br0 type bridge
 			ip link set bond0 master br0
+			ip link set bond0 address 02:00:00:00:00:bb
 			ip link set bond0 up; ip link set br0 up
 			ip addr add 10.0.2.15/24 dev br0
 			ip route add default via 10.0.2.2
