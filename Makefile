@@ -1,6 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 SHELL := /bin/bash -euo pipefail
 
+# The tests of one kernel: in the usual VM, and those for a VM with more devices.
+VM_TEST = $(GO) test -timeout 42m -count=1 -p 1 -exec "$(CURDIR)/test/vm/exec"
+VM_TESTS = $(VM_TEST) ./test/vm/... && KMMD_VM_QEMU="$(MORE_DEVICES)" $(VM_TEST) -tags moredevices \
+	-run "TestNamesExchanged|TestVirtualFunctions" ./test/vm/devices
+MORE_DEVICES = -machine q35 -netdev user,id=n1 -device virtio-net-pci,netdev=n1,romfile= \
+	-device pcie-root-port,id=r0 -device nvme-subsys,id=s0 -device nvme,serial=a,subsys=s0,bus=r0,sriov_max_vfs=2,sriov_vq_flexible=4,sriov_vi_flexible=2,max_ioqpairs=6,msix_qsize=7
+
 # Which kernels `make vm` boots.
 KERNEL ?= all
 KERNELS := $(if $(filter all,$(KERNEL)),6.1 6.12,$(KERNEL))
@@ -35,7 +42,7 @@ vm: setup build ## tests on real kernels, each in VMs of its own, side by side: 
 	@mkdir -p .lab/log; pids=(); \
 	for kernel in $(KERNELS); do \
 		KMMD_VM_KERNEL=$$kernel KMMD_VM_FILES=.lab/bin/kmmd-fault KMMD_VM_TIMEOUT=2400 \
-			$(GO) test -timeout 42m -count=1 -p 1 -exec "$(CURDIR)/test/vm/exec" ./test/vm/... >.lab/log/vm-$$kernel.txt 2>&1 & \
+			$(SHELL) -c '$(VM_TESTS)' >.lab/log/vm-$$kernel.txt 2>&1 & \
 		pids+=($$!); \
 	done; \
 	failed=; \

@@ -5,7 +5,6 @@ package devices
 import (
 	"context"
 	"net"
-	"os"
 	"testing"
 	"time"
 
@@ -37,37 +36,6 @@ func TestAnotherName(t *testing.T) {
 	sh(t, "ip link set eth0 name lan7; ip link set lan7 up; ip addr add 10.0.2.15/24 dev lan7")
 	assert.NoError(t, restore(t, n, patience))
 	assertSame(t, before)
-	assert.NoError(t, restore(t, n, patience))
-	assertSame(t, before)
-}
-
-// Two that come back with each other's names. For a VM with a second interface:
-//
-//	KMMD_VM_QEMU="-netdev user,id=n1 -device virtio-net-pci,netdev=n1,romfile="
-func TestNamesExchanged(t *testing.T) {
-	sh(t, base+some)
-	if _, err := os.Stat("/sys/class/net/eth1"); err != nil {
-		t.Skip("the VM has one interface")
-	}
-	sh(t, `
-		ip link set eth1 up; ip addr add 203.0.113.5/24 dev eth1; settled eth1
-		ip route add 10.20.0.0/16 nexthop via 192.0.2.1 nexthop via 203.0.113.1`)
-	before := network(t)
-	n := saved(t, "virtio_net")
-	exchange(t, "virtio_net")
-	sh(t, "ip link set eth0 name x; ip link set eth1 name eth0; ip link set x name eth1; ip link set eth0 up")
-	assert.NoError(t, restore(t, n, patience))
-	assertSame(t, before)
-
-	// One of them does not come back: the other has its own all the same, but for what they share.
-	exchange(t, "virtio_net")
-	second := []devices.Device{{Bus: "pci", Address: n.Links[len(n.Links)-1].Address, Driver: "virtio-pci"}}
-	require.NoError(t, devices.Open("").Unbind(second))
-	err := restore(t, n, time.Second)
-	assert.ErrorIs(t, err, devices.ErrMissing)
-	assert.Contains(t, sh(t, "ip addr show dev eth0"), "192.0.2.6/24")
-	assert.Contains(t, sh(t, "ip addr show dev eth0.100"), "198.51.100.5/24")
-	require.NoError(t, devices.Open("").Bind(second))
 	assert.NoError(t, restore(t, n, patience))
 	assertSame(t, before)
 }
