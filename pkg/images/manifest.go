@@ -22,17 +22,17 @@ type resolved struct {
 }
 
 // resolve asks what the reference of q stands for now.
-func (c *client) resolve(ctx context.Context, q *query) (*resolved, error) {
-	raw, digest, err := c.manifest(ctx, q.ref.Identifier())
+func resolve(ctx context.Context, src source, q *query) (*resolved, error) {
+	raw, digest, err := src.manifest(ctx, q.ref.Identifier())
 	if err != nil {
 		return nil, err
 	}
 	return &resolved{digest: digest, manifest: raw}, nil
 }
 
-// layers returns the layers of the image for this machine, lowest first,
+// readLayers returns the layers of the image for this machine, lowest first,
 // checked against the limits.
-func (c *client) layers(ctx context.Context, r *resolved) ([]v1.Descriptor, error) {
+func readLayers(ctx context.Context, src source, r *resolved, l limits) ([]v1.Descriptor, error) {
 	raw := r.manifest
 	for depth := 0; ; depth++ {
 		index, err := isIndex(raw)
@@ -40,7 +40,7 @@ func (c *client) layers(ctx context.Context, r *resolved) ([]v1.Descriptor, erro
 			return nil, err
 		}
 		if !index {
-			return checkLayers(raw, c.l)
+			return checkLayers(raw, l)
 		}
 		if depth == maxIndexDepth {
 			return nil, fmt.Errorf("%w: indexes nested more than %d deep", ErrLimit, maxIndexDepth)
@@ -49,7 +49,7 @@ func (c *client) layers(ctx context.Context, r *resolved) ([]v1.Descriptor, erro
 		if err != nil {
 			return nil, err
 		}
-		if raw, _, err = c.manifest(ctx, desc.Digest.String()); err != nil {
+		if raw, _, err = src.manifest(ctx, desc.Digest.String()); err != nil {
 			return nil, err
 		}
 	}

@@ -25,18 +25,18 @@ func (s *Store) pull(ctx context.Context, q *query) (*Tree, error) {
 		return nil, onDisk(err)
 	}
 	defer func() { _ = lock.Close() }()
-	c, err := dial(ctx, q, s.l)
+	src, err := dial(ctx, q, s.l)
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close()
-	r, err := c.resolve(ctx, q)
+	defer src.Close()
+	r, err := resolve(ctx, src, q)
 	if err != nil {
 		return nil, err
 	}
 	t, _ := s.cached(q, r.digest)
 	if t == nil {
-		if t, err = s.fetch(ctx, c, q, r); err != nil {
+		if t, err = s.fetch(ctx, src, q, r); err != nil {
 			return nil, err
 		}
 	}
@@ -44,8 +44,8 @@ func (s *Store) pull(ctx context.Context, q *query) (*Tree, error) {
 }
 
 // fetch makes the tree of q in tmp and moves it to its place.
-func (s *Store) fetch(ctx context.Context, c *client, q *query, r *resolved) (*Tree, error) {
-	layers, err := c.layers(ctx, r)
+func (s *Store) fetch(ctx context.Context, src source, q *query, r *resolved) (*Tree, error) {
+	layers, err := readLayers(ctx, src, r, s.l)
 	if err != nil {
 		return nil, err
 	}
@@ -53,13 +53,13 @@ func (s *Store) fetch(ctx context.Context, c *client, q *query, r *resolved) (*T
 	if err != nil {
 		return nil, onDisk(err)
 	}
-	t, err := s.build(ctx, c, q, r, layers, tmp)
+	t, err := s.build(ctx, src, q, r, layers, tmp)
 	return t, errors.Join(err, onDisk(os.RemoveAll(tmp)))
 }
 
-func (s *Store) build(ctx context.Context, c *client, q *query, r *resolved, layers []v1.Descriptor, tmp string) (*Tree, error) {
+func (s *Store) build(ctx context.Context, src source, q *query, r *resolved, layers []v1.Descriptor, tmp string) (*Tree, error) {
 	w := &work{dir: tmp, layers: layers, l: s.l}
-	m, err := w.read(ctx, c)
+	m, err := w.read(ctx, &fetcher{src, s.l})
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +128,7 @@ func (w *work) blob(layer int) string {
 
 // read fetches all layers, lists each as soon as its digest has been verified,
 // and merges the lists.
-func (w *work) read(ctx context.Context, c *client) (*merge, error) {
+func (w *work) read(ctx context.Context, f *fetcher) (*merge, error) {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallelLayers)
 	b := newBudget(w.l)
@@ -140,7 +140,7 @@ func (w *work) read(ctx context.Context, c *client) (*merge, error) {
 		}
 		first[desc.Digest.Hex] = i
 		g.Go(func() error {
-			err := c.spool(ctx, desc, w.blob(i))
+			err := f.spool(ctx, desc, w.blob(i))
 			if err == nil {
 				lists[i], err = scan(ctx, w.blob(i), b)
 			}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -15,11 +16,12 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// client talks to the repository of one reference.
+// client talks to the repository of one reference. It is a source.
 type client struct {
 	repo   name.Repository
 	http   *http.Client
@@ -105,6 +107,37 @@ func (c *client) manifest(ctx context.Context, identifier string) ([]byte, strin
 	return b.Bytes(), digest, nil
 }
 
+// blob asks for a closed range when offset is not 0: some registries answer
+// 416 to an open one, and some hang if the first request has one.
+func (c *client) blob(ctx context.Context, desc v1.Descriptor, offset int64) (io.ReadCloser, int64, error) {
+	what := "blobs/" + desc.Digest.String()
+	if offset == 0 {
+		resp, err := c.get(ctx, what, nil, http.StatusOK)
+		if err != nil {
+			return nil, 0, err
+		}
+		if resp.ContentLength >= 0 && resp.ContentLength != desc.Size {
+			_ = resp.Body.Close()
+			return nil, 0, fmt.Errorf("%w: layer %s has %d bytes, the manifest says %d", ErrDigest,
+				desc.Digest, resp.ContentLength, desc.Size)
+		}
+		return resp.Body, 0, nil
+	}
+	header := http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", offset, desc.Size-1)}}
+	resp, err := c.get(ctx, what, header, http.StatusOK, http.StatusPartialContent)
+	if err != nil {
+		return nil, 0, err
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp.Body, 0, nil
+	}
+	if got := resp.Header.Get("Content-Range"); !strings.HasPrefix(got, fmt.Sprintf("bytes %d-", offset)) {
+		_ = resp.Body.Close()
+		return nil, 0, fmt.Errorf("%w: asked for layer %s from byte %d, got %q", ErrDigest, desc.Digest, offset, got)
+	}
+	return resp.Body, offset, nil
+}
+
 // cause replaces the bare "context canceled" of a read by why it was canceled.
 func cause(ctx context.Context, err error) error {
 	if why := context.Cause(ctx); why != nil && errors.Is(err, context.Canceled) {
@@ -150,6 +183,12 @@ func (q *query) diagnose(err error) (advice string, sentinel error) {
 		return "give " + registry + " a certificate this machine knows, or set registryTLS.insecureSkipTLSVerify", ErrUnreachable
 	}
 	return "check the network, the proxy and that " + registry + " is up", ErrUnreachable
+}
+
+// isCertificate says whether TLS failed because of the certificate.
+func isCertificate(err error) bool {
+	var c *tls.CertificateVerificationError
+	return errors.As(err, &c)
 }
 
 // answerError keeps what a registry answers short and on one line: it may be a

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package images
+
+import (
+	"context"
+	"io"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// source is where the manifests and blobs of one image come from: a registry.
+// What it gives is not verified, but for the digest of a manifest.
+type source interface {
+	// manifest returns the manifest or index called identifier, a tag or a
+	// digest, with its real digest, computed here. A digest asked for that is not the
+	// content's is ErrDigest.
+	manifest(ctx context.Context, identifier string) (raw []byte, digest string, err error)
+	// blob opens a blob; its bytes start at from, which is offset, or 0 where
+	// parts can not be asked for. The caller closes body. Canceling ctx ends it.
+	blob(ctx context.Context, desc v1.Descriptor, offset int64) (body io.ReadCloser, from int64, err error)
+	Close()
+}
