@@ -69,8 +69,8 @@ func (a *Agent) saveNetwork(s plan.SaveNetwork) error {
 }
 
 // restoreNetwork gives back what was saved for an owner, if anything. Only an
-// interface that does not come back is an error; what else could not be given
-// back is reported.
+// interface that does not come back, or comes without its carrier, is an error;
+// what else could not be given back is reported.
 func (a *Agent) restoreNetwork(ctx context.Context, owner string) error {
 	n := a.ledger.Networks[owner]
 	if n == nil {
@@ -83,7 +83,7 @@ func (a *Agent) restoreNetwork(ctx context.Context, owner string) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	err := a.cfg.Devices.RestoreNetwork(ctx, n)
-	if errors.Is(err, devices.ErrMissing) {
+	if errors.Is(err, devices.ErrMissing) || errors.Is(err, devices.ErrNoCarrier) {
 		return fmt.Errorf("wait %s for the interfaces: %w", timeout, err)
 	}
 	if err != nil {

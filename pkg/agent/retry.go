@@ -105,6 +105,7 @@ func reasonOf(err error) spec.Reason {
 		{errWrongKernel, spec.ReasonWrongKernel},
 		{errWrongBuild, spec.ReasonWrongBuild},
 		{devices.ErrMissing, spec.ReasonInterfaceLost},
+		{devices.ErrNoCarrier, spec.ReasonInterfaceLost},
 		{kmod.ErrBuiltin, spec.ReasonBuiltin},
 		{kmod.ErrNotFound, spec.ReasonModuleNotFound},
 		{kmod.ErrFormat, spec.ReasonImageInvalid},

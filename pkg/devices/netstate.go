@@ -49,6 +49,9 @@ type linkState struct {
 
 func (l linkState) up() bool { return l.Flags&syscall.IFF_UP != 0 }
 
+// running says whether packets get through as far as the driver knows (netdevice(7), IFF_RUNNING).
+func (l linkState) running() bool { return l.Flags&syscall.IFF_RUNNING != 0 }
+
 func readLinks() ([]linkState, error) {
 	m := linkMessage(0, attribute{iflaMask, number(skipStats)})
 	list, err := dump(syscall.RTM_NEWLINK, m.encode())

@@ -15,6 +15,10 @@ import (
 // ErrMissing is returned for an interface that did not come back.
 var ErrMissing = errors.New("interface did not come back")
 
+// ErrNoCarrier is returned for an interface that is there, but carries nothing,
+// though it did before.
+var ErrNoCarrier = errors.New("interface has no carrier")
+
 // poll is how often the kernel is asked while something is waited for.
 const poll = 20 * time.Millisecond
 
@@ -24,18 +28,20 @@ const poll = 20 * time.Millisecond
 //
 // What is there already stays untouched, so it can be run again, also by another process after a crash. What can not be
 // given back is part of the returned error, joined, and the rest is given all the same; for an interface that is not
-// there when ctx ends that is ErrMissing. Privilege: CAP_NET_ADMIN, and root for /proc/sys.
+// there when ctx ends that is ErrMissing, for one that was running (IFF_RUNNING) and is not when ctx ends ErrNoCarrier.
+// Privilege: CAP_NET_ADMIN, and root for /proc/sys.
 func (h *Host) RestoreNetwork(ctx context.Context, n *Network) error {
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
 	var err error
 	for given := -1; ; {
-		missing, lookErr := h.missing(n)
+		missing, idle, lookErr := h.absent(n)
 		if there := len(n.Links) - len(missing); lookErr == nil && there != given {
 			given = there
 			err = h.restore(ctx, n)
+			missing, idle, lookErr = h.absent(n)
 		}
-		if lookErr == nil && len(missing) == 0 {
+		if lookErr == nil && len(missing)+len(idle) == 0 {
 			return err
 		}
 		select {
@@ -46,23 +52,32 @@ func (h *Host) RestoreNetwork(ctx context.Context, n *Network) error {
 		for _, l := range missing {
 			err = errors.Join(err, fmt.Errorf("wait for %s (%s %s): %w: %w", l.Name, l.Bus, l.Address, ErrMissing, context.Cause(ctx)))
 		}
+		for _, l := range idle {
+			err = errors.Join(err, fmt.Errorf("wait for %s (%s %s): %w: %w", l.Name, l.Bus, l.Address, ErrNoCarrier, context.Cause(ctx)))
+		}
 		return errors.Join(err, lookErr)
 	}
 }
 
-// missing returns the links that must come by themselves and are not there.
-func (h *Host) missing(n *Network) ([]savedLink, error) {
+// absent returns the links that must come by themselves and are not there, and those that are there but not running
+// though they were. The kernel marks a link as running up to a second after its carrier came (net/core/link_watch.c).
+func (h *Host) absent(n *Network) (missing, idle []savedLink, err error) {
 	links, err := h.present()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var list []savedLink
 	for _, l := range n.Links {
-		if l.hardware() && n.lookUp(links, l) == nil {
-			list = append(list, l)
+		if !l.hardware() {
+			continue
+		}
+		switch now := n.lookUp(links, l); {
+		case now == nil:
+			missing = append(missing, l)
+		case l.running() && !now.running():
+			idle = append(idle, l)
 		}
 	}
-	return list, nil
+	return missing, idle, nil
 }
 
 // presentLink is a link of now with where its device is.
