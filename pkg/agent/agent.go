@@ -73,6 +73,9 @@ type Config struct {
 	// AllowNetwork lets drivers of interfaces in use be replaced for every
 	// Module of this node.
 	AllowNetwork bool
+	// NeverLoad and NeverRemove name modules that the node's own policy keeps out
+	// of the kernel, and in it; - and _ are alike.
+	NeverLoad, NeverRemove []string
 	// NetworkTimeout is how long interfaces may take to come back; 0 is 30 s.
 	NetworkTimeout time.Duration
 	// ModulesDir is the node's /lib/modules.

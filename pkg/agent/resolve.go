@@ -177,6 +177,8 @@ func (a *Agent) files(r *resolution, want *plan.Want) error {
 			switch {
 			case err != nil && item.Soft:
 				r.warnings = append(r.warnings, fmt.Sprintf("softdep left out: %v", err))
+			case item.Soft && nameSet(a.cfg.NeverLoad)[file.Name]:
+				r.warnings = append(r.warnings, fmt.Sprintf("softdep left out: policy never_load: %s", file.Name))
 			default:
 				errs = append(errs, err)
 				want.Files = append(want.Files, file)

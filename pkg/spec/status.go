@@ -45,6 +45,8 @@ const (
 	ReasonLoadFailed        Reason = "LoadFailed"        // the kernel refused for another reason
 	ReasonUnloadFailed      Reason = "UnloadFailed"      // the kernel did not let a module go
 	ReasonNeedsReboot       Reason = "NeedsReboot"       // a module hangs inside the kernel
+	ReasonPolicy            Reason = "Policy"            // the node's own policy forbids it
+	ReasonNoSpace           Reason = "NoSpace"           // the image store has no room
 	ReasonInternal          Reason = "Internal"          // the host failed us: disk, permissions
 )
 
