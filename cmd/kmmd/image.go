@@ -54,14 +54,6 @@ func openStore(o *options, dir string, progress func(images.Progress)) (*images.
 	return s, c, err
 }
 
-// progressFor is nil where nobody is to be shown anything.
-func (o *options) progressFor() func(images.Progress) {
-	if o.output == "json" {
-		return nil
-	}
-	return newProgress(os.Stderr).show
-}
-
 type pullFlags struct {
 	kernel, dir, firmware, policy string
 	modules, secrets              []string
@@ -128,7 +120,7 @@ func pullOne(cmd *cobra.Command, o *options, f *pullFlags, store, ref string) er
 	if o.documents != "" {
 		return usageError{errors.New("image pull: give either REF or -f")}
 	}
-	s, c, err := openStore(o, store, o.progressFor())
+	s, c, err := openStore(o, store, o.progress(nil, nil))
 	if err != nil {
 		return err
 	}

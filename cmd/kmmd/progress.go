@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
 
+	"github.com/kmm-node/kmmd/pkg/agent"
 	"github.com/kmm-node/kmmd/pkg/images"
 )
 
@@ -25,8 +27,8 @@ const (
 // progress shows pulls: as a bar that is drawn again on a terminal, else line by
 // line. It may be called by several goroutines.
 type progress struct {
-	w   io.Writer
-	bar bool
+	say func(line string)
+	bar io.Writer // a terminal, or nil
 	now func() time.Time
 
 	mu    sync.Mutex // guards what follows
@@ -37,10 +39,34 @@ type progress struct {
 // pullShown is what was told of one pull.
 type pullShown struct{ start, last time.Time }
 
-// newProgress shows pulls on f.
-func newProgress(f *os.File) *progress {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return &progress{w: f, bar: err == nil, now: time.Now, pulls: map[string]*pullShown{}}
+// newProgress shows pulls line by line.
+func newProgress(say func(line string)) *progress {
+	return &progress{say: say, now: time.Now, pulls: map[string]*pullShown{}}
+}
+
+// progressOn shows pulls on f, with a bar if f is a terminal.
+func progressOn(f *os.File) *progress {
+	p := newProgress(func(line string) { _, _ = fmt.Fprintln(f, line) })
+	if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err == nil {
+		p.bar = f
+	}
+	return p
+}
+
+// progress is what shows pulls to whoever runs the command: nobody who wants
+// JSON. A daemon has metrics, and shows them in its log.
+func (o *options) progress(log *slog.Logger, metrics *agent.Metrics) func(images.Progress) {
+	switch {
+	case metrics != nil:
+		lines := newProgress(func(line string) { log.Info(line) })
+		return func(u images.Progress) {
+			metrics.Pull(u)
+			lines.show(u)
+		}
+	case o.output == "json":
+		return nil
+	}
+	return progressOn(os.Stderr).show
 }
 
 // show is an images.Options.Progress.
@@ -55,7 +81,7 @@ func (p *progress) show(u images.Progress) {
 		}
 		s = &pullShown{start: now, last: now}
 		p.pulls[u.Ref] = s
-		if !p.bar {
+		if p.bar == nil {
 			p.line("pull %s", u.Ref)
 		}
 	}
@@ -68,10 +94,10 @@ func (p *progress) show(u images.Progress) {
 			p.line("pulled %s: %s in %s (%s/s), %s kept%s", u.Ref, bytes(u.Bytes), took.Round(10*time.Millisecond),
 				rate(u.Bytes, took), bytes(u.Written), resumed(u.Resumes))
 		}
-	case p.bar && now.Sub(s.last) >= barEvery:
+	case p.bar != nil && now.Sub(s.last) >= barEvery:
 		s.last = now
 		p.draw(u, took)
-	case !p.bar && now.Sub(s.last) >= lineEvery:
+	case p.bar == nil && now.Sub(s.last) >= lineEvery:
 		s.last = now
 		p.line("pull %s: %s of %s, %s/s, layer %d of %d%s", u.Ref, bytes(u.Bytes), bytes(u.Total), rate(u.Bytes, took),
 			u.Layer, u.Layers, resumed(u.Resumes))
@@ -79,7 +105,7 @@ func (p *progress) show(u images.Progress) {
 }
 
 func (p *progress) line(format string, args ...any) {
-	_, _ = fmt.Fprintf(p.w, format+"\n", args...)
+	p.say(fmt.Sprintf(format, args...))
 }
 
 const barWidth = 30
@@ -92,7 +118,7 @@ func (p *progress) draw(u images.Progress, took time.Duration) {
 	if u.Total > 0 {
 		full = int(min(u.Bytes, u.Total) * barWidth / u.Total)
 	}
-	_, _ = fmt.Fprintf(p.w, "%s [%s%s] %s of %s, %s/s, layer %d of %d", shortRef(u.Ref), strings.Repeat("=", full),
+	_, _ = fmt.Fprintf(p.bar, "%s [%s%s] %s of %s, %s/s, layer %d of %d", shortRef(u.Ref), strings.Repeat("=", full),
 		strings.Repeat(" ", barWidth-full), bytes(u.Bytes), bytes(u.Total), rate(u.Bytes, took), u.Layer, u.Layers)
 	p.drawn = true
 }
@@ -100,7 +126,7 @@ func (p *progress) draw(u images.Progress, took time.Duration) {
 // clear takes the bar away (ECMA-48, EL).
 func (p *progress) clear() {
 	if p.drawn {
-		_, _ = io.WriteString(p.w, "\r\033[K")
+		_, _ = io.WriteString(p.bar, "\r\033[K")
 		p.drawn = false
 	}
 }

@@ -30,9 +30,11 @@ func clock(p *progress, step time.Duration) {
 	p.show(images.Progress{Ref: ref, Bytes: 10_000_000, Total: 10_000_000, Written: 1_500_000, Resumes: 1, Done: true})
 }
 
+func lines(b *strings.Builder) func(string) { return func(line string) { b.WriteString(line + "\n") } }
+
 func TestProgressLines(t *testing.T) {
 	var b strings.Builder
-	p := &progress{w: &b, pulls: map[string]*pullShown{}}
+	p := newProgress(lines(&b))
 	clock(p, 3*time.Second)
 	golden(t, "progress-lines.txt", b.String())
 	assert.NotContains(t, b.String(), "\033")
@@ -40,14 +42,15 @@ func TestProgressLines(t *testing.T) {
 
 func TestProgressBar(t *testing.T) {
 	var b strings.Builder
-	p := &progress{w: &b, bar: true, pulls: map[string]*pullShown{}}
+	p := newProgress(lines(&b))
+	p.bar = &b
 	clock(p, 200*time.Millisecond)
 	golden(t, "progress-bar.txt", strings.ReplaceAll(b.String(), "\r\033[K", "<clear>\n"))
 }
 
 func TestProgressIsSilentAboutWhatIsThere(t *testing.T) {
 	var b strings.Builder
-	p := &progress{w: &b, now: time.Now, pulls: map[string]*pullShown{}}
+	p := newProgress(lines(&b))
 	p.show(images.Progress{Ref: "a:1", Done: true})
 	assert.Empty(t, b.String())
 	p.show(images.Progress{Ref: "a:1"})
@@ -59,6 +62,6 @@ func TestProgressOnAFile(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "out"))
 	require.NoError(t, err)
 	defer f.Close()
-	assert.False(t, newProgress(f).bar)
-	assert.Nil(t, (&options{output: "json"}).progressFor())
+	assert.Nil(t, progressOn(f).bar)
+	assert.Nil(t, (&options{output: "json"}).progress(nil, nil))
 }

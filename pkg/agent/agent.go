@@ -93,6 +93,9 @@ type Config struct {
 	LoadTimeout, UnloadTimeout time.Duration
 	// Resync is how often everything is looked at without a hint; 0 is 5 minutes.
 	Resync time.Duration
+	// DeclaredFirmware takes the firmware that the modules declare for all there
+	// is (images.Request.DeclaredFirmware).
+	DeclaredFirmware bool
 	// Prestage has Run get the images for kernels that are installed, but do not
 	// run.
 	Prestage bool

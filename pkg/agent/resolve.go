@@ -107,7 +107,7 @@ func (a *Agent) resolve(ctx context.Context, m spec.Module) *resolution {
 	}
 	r.choice = choice
 	r.warnings = append(r.warnings, choice.Warnings...)
-	r.tree, err = a.cfg.Images.Ensure(ctx, imageRequest(choice, string(release)))
+	r.tree, err = a.fetch(ctx, choice, string(release), a.host)
 	if err != nil {
 		r.fail = fail(err)
 		return r
@@ -136,15 +136,6 @@ func (a *Agent) resolve(ctx context.Context, m spec.Module) *resolution {
 	a.inTree(r, want)
 	r.want = want
 	return r
-}
-
-// imageRequest asks for the files of a choice.
-func imageRequest(choice *spec.Choice, release string) images.Request {
-	return images.Request{
-		Ref: choice.Image, PullPolicy: choice.PullPolicy, DirName: choice.DirName,
-		Releases: spec.Release(release).Directories(), FirmwarePath: choice.FirmwarePath,
-		Insecure: choice.Insecure, InsecureSkipTLSVerify: choice.InsecureSkipTLSVerify,
-	}
 }
 
 // dropOptional takes a file that only a softdep asked for, and that can not be

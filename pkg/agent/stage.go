@@ -59,7 +59,7 @@ func (a *Agent) stageModule(ctx context.Context, m *spec.Module, release string,
 		return err
 	}
 	s.Image = choice.Image
-	tree, err := a.cfg.Images.Ensure(ctx, imageRequest(choice, release))
+	tree, err := a.fetch(ctx, choice, release, host)
 	if err != nil {
 		return err
 	}
