@@ -131,7 +131,7 @@ func pullOne(cmd *cobra.Command, o *options, f *pullFlags, store, ref string) er
 	}
 	r := images.Request{
 		Ref: ref, PullPolicy: f.policy, DirName: f.dir, Releases: release.Directories(), FirmwarePath: f.firmware,
-		Modules: f.modules, Closure: kmod.Closure, DeclaredFirmware: c.Firmware == firmwareDeclared,
+		Modules: f.modules, Closure: kmod.Closure, Firmware: kmod.Firmware, DeclaredFirmware: c.Firmware == firmwareDeclared,
 		Insecure: f.insecure, InsecureSkipTLSVerify: f.skipTLS,
 	}
 	for _, name := range f.secrets {

@@ -20,7 +20,7 @@ func (a *Agent) fetch(ctx context.Context, choice *spec.Choice, release string, 
 	r := images.Request{
 		Ref: choice.Image, PullPolicy: choice.PullPolicy, DirName: choice.DirName,
 		Releases: spec.Release(release).Directories(), FirmwarePath: choice.FirmwarePath,
-		Modules: slices.Clone(choice.Order), Closure: kmod.Closure, DeclaredFirmware: a.cfg.DeclaredFirmware,
+		Modules: slices.Clone(choice.Order), Closure: kmod.Closure, Firmware: kmod.Firmware, DeclaredFirmware: a.cfg.DeclaredFirmware,
 		Insecure: choice.Insecure, InsecureSkipTLSVerify: choice.InsecureSkipTLSVerify,
 	}
 	for {

@@ -4,7 +4,8 @@
 // kernel module needs: it resolves the name in a registry, fetches the layers,
 // verifies each digest and size to the end, and only then takes the regular
 // files of one lib/modules directory and of one firmware directory into a
-// store on disk. A store that has an image needs no registry any more.
+// store on disk. Layers are read newest first, and none that can not matter. A
+// store that has an image needs no registry any more.
 //
 // It never runs anything out of an image, never asks a credential helper,
 // never writes outside its store, and knows nothing of Kubernetes or of the
@@ -59,6 +60,13 @@ var (
 	ErrNotCached = errors.New("image not in the store")
 )
 
+// Options of a store. The zero value is a store of the default quota.
+type Options struct {
+	// Progress is told how far a pull is, often, and by one goroutine at a time
+	// for each pull. It must not block. nil is nobody.
+	Progress func(Progress)
+}
+
 // Request says which files of which image are wanted.
 type Request struct {
 	// Ref is the image, with a tag or a digest (or both: the digest counts).
@@ -75,6 +83,21 @@ type Request struct {
 	// FirmwarePath is the directory in the image that holds firmware; empty
 	// asks for none.
 	FirmwarePath string
+	// Modules are the names, with "-" or "_", of the modules that are wanted with
+	// all they need. Empty is all of the directory.
+	Modules []string
+	// Closure returns the files below dir that modules need, and whether these
+	// are all, so that nothing which may be missing in dir could add to them:
+	// layers older than that are then not fetched. It must follow no link in
+	// dir. nil is: all files of the directory, and no proof. kmod.Closure is one.
+	Closure func(dir string, modules []string) (files []string, complete bool, err error)
+	// Firmware returns the names of the firmware files that these module files
+	// below dir declare. kmod.Firmware is one; nil is no knowledge of it.
+	Firmware func(dir string, files []string) (names []string, err error)
+	// DeclaredFirmware says that all firmware has been found once FirmwarePath
+	// has each name that Firmware returns, and at least one. Without it older
+	// layers are read for further files as far down as they could have some.
+	DeclaredFirmware bool
 	// Insecure allows plain http to this registry.
 	Insecure bool
 	// InsecureSkipTLSVerify takes any certificate of this registry.
@@ -99,6 +122,7 @@ type Tree struct {
 	// could not be reached: this is what Ref stood for the last time.
 	Stale bool
 
-	dir   string
-	files map[string]record // by slash-separated path below dir
+	dir     string
+	files   map[string]record // by slash-separated path below dir
+	modules []string          // names of all modules in the image's directory, sorted
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"path"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -92,13 +93,30 @@ func (q *query) parsePolicy() error {
 // releases are in it, not the one found: so the answer never depends on what
 // was asked before.
 func (q *query) key(digest string) string {
-	b, err := json.Marshal([]any{treeVersion, digest, platform(), q.dirName, q.Releases, q.firmware})
+	b, err := json.Marshal([]any{treeVersion, digest, platform(), q.dirName, q.Releases, q.firmware,
+		q.modules(), q.Closure != nil, q.declared()})
 	if err != nil {
 		panic("images: strings do not marshal: " + err.Error())
 	}
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:])
 }
+
+// modules are the names asked for, each once, in no particular order.
+func (q *query) modules() []string {
+	if q.Closure == nil {
+		return nil
+	}
+	var out []string
+	for _, name := range q.Modules {
+		out = append(out, canonical(name))
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// declared says whether the firmware the modules declare is enough.
+func (q *query) declared() bool { return q.DeclaredFirmware && q.Firmware != nil && q.Closure != nil }
 
 // platform is what this machine runs, in the words of the OCI image index.
 func platform() string { return "linux/" + runtime.GOARCH }

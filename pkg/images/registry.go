@@ -89,8 +89,7 @@ func (c *client) manifest(ctx context.Context, identifier string) ([]byte, strin
 		return nil, "", err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	body, stop := watch(resp.Body, c.l.stallWindow, cancel)
-	defer stop()
+	body := watch(resp.Body, c.l.stallWindow, cancel)
 	var b bytes.Buffer
 	_, err = io.Copy(&b, io.LimitReader(body, maxManifest+1))
 	if err != nil {

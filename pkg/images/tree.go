@@ -12,13 +12,15 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // treeVersion changes when trees are made differently; older ones are then
 // made anew.
-const treeVersion = 1
+const treeVersion = 2
 
 const treeFile = "tree.json"
 
@@ -37,6 +39,7 @@ type manifest struct {
 	Platform string    `json:"platform"`
 	Release  string    `json:"release"`
 	Firmware bool      `json:"firmware"`
+	Modules  []string  `json:"modules,omitempty"` // all that the directory in the image has
 	Files    []record  `json:"files"`
 	Links    []dropped `json:"links,omitempty"`
 }
@@ -52,13 +55,13 @@ func loadTree(dir string) (*Tree, error) {
 	if err := json.Unmarshal(b, &m); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrDigest, treeFile, err)
 	}
-	if m.Version != treeVersion || len(m.Files) == 0 || !filepath.IsLocal(m.Release) {
+	if m.Version != treeVersion || !filepath.IsLocal(m.Release) {
 		return nil, fmt.Errorf("%w: %s is incomplete", ErrDigest, treeFile)
 	}
 	t := &Tree{
 		Ref: m.Ref, Digest: m.Digest, Release: m.Release, dir: dir,
 		ModulesDir: filepath.Join(dir, modulesPart, m.Release),
-		files:      make(map[string]record, len(m.Files)),
+		files:      make(map[string]record, len(m.Files)), modules: m.Modules,
 	}
 	if m.Firmware {
 		t.FirmwareDir = filepath.Join(dir, firmwarePart)
@@ -68,6 +71,32 @@ func loadTree(dir string) (*Tree, error) {
 	}
 	return t, nil
 }
+
+// Has says whether the image has a module of this name, in either spelling, in the
+// directory the tree was made from. Its file need not be in the tree: when it is
+// not, it was not asked for.
+func (t *Tree) Has(module string) bool {
+	_, found := slices.BinarySearch(t.modules, canonical(module))
+	return found
+}
+
+// moduleNames gives the names of the module files among picks, sorted.
+func moduleNames(picks []pick) []string {
+	var out []string
+	for _, p := range picks {
+		base := path.Base(p.path)
+		for _, suffix := range []string{".ko", ".ko.xz", ".ko.zst", ".ko.gz"} {
+			if name, ok := strings.CutSuffix(base, suffix); ok && name != "" {
+				out = append(out, canonical(name))
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// canonical is a module's name as the kernel writes it.
+func canonical(module string) string { return strings.ReplaceAll(module, "-", "_") }
 
 // Verify reads files of the tree again and compares them with what was recorded
 // when they were taken out of the image. Paths are absolute, below ModulesDir
