@@ -50,7 +50,7 @@ func listed(dir string, modules []string) ([]string, bool, error) {
 func countingStore(t *testing.T) (*Store, *int) {
 	t.Helper()
 	read := new(int)
-	s, err := Open(filepath.Join(t.TempDir(), "images"), Options{Progress: func(p Progress) { *read = p.Layer }})
+	s, err := Open(filepath.Join(memory(t), "images"), Options{Progress: func(p Progress) { *read = p.Layer }})
 	require.NoError(t, err)
 	return s, read
 }
@@ -256,7 +256,7 @@ func TestWrongLayerIsNotLookedInto(t *testing.T) {
 func TestReadAheadIsBounded(t *testing.T) {
 	reg := imagestest.NewRegistry(t)
 	sizes := []int64{}
-	s, err := Open(filepath.Join(t.TempDir(), "images"), Options{Progress: func(p Progress) { sizes = append(sizes, p.Bytes) }})
+	s, err := Open(filepath.Join(memory(t), "images"), Options{Progress: func(p Progress) { sizes = append(sizes, p.Bytes) }})
 	require.NoError(t, err)
 	below := imagestest.Compress(t, imagestest.Tar(t, imagestest.File("big", strings.Repeat("x", 32<<20))), imagestest.None)
 	top := imagestest.Layer(t, map[string]string{mods + "a.ko": "a", mods + "modules.dep": "a a.ko\n"})
@@ -270,7 +270,7 @@ func TestReadAheadIsBounded(t *testing.T) {
 func TestProgress(t *testing.T) {
 	reg := imagestest.NewRegistry(t)
 	var got []Progress
-	s, err := Open(filepath.Join(t.TempDir(), "images"), Options{Progress: func(p Progress) { got = append(got, p) }})
+	s, err := Open(filepath.Join(memory(t), "images"), Options{Progress: func(p Progress) { got = append(got, p) }})
 	require.NoError(t, err)
 	blob := bigLayer(t)
 	r := request(reg.Host + "/kmod:latest")

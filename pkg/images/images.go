@@ -27,6 +27,10 @@ const (
 // empty.
 const DefaultDirName = "/opt"
 
+// DefaultQuota is the bytes a store may keep when Options.Quota is 0: some thirty
+// of the largest sets of modules and firmware measured.
+const DefaultQuota = 2 << 30
+
 // What can go wrong, for callers that branch on it. Every error of this
 // package names the reference and says what to do about it.
 var (
@@ -58,10 +62,18 @@ var (
 	// ErrNotCached is an image that is not in the store while the pull policy
 	// is Never.
 	ErrNotCached = errors.New("image not in the store")
+	// ErrNoSpace is a quota, or a disk, that has no room for what is to be kept.
+	ErrNoSpace = errors.New("no space in the image store")
+	// ErrPinned is an image that can not be removed because somebody needs it.
+	ErrPinned = errors.New("image is pinned")
 )
 
 // Options of a store. The zero value is a store of the default quota.
 type Options struct {
+	// Quota is how many bytes the store may keep; 0 is DefaultQuota. To make room,
+	// images that are not pinned are removed, the least recently used first. A
+	// pull may use as much again while it lasts.
+	Quota int64
 	// Progress is told how far a pull is, often, and by one goroutine at a time
 	// for each pull. It must not block. nil is nobody.
 	Progress func(Progress)

@@ -28,10 +28,12 @@ type job struct {
 	l      limits
 	budget *budget
 	known  map[string]*layerData // by digest: a layer may be in an image twice
-	staged int64                 // bytes, of files that may be wanted
-	next   *blob                 // under way, not read yet
-	merged int                   // entries, to find out whether older layers are needed
-	last   *wanted               // what the modules found so far need
+	staged int64                 // bytes, of files that may be wanted; at most quota
+	quota  int64
+	step   func(what string) error // of the store
+	next   *blob                   // under way, not read yet
+	merged int                     // entries, to find out whether older layers are needed
+	last   *wanted                 // what the modules found so far need
 	report func(Progress)
 	state  Progress
 }
@@ -83,7 +85,7 @@ func (j *job) drop() {
 // image looks like. It errs on both sides: a link may lead elsewhere. What is
 // missing in the end is fetched once more.
 func (j *job) mayTake(e entry) bool {
-	if e.size > j.l.fileSize || e.size > j.l.selected-j.staged {
+	if e.size > j.l.fileSize || e.size > min(j.l.selected, j.quota)-j.staged {
 		return false
 	}
 	name := path.Clean("/" + e.name)
@@ -172,6 +174,12 @@ func (r *notingReader) Read(p []byte) (int, error) {
 // stage writes the content of e to a file nobody else knows of.
 func (j *job) stage(desc v1.Descriptor, e entry, content io.Reader) (stagedFile, error) {
 	s := stagedFile{name: fmt.Sprintf("%s-%d", desc.Digest.Hex, e.ordinal), size: e.size}
+	if j.staged+e.size > j.quota {
+		return s, onDisk(fmt.Errorf("%w: the files to look at have more than the quota of %d bytes: raise it", ErrNoSpace, j.quota))
+	}
+	if err := j.step("stage " + e.name); err != nil {
+		return s, onDisk(err)
+	}
 	f, err := os.OpenFile(filepath.Join(j.dir, s.name), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return s, onDisk(err)

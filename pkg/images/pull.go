@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -69,25 +68,36 @@ func (s *Store) fetch(ctx context.Context, src source, q *query, r *resolved, re
 	j := &job{
 		q: q, f: &fetcher{source: src, l: s.l}, layers: layers, dir: tmp, l: s.l, budget: newBudget(s.l),
 		known: map[string]*layerData{}, report: report, state: Progress{Ref: q.Ref},
+		quota: s.o.Quota, step: s.step,
 	}
 	t, err := s.build(ctx, j, r)
 	j.emit()
-	return t, errors.Join(err, onDisk(os.RemoveAll(tmp)))
+	return t, errors.Join(s.full(err), onDisk(os.RemoveAll(tmp)))
 }
 
 func (s *Store) build(ctx context.Context, j *job, r *resolved) (*Tree, error) {
+	if err := s.pinsFit(); err != nil {
+		return nil, err
+	}
 	sel, err := j.run(ctx)
 	if err != nil {
 		return nil, err
 	}
 	j.state.Phase = PhaseStore
 	j.emit()
-	const tree = "tree"
-	files, err := j.assemble(sel, tree)
+	if err := j.syncStaged(sel); err != nil {
+		return nil, onDisk(err)
+	}
+	done, err := s.change()
+	if err != nil {
+		return nil, onDisk(err)
+	}
+	defer done()
+	out := filepath.Join(j.dir, "tree")
+	files, err := s.assemble(j, sel, out)
 	if err != nil {
 		return nil, err
 	}
-	out := filepath.Join(j.dir, tree)
 	b, err := json.MarshalIndent(manifest{
 		Version: treeVersion, Ref: j.q.Ref, Digest: r.digest, Platform: platform(), Release: sel.release,
 		Firmware: j.q.firmware != "", Modules: sel.names, Files: files, Links: sel.links,
@@ -102,17 +112,18 @@ func (s *Store) build(ctx context.Context, j *job, r *resolved) (*Tree, error) {
 }
 
 // commit moves a finished tree to its place. What is there is another
-// process' work, and as good, or damaged.
+// process' work, and as good, or damaged. The caller holds the change lock.
 func (s *Store) commit(q *query, digest, out string) (*Tree, error) {
 	key := q.key(digest)
-	err := os.Rename(out, s.path("trees", key))
-	if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) {
-		if t, _ := s.cached(q, digest); t != nil {
-			return t, nil
-		}
-		if err = s.discard(key); err == nil {
-			err = os.Rename(out, s.path("trees", key))
-		}
+	if t, _ := s.cached(q, digest); t != nil {
+		return t, nil
+	}
+	err := s.discard(key)
+	if err == nil {
+		err = s.step("rename tree")
+	}
+	if err == nil {
+		err = os.Rename(out, s.path("trees", key))
 	}
 	if err == nil {
 		err = syncDir(s.path("trees"))

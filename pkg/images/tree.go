@@ -45,7 +45,7 @@ type manifest struct {
 }
 
 // loadTree reads dir/tree.json; fs.ErrNotExist when there is none, ErrDigest
-// when it can not be read.
+// when it is damaged, or made by another version.
 func loadTree(dir string) (*Tree, error) {
 	b, err := os.ReadFile(filepath.Join(dir, treeFile))
 	if err != nil {
@@ -55,7 +55,10 @@ func loadTree(dir string) (*Tree, error) {
 	if err := json.Unmarshal(b, &m); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrDigest, treeFile, err)
 	}
-	if m.Version != treeVersion || !filepath.IsLocal(m.Release) {
+	if m.Version != treeVersion {
+		return nil, &versionError{m.Version}
+	}
+	if len(m.Digest) == 0 || !filepath.IsLocal(m.Release) {
 		return nil, fmt.Errorf("%w: %s is incomplete", ErrDigest, treeFile)
 	}
 	t := &Tree{
@@ -71,6 +74,15 @@ func loadTree(dir string) (*Tree, error) {
 	}
 	return t, nil
 }
+
+// versionError is a tree made by another version of kmmd.
+type versionError struct{ version int }
+
+func (e *versionError) Error() string {
+	return fmt.Sprintf("%v: %s is of version %d, not %d", ErrDigest, treeFile, e.version, treeVersion)
+}
+
+func (e *versionError) Is(target error) bool { return target == ErrDigest }
 
 // Has says whether the image has a module of this name, in either spelling, in the
 // directory the tree was made from. Its file need not be in the tree: when it is
