@@ -29,7 +29,7 @@ func (s *Store) content(sum string) string { return s.path(filesPart, sum[:2], s
 // syncStaged makes durable what is staged of sel. The files are written all
 // before, so that the first sync carries most of them.
 func (j *job) syncStaged(sel *selection) error {
-	if err := j.step("sync staged files"); err != nil {
+	if err := j.store.step("sync staged files"); err != nil {
 		return err
 	}
 	var g errgroup.Group

@@ -136,5 +136,6 @@ type Tree struct {
 
 	dir     string
 	files   map[string]record // by slash-separated path below dir
+	layers  []string          // digests
 	modules []string          // names of all modules in the image's directory, sorted
 }

@@ -21,6 +21,7 @@ import (
 // of them. The newest layer is read first, each to its end, and no more of them
 // than are needed.
 type job struct {
+	store  *Store
 	q      *query
 	f      *fetcher
 	layers []v1.Descriptor
@@ -28,12 +29,11 @@ type job struct {
 	l      limits
 	budget *budget
 	known  map[string]*layerData // by digest: a layer may be in an image twice
-	staged int64                 // bytes, of files that may be wanted; at most quota
-	quota  int64
-	step   func(what string) error // of the store
-	next   *blob                   // under way, not read yet
-	merged int                     // entries, to find out whether older layers are needed
-	last   *wanted                 // what the modules found so far need
+	staged int64                 // bytes, of files that may be wanted; at most the quota
+	tried  map[string]bool       // whose listing was looked for
+	next   *blob                 // under way, not read yet
+	merged int                   // entries, to find out whether older layers are needed
+	last   *wanted               // what the modules found so far need
 	report func(Progress)
 	state  Progress
 }
@@ -41,7 +41,9 @@ type job struct {
 // layerData is what has been read of a layer whose digest was right.
 type layerData struct {
 	entries []entry
-	files   map[int]stagedFile // by ordinal
+	files   map[int]stagedFile    // by ordinal
+	sums    map[int]listedContent // of all files ever staged of it
+	learnt  bool                  // more than its listing says
 }
 
 // stagedFile is a file out of a layer under a name of our own.
@@ -56,10 +58,12 @@ func (j *job) run(ctx context.Context) (*selection, error) {
 	defer j.drop()
 	j.state.Layers = len(j.layers)
 	for i := len(j.layers) - 1; i >= 0; i-- {
-		if j.known[j.layers[i].Digest.Hex] == nil {
-			if err := j.fetch(ctx, i, j.mayTake); err != nil {
-				return nil, err
-			}
+		known, err := j.load(i)
+		if err == nil && !known {
+			err = j.fetch(ctx, i, j.mayTake)
+		}
+		if err != nil {
+			return nil, err
 		}
 		sel, err := j.decide(ctx, i)
 		if err != nil {
@@ -71,6 +75,15 @@ func (j *job) run(ctx context.Context) (*selection, error) {
 		}
 	}
 	return nil, fmt.Errorf("%w: an image without layers", ErrUnsafe)
+}
+
+// digests are those of all layers of the image.
+func (j *job) digests() []string {
+	out := make([]string, 0, len(j.layers))
+	for _, desc := range j.layers {
+		out = append(out, desc.Digest.String())
+	}
+	return out
 }
 
 // drop ends the request for a layer that is not needed.
@@ -85,7 +98,7 @@ func (j *job) drop() {
 // image looks like. It errs on both sides: a link may lead elsewhere. What is
 // missing in the end is fetched once more.
 func (j *job) mayTake(e entry) bool {
-	if e.size > j.l.fileSize || e.size > min(j.l.selected, j.quota)-j.staged {
+	if e.size > j.l.fileSize || e.size > min(j.l.selected, j.store.o.Quota)-j.staged {
 		return false
 	}
 	name := path.Clean("/" + e.name)
@@ -106,7 +119,7 @@ func (j *job) fetch(ctx context.Context, i int, stage func(entry) bool) error {
 	data := j.known[desc.Digest.Hex]
 	again := data != nil
 	if !again {
-		data = &layerData{files: map[int]stagedFile{}}
+		data = &layerData{files: map[int]stagedFile{}, sums: map[int]listedContent{}}
 	}
 	j.begin(i)
 	r := &notingReader{r: b, note: func(n int64) { j.read(ctx, i, n) }}
@@ -118,7 +131,7 @@ func (j *job) fetch(ctx context.Context, i int, stage func(entry) bool) error {
 			return nil
 		}
 		f, err := j.stage(desc, e, content)
-		data.files[e.ordinal] = f
+		data.files[e.ordinal], data.sums[e.ordinal] = f, listedContent{f.sum, f.size}
 		return err
 	})
 	var local *localError
@@ -132,6 +145,7 @@ func (j *job) fetch(ctx context.Context, i int, stage func(entry) bool) error {
 	if err != nil {
 		return fmt.Errorf("layer %s: %w", desc.Digest, err)
 	}
+	data.learnt = true
 	j.known[desc.Digest.Hex] = data
 	return nil
 }
@@ -152,7 +166,9 @@ func (j *job) read(ctx context.Context, i int, n int64) {
 	if i == 0 || j.next != nil || j.layers[i].Size-n > readAhead {
 		return
 	}
-	if desc := j.layers[i-1]; j.known[desc.Digest.Hex] == nil && desc.Digest != j.layers[i].Digest {
+	// A listing that is too much for the limits fails when its turn comes.
+	desc := j.layers[i-1]
+	if known, err := j.load(i - 1); !known && err == nil && desc.Digest != j.layers[i].Digest {
 		j.next = j.f.open(ctx, desc)
 	}
 }
@@ -171,13 +187,15 @@ func (r *notingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
+func stagedName(hex string, ordinal int) string { return fmt.Sprintf("%s-%d", hex, ordinal) }
+
 // stage writes the content of e to a file nobody else knows of.
 func (j *job) stage(desc v1.Descriptor, e entry, content io.Reader) (stagedFile, error) {
-	s := stagedFile{name: fmt.Sprintf("%s-%d", desc.Digest.Hex, e.ordinal), size: e.size}
-	if j.staged+e.size > j.quota {
-		return s, onDisk(fmt.Errorf("%w: the files to look at have more than the quota of %d bytes: raise it", ErrNoSpace, j.quota))
+	s := stagedFile{name: stagedName(desc.Digest.Hex, e.ordinal), size: e.size}
+	if j.staged+e.size > j.store.o.Quota {
+		return s, onDisk(fmt.Errorf("%w: the files to look at have more than the quota of %d bytes: raise it", ErrNoSpace, j.store.o.Quota))
 	}
-	if err := j.step("stage " + e.name); err != nil {
+	if err := j.store.step("stage " + e.name); err != nil {
 		return s, onDisk(err)
 	}
 	f, err := os.OpenFile(filepath.Join(j.dir, s.name), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)

@@ -28,6 +28,14 @@ const (
 	maxEarlyMerges = 4 * maxEntries
 )
 
+// Listings of layers that need not be fetched again.
+const (
+	maxListedEntries   = 100_000   // of a layer; one with more is not listed
+	maxListing         = 8 << 20   // bytes of one
+	maxUnpackedListing = 128 << 20 // the same as JSON
+	maxListings        = 32 << 20  // bytes of all in a store
+)
+
 // What is held in memory of a blob that arrives. As much of the next layer may
 // be on its way before it is known whether that layer is needed.
 const (

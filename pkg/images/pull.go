@@ -68,7 +68,7 @@ func (s *Store) fetch(ctx context.Context, src source, q *query, r *resolved, re
 	j := &job{
 		q: q, f: &fetcher{source: src, l: s.l}, layers: layers, dir: tmp, l: s.l, budget: newBudget(s.l),
 		known: map[string]*layerData{}, report: report, state: Progress{Ref: q.Ref},
-		quota: s.o.Quota, step: s.step,
+		store: s, tried: map[string]bool{},
 	}
 	t, err := s.build(ctx, j, r)
 	j.emit()
@@ -101,6 +101,7 @@ func (s *Store) build(ctx context.Context, j *job, r *resolved) (*Tree, error) {
 	b, err := json.MarshalIndent(manifest{
 		Version: treeVersion, Ref: j.q.Ref, Digest: r.digest, Platform: platform(), Release: sel.release,
 		Firmware: j.q.firmware != "", Modules: sel.names, Files: files, Links: sel.links,
+		Layers: j.digests(),
 	}, "", " ")
 	if err != nil {
 		return nil, err
@@ -108,7 +109,11 @@ func (s *Store) build(ctx context.Context, j *job, r *resolved) (*Tree, error) {
 	if err := s.writeFile(filepath.Join(out, treeFile), append(b, '\n')); err != nil {
 		return nil, onDisk(err)
 	}
-	return s.commit(j.q, r.digest, out)
+	t, err := s.commit(j.q, r.digest, out)
+	if err != nil {
+		return nil, err
+	}
+	return t, onDisk(errors.Join(s.saveListings(j), s.dropListings()))
 }
 
 // commit moves a finished tree to its place. What is there is another

@@ -17,7 +17,7 @@ import (
 
 // Usage is how full a store is.
 type Usage struct {
-	Bytes int64 // of content, each once; what a pull under way has is not in it
+	Bytes int64 // of content, each once; not what a pull under way has, nor records
 	Quota int64
 	Trees int
 }

@@ -22,6 +22,7 @@ import (
 //	                                   time of change is when it was last used
 //	trees/<key>/lib/modules/<release>/ hard links to content
 //	trees/<key>/firmware/
+//	layers/<digest>                    what is in a layer that was read
 //	pins/<hash of the owner>.json      images that are not to be removed
 //	tmp/                               work in progress
 //	lock                               held shared while something is changed
@@ -49,7 +50,7 @@ func Open(dir string, o Options) (*Store, error) {
 		o.Quota = DefaultQuota
 	}
 	s := &Store{dir: dir, o: o, l: defaultLimits(), step: func(string) error { return nil }}
-	for _, d := range []string{dir, s.path("refs"), s.path(filesPart), s.path("trees"), s.path("pins"), s.path("tmp")} {
+	for _, d := range []string{dir, s.path("refs"), s.path(filesPart), s.path("trees"), s.path(layersPart), s.path("pins"), s.path("tmp")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("open image store: %w", err)
 		}

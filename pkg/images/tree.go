@@ -42,6 +42,7 @@ type manifest struct {
 	Modules  []string  `json:"modules,omitempty"` // all that the directory in the image has
 	Files    []record  `json:"files"`
 	Links    []dropped `json:"links,omitempty"`
+	Layers   []string  `json:"layers"` // digests of all layers of the image
 }
 
 // loadTree reads dir/tree.json; fs.ErrNotExist when there is none, ErrDigest
@@ -64,7 +65,7 @@ func loadTree(dir string) (*Tree, error) {
 	t := &Tree{
 		Ref: m.Ref, Digest: m.Digest, Release: m.Release, dir: dir,
 		ModulesDir: filepath.Join(dir, modulesPart, m.Release),
-		files:      make(map[string]record, len(m.Files)), modules: m.Modules,
+		files:      make(map[string]record, len(m.Files)), modules: m.Modules, layers: m.Layers,
 	}
 	if m.Firmware {
 		t.FirmwareDir = filepath.Join(dir, firmwarePart)
