@@ -81,10 +81,13 @@ type Options struct {
 
 // Request says which files of which image are wanted.
 type Request struct {
-	// Ref is the image, with a tag or a digest (or both: the digest counts).
+	// Ref is the image, with a tag or a digest (or both: the digest counts), in
+	// a registry; or "oci:/path[:tag]", a directory of this machine with an OCI
+	// image layout; or "oci-archive:/path.tar[:tag]", the same in a tar.
 	Ref string
 	// PullPolicy is Always, IfNotPresent or Never; empty is Kubernetes'
-	// default: Always for the tag latest, else IfNotPresent.
+	// default: Always for the tag latest, else IfNotPresent. A layout named
+	// without a tag counts as latest.
 	PullPolicy string
 	// DirName is the directory in the image that has lib/modules below it;
 	// empty is DefaultDirName.

@@ -37,7 +37,7 @@ func (s *Store) resolveAndFetch(ctx context.Context, q *query, report func(Progr
 		return nil, onDisk(err)
 	}
 	defer func() { _ = lock.Close() }()
-	src, err := dial(ctx, q, s.l)
+	src, err := s.openSource(ctx, q)
 	if err != nil {
 		return nil, err
 	}

@@ -50,6 +50,13 @@ func parseRequest(r Request) (*query, error) {
 // parseRef takes what Kubernetes takes, but asks for a tag or a digest: without
 // one, "latest" would be meant by nobody who names images by kernel.
 func (q *query) parseRef() error {
+	if ref, ok, err := parseLocal(q.Ref); ok {
+		q.ref, q.digest = ref, ref.digest
+		if err != nil {
+			return err
+		}
+		return q.parsePolicy()
+	}
 	last := q.Ref[strings.LastIndex(q.Ref, "/")+1:]
 	if !strings.ContainsAny(last, ":@") {
 		return fmt.Errorf("%w: %q has neither a tag nor a digest: write IMAGE:TAG or IMAGE@sha256:…", ErrInvalidRef, q.Ref)
@@ -72,14 +79,15 @@ func (q *query) parseRef() error {
 	return q.parsePolicy()
 }
 
-// parsePolicy applies the default of Kubernetes (imagePullPolicy).
+// parsePolicy applies the default of Kubernetes (imagePullPolicy). The only
+// image of a layout, without a tag, is whatever is there now, as "latest" is.
 func (q *query) parsePolicy() error {
 	switch q.PullPolicy {
 	case PullAlways, PullIfNotPresent, PullNever:
 		q.policy = q.PullPolicy
 	case "":
 		q.policy = PullIfNotPresent
-		if q.digest == "" && q.ref.Identifier() == "latest" {
+		if id := q.ref.Identifier(); id == "" || q.digest == "" && id == "latest" {
 			q.policy = PullAlways
 		}
 	default:

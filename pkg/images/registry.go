@@ -148,6 +148,9 @@ func cause(ctx context.Context, err error) error {
 // explain turns what went wrong between us and the registry into one of this
 // package's errors, once, and adds what to do.
 func (q *query) explain(ctx context.Context, err error) error {
+	if _, ok := q.ref.(localRef); ok {
+		return fmt.Errorf("pull %s: %w", q.Ref, err)
+	}
 	for _, known := range []error{ErrDigest, ErrLimit, ErrUnsafe, ErrNoModules, ErrNoFirmware, ErrNotFound, ErrNotCached} {
 		if errors.Is(err, known) {
 			return fmt.Errorf("pull %s: %w", q.Ref, err)
