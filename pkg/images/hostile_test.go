@@ -4,15 +4,19 @@ package images
 
 import (
 	"archive/tar"
+	"errors"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/kmm-node/kmmd/pkg/images/imagestest"
 )
@@ -22,8 +26,13 @@ import (
 // UP for enough "../".
 type attack struct {
 	layers []layer
-	err    error             // what the image is refused with; nil: it is taken …
-	want   map[string]string // … as these files
+	blobs  []*imagestest.Blob // more layers, above those, in which nothing is replaced
+	// serve, if not nil, stands between the registry that has the image and us.
+	serve func(t *testing.T, image v1.Image, w http.ResponseWriter, r *http.Request, next http.Handler)
+	// shipped is to pull with the limits of the product, not with lower ones.
+	shipped bool
+	err     error             // what the image is refused with; nil: it is taken …
+	want    map[string]string // … as these files
 }
 
 const (
@@ -43,8 +52,10 @@ func (a attack) run(t *testing.T) {
 	reg := imagestest.NewRegistry(t)
 	s, err := Open(filepath.Join(world, "images"), Options{})
 	require.NoError(t, err)
-	s.l.fileSize, s.l.selected, s.l.unpacked = 1<<20, 2<<20, 8<<20
-	s.l.entries, s.l.files = 2000, 100
+	if !a.shipped {
+		s.l.fileSize, s.l.selected, s.l.unpacked = 1<<20, 2<<20, 8<<20
+		s.l.entries, s.l.files = 2000, 100
+	}
 	var blobs []*imagestest.Blob
 	replacer := strings.NewReplacer("OUTSIDE", world, "UP", strings.Repeat("../", 40))
 	for _, l := range a.layers {
@@ -55,8 +66,13 @@ func (a attack) run(t *testing.T) {
 		}
 		blobs = append(blobs, imagestest.Entries(t, entries...))
 	}
+	blobs = append(blobs, a.blobs...)
 	r := Request{Ref: reg.Host + "/evil:v1", Releases: []string{testRelease}, Insecure: true}
 	imagestest.Push(t, r.Ref, blobs...)
+	if a.serve != nil {
+		image := imagestest.Image(t, blobs...)
+		reg.Handle(func(w http.ResponseWriter, r *http.Request, next http.Handler) { a.serve(t, image, w, r, next) })
+	}
 	tree, err := s.Ensure(t.Context(), r)
 
 	after, statErr := os.Lstat(sentinel)
@@ -68,6 +84,9 @@ func (a attack) run(t *testing.T) {
 	assert.ElementsMatch(t, []string{sentinelName, "images"}, names(t, world))
 	assert.Empty(t, names(t, s.path("tmp")))
 	onlyPlainFiles(t, s.dir)
+	if a.err == nil {
+		require.NoError(t, err)
+	}
 	require.ErrorIs(t, err, a.err)
 	if a.err != nil {
 		assert.Empty(t, names(t, s.path("trees")))
@@ -79,8 +98,14 @@ func (a attack) run(t *testing.T) {
 func onlyPlainFiles(t *testing.T, dir string) {
 	t.Helper()
 	require.NoError(t, filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		require.NoError(t, err)
 		assert.True(t, d.IsDir() || d.Type().IsRegular(), p)
-		return err
+		info, err := d.Info()
+		require.NoError(t, err)
+		assert.Zero(t, info.Mode()&(fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky), p)
+		n, err := unix.Llistxattr(p, nil)
+		assert.True(t, n == 0 || errors.Is(err, unix.ENOTSUP), "%s has attributes: %d bytes, %v", p, n, err)
+		return nil
 	}))
 }
 

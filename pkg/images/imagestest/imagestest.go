@@ -84,6 +84,11 @@ func Compress(t testing.TB, plain []byte, compression string) *Blob {
 	return blob
 }
 
+// Raw makes a layer of bytes that are compressed already, or say so.
+func Raw(data []byte, mediaType types.MediaType) *Blob {
+	return &Blob{Data: data, Type: mediaType}
+}
+
 // Push builds an image for this machine's architecture out of layers, lowest
 // first, pushes it to ref (plain http is fine) and returns its digest.
 func Push(t testing.TB, ref string, layers ...*Blob) string {

@@ -23,6 +23,11 @@ type Entry struct {
 	// Size, when not zero, is written to the header instead of the length of
 	// Body; the stream then ends in the middle of it.
 	Size int64
+	// PAX are extended records, "SCHILY.xattr.user.x": "y".
+	PAX map[string]string
+	// Raw, when not nil, is written as it is, and nothing else of the entry: what
+	// archive/tar does not write. See Header.
+	Raw []byte
 }
 
 // File is a regular file.
@@ -83,6 +88,11 @@ func Tar(t testing.TB, entries ...Entry) []byte {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, e := range entries {
+		if e.Raw != nil {
+			require.NoError(t, w.Flush())
+			b.Write(e.Raw)
+			continue
+		}
 		require.NoError(t, w.WriteHeader(e.header()), e.Name)
 		if e.Size != 0 {
 			b.WriteString(e.Body)
@@ -98,7 +108,7 @@ func Tar(t testing.TB, entries ...Entry) []byte {
 func (e Entry) header() *tar.Header {
 	h := &tar.Header{
 		Name: e.Name, Typeflag: e.Type, Linkname: e.Link, Mode: e.Mode,
-		Size: int64(len(e.Body)), Uid: 1234, Gid: 1234,
+		Size: int64(len(e.Body)), Uid: 1234, Gid: 1234, PAXRecords: e.PAX,
 	}
 	if h.Typeflag == 0 {
 		h.Typeflag = tar.TypeReg
