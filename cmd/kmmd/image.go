@@ -73,7 +73,12 @@ named and what they depend on; and firmware, when asked for. REF is what
 containerImage may be, also oci:/DIRECTORY and oci-archive:/FILE.
 
 Exit codes: 0 all is in the store, 1 something is not, 2 usage or invalid document.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usageError{fmt.Errorf("image pull: one REF at a time, not %d", len(args))}
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return pullDocuments(cmd, o, f.kernel, *store)
