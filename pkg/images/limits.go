@@ -36,11 +36,15 @@ const (
 	maxListings        = 32 << 20  // bytes of all in a store
 )
 
-// What is held in memory of a blob that arrives. As much of the next layer may
-// be on its way before it is known whether that layer is needed.
+// What is held in memory of a blob that arrives, and how much of the next layer
+// is taken in before it is known whether that layer is needed. The buffers on
+// the way hold more: on a loopback interface another 4 MB. So a layer that is
+// prefetchRatio times as large as all the newer ones is waited for.
 const (
-	readAhead = 1 << 20
-	readChunk = 64 << 10
+	readAhead     = 1 << 20
+	readChunk     = 64 << 10
+	prefetch      = 128 << 10
+	prefetchRatio = 4
 )
 
 // How long things may take.
