@@ -6,12 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/pelletier/go-toml/v2"
 
+	"github.com/kmm-node/kmmd/pkg/images"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
@@ -45,14 +49,50 @@ type config struct {
 
 	AllowInUse     []string `toml:"allow_in_use"`    // the node's policy: network
 	NetworkTimeout duration `toml:"network_timeout"` // for interfaces to come back
+
+	ImageQuota      size     `toml:"image_quota"`       // of the image store
+	ImageKeepUnused duration `toml:"image_keep_unused"` // images that nothing needs
+	Firmware        string   `toml:"firmware"`          // all or declared
+	Prestage        bool     `toml:"prestage"`          // images for installed kernels that do not run
+	Policy          policy   `toml:"policy"`
 }
+
+// policy is what this node allows, whatever the documents say.
+type policy struct {
+	AllowedRepositories []string `toml:"allowed_repositories"` // prefixes; none allows all
+	RequireDigest       bool     `toml:"require_digest"`
+	SignatureKeys       []string `toml:"signature_keys"` // PEM files; none requires no signature
+	NeverLoad           []string `toml:"never_load"`     // module names
+	NeverRemove         []string `toml:"never_remove"`
+}
+
+// size is a number of bytes written as "2GiB" in TOML. It is a struct, so that
+// a plain number is refused.
+type size struct{ Bytes int64 }
+
+// UnmarshalText reads a number with a unit: B, KB, MB, GB, KiB, MiB, GiB.
+func (s *size) UnmarshalText(text []byte) error {
+	n, err := humanize.ParseBytes(string(text))
+	if err != nil || n == 0 || n > math.MaxInt64 {
+		return fmt.Errorf("%q: a size above zero is needed, such as 2GiB", text)
+	}
+	s.Bytes = int64(n)
+	return nil
+}
+
+// What the key firmware may be.
+const (
+	firmwareAll      = "all"      // look into every layer that may have more of it
+	firmwareDeclared = "declared" // what the modules declare is enough
+)
 
 func defaultConfig() config {
 	return config{
 		ModulesDir: "/etc/kmmd/modules.d", StateDir: "/var/lib/kmmd", RunDir: "/run/kmmd",
 		FirmwareDir: "/var/lib/firmware", HostRoot: "/", Listen: "127.0.0.1:9808",
 		NetworkTimeout: duration{30 * time.Second},
-		LoadTimeout:    duration{2 * time.Minute}, UnloadTimeout: duration{time.Minute}, Resync: duration{5 * time.Minute},
+		ImageQuota:     size{images.DefaultQuota}, ImageKeepUnused: duration{7 * 24 * time.Hour}, Firmware: firmwareAll,
+		LoadTimeout: duration{2 * time.Minute}, UnloadTimeout: duration{time.Minute}, Resync: duration{5 * time.Minute},
 	}
 }
 
@@ -92,10 +132,23 @@ func readConfig(path string) (config, error) {
 	case err != nil:
 		return c, usageError{fmt.Errorf("%s: %w", path, err)}
 	}
+	return c, c.check(path)
+}
+
+// check refuses what no decoder sees.
+func (c *config) check(path string) error {
 	for _, w := range c.AllowInUse {
 		if w != spec.UseNetwork {
-			return c, usageError{fmt.Errorf("%s: allow_in_use: %q is not %q", path, w, spec.UseNetwork)}
+			return usageError{fmt.Errorf("%s: allow_in_use: %q is not %q", path, w, spec.UseNetwork)}
 		}
 	}
-	return c, nil
+	if c.Firmware != firmwareAll && c.Firmware != firmwareDeclared {
+		return usageError{fmt.Errorf("%s: firmware: %q is neither %q nor %q", path, c.Firmware, firmwareAll, firmwareDeclared)}
+	}
+	for _, name := range slices.Concat(c.Policy.NeverLoad, c.Policy.NeverRemove) {
+		if name == "" || strings.ContainsAny(name, "/. \t") {
+			return usageError{fmt.Errorf("%s: policy: %q is not the name of a module", path, name)}
+		}
+	}
+	return nil
 }

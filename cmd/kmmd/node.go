@@ -3,7 +3,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -51,7 +50,7 @@ func openNode(o *options, metrics *agent.Metrics, keep, retry bool) (*node, func
 	if o.documents == "" {
 		o.documents = c.ModulesDir
 	}
-	n := &node{config: c, log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	n := &node{config: c, log: newLog()}
 	n.source = &file.Source{Path: o.documents, Status: c.statusFile()}
 	if n.host, err = kernel.Open(c.HostRoot); err != nil {
 		return nil, nil, err
@@ -60,22 +59,30 @@ func openNode(o *options, metrics *agent.Metrics, keep, retry bool) (*node, func
 	if err != nil {
 		return nil, nil, err
 	}
-	pull, closeImages, err := n.openImages(keep)
+	opts, err := c.imageOptions(n.log)
 	if err != nil {
+		return nil, nil, err
+	}
+	opts.Progress = o.progress(n.log, metrics)
+	cfg := agent.Config{}
+	closeImages := func() {}
+	if keep {
+		s, err := images.Open(c.imageDir(), opts)
+		if err != nil {
+			return nil, nil, err
+		}
+		cfg.Images, cfg.Keeper, closeImages = s, s, func() { logClose(n.log, s) }
+	} else if cfg.Images, closeImages, err = openPeek(n.log, c.imageDir(), opts); err != nil {
 		return nil, nil, err
 	}
 	previous, err := file.ReadStatus(c.statusFile())
 	if err != nil && !isNotExist(err) {
 		n.log.Warn("the last status is not readable", "err", err)
 	}
-	cfg := agent.Config{
-		Previous: previous, Retry: retry,
-		Kernel: n.host, Devices: devices.Open(c.HostRoot), Preflight: gather.New(n.host, runtime.GOARCH),
-		AllowNetwork: slices.Contains(c.AllowInUse, spec.UseNetwork), NetworkTimeout: c.NetworkTimeout.Duration,
-		Images: pull, Firmware: fw, ModulesDir: c.hostModules(), RunDir: c.RunDir, FirmwareDir: c.FirmwareDir,
-		LoadTimeout: c.LoadTimeout.Duration, UnloadTimeout: c.UnloadTimeout.Duration, Resync: c.Resync.Duration,
-		Version: version(), Log: n.log, Metrics: metrics, AfterStep: afterStep(),
-	}
+	c.fill(&cfg)
+	cfg.Previous, cfg.Retry, cfg.Kernel, cfg.Firmware = previous, retry, n.host, fw
+	cfg.Devices, cfg.Preflight = devices.Open(c.HostRoot), gather.New(n.host, runtime.GOARCH)
+	cfg.Version, cfg.Log, cfg.Metrics, cfg.AfterStep = version(), n.log, metrics, afterStep()
 	if keep {
 		cfg.Report = n.source.Report
 	}
@@ -83,66 +90,16 @@ func openNode(o *options, metrics *agent.Metrics, keep, retry bool) (*node, func
 	return n, closeImages, nil
 }
 
-func (n *node) openImages(keep bool) (agent.Images, func(), error) {
-	dir := filepath.Join(n.config.StateDir, "images")
-	if keep {
-		s, err := images.Open(dir)
-		if err != nil {
-			return nil, nil, err
-		}
-		return s, func() { logClose(n.log, s) }, nil
-	}
-	return openPeek(n.log, dir)
+// fill copies what the configuration says.
+func (c config) fill(cfg *agent.Config) {
+	cfg.AllowNetwork, cfg.NetworkTimeout = slices.Contains(c.AllowInUse, spec.UseNetwork), c.NetworkTimeout.Duration
+	cfg.ModulesDir, cfg.RunDir, cfg.FirmwareDir = c.hostModules(), c.RunDir, c.FirmwareDir
+	cfg.LoadTimeout, cfg.UnloadTimeout, cfg.Resync = c.LoadTimeout.Duration, c.UnloadTimeout.Duration, c.Resync.Duration
+	cfg.NeverLoad, cfg.NeverRemove = c.Policy.NeverLoad, c.Policy.NeverRemove
+	cfg.DeclaredFirmware, cfg.Prestage, cfg.KeepUnused = c.Firmware == firmwareDeclared, c.Prestage, c.ImageKeepUnused.Duration
 }
 
-func logClose(log *slog.Logger, s *images.Store) {
-	if err := s.Close(); err != nil {
-		log.Error("close image store", "err", err)
-	}
-}
-
-// peek looks at images without leaving anything behind: what the store has is
-// used, the rest is pulled into a directory of its own.
-type peek struct{ have, scratch *images.Store }
-
-func openPeek(log *slog.Logger, dir string) (*peek, func(), error) {
-	var p peek
-	var err error
-	if _, statErr := os.Stat(dir); statErr == nil {
-		if p.have, err = images.Open(dir); err != nil {
-			return nil, nil, err
-		}
-	}
-	tmp, err := os.MkdirTemp("", "kmmd-plan-")
-	if err != nil {
-		return nil, nil, fmt.Errorf("make scratch directory: %w", err)
-	}
-	if p.scratch, err = images.Open(tmp); err != nil {
-		return nil, nil, err
-	}
-	return &p, func() {
-		if p.have != nil {
-			logClose(log, p.have)
-		}
-		logClose(log, p.scratch)
-		if err := os.RemoveAll(tmp); err != nil {
-			log.Error("remove scratch directory", "err", err)
-		}
-	}, nil
-}
-
-// Ensure implements agent.Images.
-func (p *peek) Ensure(ctx context.Context, r images.Request) (*images.Tree, error) {
-	if p.have != nil && r.PullPolicy != images.PullAlways {
-		cached := r
-		cached.PullPolicy = images.PullNever
-		t, err := p.have.Ensure(ctx, cached)
-		if !errors.Is(err, images.ErrNotCached) || r.PullPolicy == images.PullNever {
-			return t, err
-		}
-	}
-	return p.scratch.Ensure(ctx, r)
-}
+func newLog() *slog.Logger { return slog.New(slog.NewTextHandler(os.Stderr, nil)) }
 
 // lock makes sure that one kmmd at a time changes this node. The lock is
 // released when the process ends, however it ends.

@@ -56,6 +56,11 @@ func runOnce(cmd *cobra.Command, o *options) error {
 	n.tell(notes)
 	n.agent.SetDesired(desired)
 	status, err := n.agent.Reconcile(cmd.Context())
+	if err == nil && n.config.Prestage {
+		if err = n.agent.Prestage(cmd.Context()); err == nil {
+			status, err = n.agent.Reconcile(cmd.Context())
+		}
+	}
 	if err != nil {
 		return err
 	}

@@ -58,10 +58,31 @@ func printStatus(w io.Writer, o *options, s spec.Status) error {
 		out.line("document gone, modules still there:")
 		printModule(out, &s.Leaving[i])
 	}
+	printStaged(out, s.Staged)
 	for _, e := range s.Invalid {
 		out.line("invalid: %s", e)
 	}
 	return out.err
+}
+
+// printStaged tells of kernels that do not run.
+func printStaged(out *printer, staged []spec.StagedModule) {
+	for i := range staged {
+		s := &staged[i]
+		if i == 0 || staged[i-1].Kernel != s.Kernel {
+			out.line("")
+			out.line("kernel %s, not running:", s.Kernel)
+		}
+		printStagedLine(out, "  ", s)
+	}
+}
+
+func printStagedLine(out *printer, indent string, s *spec.StagedModule) {
+	if s.Ready {
+		out.line("%s%s: ready, %s", indent, s.Key(), s.Image)
+		return
+	}
+	out.line("%s%s: not ready, %s: %s", indent, s.Key(), s.Reason, strings.ReplaceAll(s.Message, "\n", "\n  "+indent))
 }
 
 func printModule(out *printer, m *spec.ModuleStatus) {

@@ -66,6 +66,10 @@ type Config struct {
 	Kernel   Kernel
 	Images   Images
 	Firmware *firmware.Dir
+	// Keeper is told which images are needed, and to remove what nothing has used
+	// for KeepUnused; nil keeps all.
+	Keeper     Keeper
+	KeepUnused time.Duration
 	// Devices tells what hangs on a module, and Preflight what the kernel will
 	// say to a file. Without them nobody looks; for tests.
 	Devices   Devices
@@ -73,6 +77,9 @@ type Config struct {
 	// AllowNetwork lets drivers of interfaces in use be replaced for every
 	// Module of this node.
 	AllowNetwork bool
+	// NeverLoad and NeverRemove name modules that the node's own policy keeps out
+	// of the kernel, and in it; - and _ are alike.
+	NeverLoad, NeverRemove []string
 	// NetworkTimeout is how long interfaces may take to come back; 0 is 30 s.
 	NetworkTimeout time.Duration
 	// ModulesDir is the node's /lib/modules.
@@ -86,6 +93,12 @@ type Config struct {
 	LoadTimeout, UnloadTimeout time.Duration
 	// Resync is how often everything is looked at without a hint; 0 is 5 minutes.
 	Resync time.Duration
+	// DeclaredFirmware takes the firmware that the modules declare for all there
+	// is (images.Request.DeclaredFirmware).
+	DeclaredFirmware bool
+	// Prestage has Run get the images for kernels that are installed, but do not
+	// run.
+	Prestage bool
 	// Previous is the last status that was reported, for how long a state has
 	// lasted. The one of another boot is ignored.
 	Previous spec.Status
@@ -112,8 +125,12 @@ type Agent struct {
 	busy    atomic.Int64 // start of the running reconcile, Unix nanoseconds, 0 when idle
 	done    atomic.Bool  // a first reconcile has been finished
 
-	mu      sync.Mutex // guards desired
+	prestage chan struct{} // the wish changed
+
+	mu      sync.Mutex // guards the three below
 	desired *spec.Node
+	staged  []spec.StagedModule
+	pinned  map[string][]string // what Keeper was told, by owner
 
 	// Of the reconciling goroutine only.
 	ledger   *ledger
@@ -122,6 +139,8 @@ type Agent struct {
 	resolved map[string]*resolution
 	failures map[string]*failure
 	status   spec.Status
+	pruned   time.Time // when Keeper was asked to last
+	swept    bool      // pins of an earlier kmmd are in pinned
 
 	unreported bool // Report has failed for status
 }
@@ -132,8 +151,8 @@ func New(cfg Config) *Agent {
 		cfg.Resync = 5 * time.Minute
 	}
 	a := &Agent{
-		cfg: cfg, trigger: make(chan struct{}, 1),
-		resolved: map[string]*resolution{}, failures: map[string]*failure{},
+		cfg: cfg, trigger: make(chan struct{}, 1), prestage: make(chan struct{}, 1),
+		resolved: map[string]*resolution{}, failures: map[string]*failure{}, pinned: map[string][]string{},
 	}
 	led, err := openLedger(cfg.RunDir, cfg.Kernel.BootID())
 	if err != nil {
@@ -159,9 +178,11 @@ func (a *Agent) SetDesired(n spec.Node) {
 
 // Trigger wakes Run to look at everything again. It never blocks, and losing
 // or doubling a call is harmless.
-func (a *Agent) Trigger() {
+func (a *Agent) Trigger() { poke(a.trigger) }
+
+func poke(ch chan struct{}) {
 	select {
-	case a.trigger <- struct{}{}:
+	case ch <- struct{}{}:
 	default:
 	}
 }
@@ -170,8 +191,16 @@ func (a *Agent) Trigger() {
 // Resync, until ctx is done. A transaction that has begun is finished first.
 // It needs what Reconcile needs.
 func (a *Agent) Run(ctx context.Context) error {
+	if a.cfg.Prestage {
+		var stager sync.WaitGroup
+		defer stager.Wait()
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		stager.Go(func() { a.keepStaged(ctx) })
+	}
 	timer := time.NewTimer(a.cfg.Resync)
 	defer timer.Stop()
+	var staged *spec.Node // what Prestage has been asked for
 	for {
 		select {
 		case <-ctx.Done():
@@ -179,11 +208,16 @@ func (a *Agent) Run(ctx context.Context) error {
 		case <-a.trigger:
 		case <-timer.C:
 		}
-		if a.snapshot() == nil {
+		desired := a.snapshot()
+		if desired == nil {
 			continue // nobody has said yet what is wanted
 		}
 		if _, err := a.Reconcile(ctx); err != nil && ctx.Err() == nil {
 			a.cfg.Log.Error("reconcile", "err", err)
+		}
+		if staged != desired {
+			staged = desired
+			poke(a.prestage)
 		}
 		timer.Reset(a.nextLook())
 	}
@@ -244,6 +278,9 @@ func (a *Agent) Reconcile(ctx context.Context) (spec.Status, error) {
 		}
 	}
 	status, err := a.report(ctx, desired)
+	if err == nil {
+		a.keepImages(desired, status)
+	}
 	a.done.Store(true)
 	a.cfg.Metrics.reconciled(time.Since(start), status.OK())
 	return status, err

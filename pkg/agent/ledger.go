@@ -29,6 +29,8 @@ type ledger struct {
 	Holds map[string][]string `json:"holds,omitempty"`
 	// Firmware is the directory of the image that an owner's firmware is from.
 	Firmware map[string]string `json:"firmware,omitempty"`
+	// Images are the digests of an owner's image that runs and of the one before.
+	Images map[string][]string `json:"images,omitempty"`
 	// FirmwarePathBefore is firmware_class.path before it was first set.
 	FirmwarePathBefore *string `json:"firmwarePathBefore,omitempty"`
 	// Networks and SRIOV are what interfaces and devices had before their driver
@@ -96,6 +98,9 @@ func openLedger(dir, bootID string) (*ledger, error) {
 	}
 	if l.Firmware == nil {
 		l.Firmware = map[string]string{}
+	}
+	if l.Images == nil {
+		l.Images = map[string][]string{}
 	}
 	if l.Journal == nil {
 		l.Journal = map[string][]undo{}

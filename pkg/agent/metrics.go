@@ -19,11 +19,13 @@ type Metrics struct {
 	steps      *prometheus.HistogramVec
 	failures   *prometheus.CounterVec
 	rollbacks  prometheus.Counter
+	pulls      *pullMetrics
 
 	mu     sync.Mutex // guards status
 	status spec.Status
 	state  *prometheus.Desc
 	info   *prometheus.Desc
+	staged *prometheus.Desc
 }
 
 // NewMetrics registers the figures with r.
@@ -43,8 +45,11 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "kmmd_rollbacks_total", Help: "Changes that were undone whole."}),
 		state: prometheus.NewDesc("kmmd_module_state", "1 for the state a Module is in, with its reason.",
 			[]string{"namespace", "name", "state", "reason"}, nil),
+		staged: prometheus.NewDesc("kmmd_staged", "1 for a Module that is ready for a kernel that does not run, 0 with the reason for one that is not.",
+			[]string{"kernel", "namespace", "name", "reason"}, nil),
 		info: prometheus.NewDesc("kmmd_info", "1, with version and running kernel.", []string{"version", "kernel"}, nil),
 	}
+	m.pulls = newPullMetrics(r)
 	r.MustRegister(m.reconciles, m.seconds, m.steps, m.failures, m.rollbacks, m)
 	return m
 }
@@ -52,6 +57,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- m.state
+	ch <- m.staged
 	ch <- m.info
 }
 
@@ -61,6 +67,13 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	s := m.status
 	m.mu.Unlock()
 	ch <- prometheus.MustNewConstMetric(m.info, prometheus.GaugeValue, 1, s.Version, s.KernelRelease)
+	for _, st := range s.Staged {
+		ready := 0.0
+		if st.Ready {
+			ready = 1
+		}
+		ch <- prometheus.MustNewConstMetric(m.staged, prometheus.GaugeValue, ready, st.Kernel, st.Namespace, st.Name, string(st.Reason))
+	}
 	for _, mod := range s.Modules {
 		ch <- prometheus.MustNewConstMetric(m.state, prometheus.GaugeValue, 1, mod.Namespace, mod.Name, string(mod.State), string(mod.Reason))
 	}

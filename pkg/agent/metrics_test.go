@@ -30,6 +30,9 @@ func TestMetrics(t *testing.T) {
 	n.reconcile(good)
 	n.reconcile(good, bad)
 	assert.Equal(t, []string{
+		`kmmd_image_fetched_bytes_total 0`,
+		`kmmd_image_resumes_total 0`,
+		`kmmd_image_written_bytes_total 0`,
 		`kmmd_info{kernel="` + release + `",version="v1"} 1`,
 		`kmmd_module_state{name="bad",namespace="default",reason="InitFailed",state="Failed"} 1`,
 		`kmmd_module_state{name="nic",namespace="default",reason="",state="Loaded"} 1`,

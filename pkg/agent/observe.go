@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/kmm-node/kmmd/pkg/kernel"
+	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/plan"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
@@ -23,6 +24,7 @@ func (a *Agent) observe(desired *spec.Node) (plan.Facts, error) {
 		Wanted:         map[string]bool{}, KeepAll: len(desired.Invalid) > 0,
 	}
 	f.AllowNetwork = a.cfg.AllowNetwork
+	f.NeverLoad, f.NeverRemove = nameSet(a.cfg.NeverLoad), nameSet(a.cfg.NeverRemove)
 	f.PendingSRIOV, f.PendingNetwork = a.ledger.SRIOV, map[string]bool{}
 	for owner := range a.ledger.Networks {
 		f.PendingNetwork[owner] = true
@@ -53,6 +55,15 @@ func (a *Agent) observe(desired *spec.Node) (plan.Facts, error) {
 		}
 	}
 	return f, a.observeFirmware(&f)
+}
+
+// nameSet is a set of modules by the kernel's spelling.
+func nameSet(names []string) map[string]bool {
+	set := map[string]bool{}
+	for _, name := range names {
+		set[kmod.Name(name)] = true
+	}
+	return set
 }
 
 // pathAtBoot is what firmware_class.path was when the kernel came up: a word of

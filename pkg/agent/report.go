@@ -35,6 +35,7 @@ func (a *Agent) report(ctx context.Context, desired *spec.Node) (spec.Status, er
 			s.Leaving = append(s.Leaving, a.leavingStatus(t, f))
 		}
 	}
+	s.Staged = a.stagedStatus()
 	for _, e := range desired.Invalid {
 		s.Invalid = append(s.Invalid, e.Error())
 	}

@@ -107,15 +107,12 @@ func (a *Agent) resolve(ctx context.Context, m spec.Module) *resolution {
 	}
 	r.choice = choice
 	r.warnings = append(r.warnings, choice.Warnings...)
-	r.tree, err = a.cfg.Images.Ensure(ctx, images.Request{
-		Ref: choice.Image, PullPolicy: choice.PullPolicy, DirName: choice.DirName,
-		Releases: release.Directories(), FirmwarePath: choice.FirmwarePath,
-		Insecure: choice.Insecure, InsecureSkipTLSVerify: choice.InsecureSkipTLSVerify,
-	})
+	r.tree, err = a.fetch(ctx, choice, string(release), a.host)
 	if err != nil {
 		r.fail = fail(err)
 		return r
 	}
+	a.pinNow(m.Key(), r.tree.Digest)
 	if r.tree.Stale {
 		r.warnings = append(r.warnings, fmt.Sprintf("the registry of %s could not be asked: the image in the store is used", choice.Image))
 	}
@@ -177,6 +174,8 @@ func (a *Agent) files(r *resolution, want *plan.Want) error {
 			switch {
 			case err != nil && item.Soft:
 				r.warnings = append(r.warnings, fmt.Sprintf("softdep left out: %v", err))
+			case item.Soft && nameSet(a.cfg.NeverLoad)[file.Name]:
+				r.warnings = append(r.warnings, fmt.Sprintf("softdep left out: policy never_load: %s", file.Name))
 			default:
 				errs = append(errs, err)
 				want.Files = append(want.Files, file)
@@ -216,20 +215,26 @@ func (a *Agent) file(r *resolution, item kmod.Item) (plan.File, error) {
 // errWrongKernel says that a file was not built for the kernel that runs.
 var errWrongKernel = errors.New("built for another kernel")
 
-// checkVermagic compares release and build options. With modversions the
-// kernel itself ignores the release (kernel/module/version.c, same_magic), so
-// a file for another kernel would load without a word.
-func (a *Agent) checkVermagic(r *resolution, info *kmod.Info) error {
+// checkRelease compares architecture and release. With modversions the kernel
+// itself ignores the release (kernel/module/version.c, same_magic), so a file for
+// another kernel would load without a word.
+func checkRelease(choice *spec.Choice, info *kmod.Info, release string) error {
 	if info.Arch != runtime.GOARCH {
-		return fmt.Errorf("check %s of %s: %w: it is for %s, this node is %s", filepath.Base(info.Path), r.choice.Image, errWrongKernel, info.Arch, runtime.GOARCH)
+		return fmt.Errorf("check %s of %s: %w: it is for %s, this node is %s", filepath.Base(info.Path), choice.Image, errWrongKernel, info.Arch, runtime.GOARCH)
 	}
-	if r.choice.Flags.IgnoreVermagic {
-		return nil
-	}
-	running := a.cfg.Kernel.Release()
-	if got := info.Release(); got != running {
+	if got := info.Release(); got != release && !choice.Flags.IgnoreVermagic {
 		return fmt.Errorf("check %s of %s: %w: its vermagic says %q, the kernel is %q; build it for this kernel, or have modprobe.args.load say --force-vermagic",
-			filepath.Base(info.Path), r.choice.Image, errWrongKernel, got, running)
+			filepath.Base(info.Path), choice.Image, errWrongKernel, got, release)
+	}
+	return nil
+}
+
+// checkVermagic is checkRelease for the running kernel, and compares build
+// options too.
+func (a *Agent) checkVermagic(r *resolution, info *kmod.Info) error {
+	running := a.cfg.Kernel.Release()
+	if err := checkRelease(r.choice, info, running); err != nil || r.choice.Flags.IgnoreVermagic {
+		return err
 	}
 	if tail := magicTail(info.Vermagic); a.magic != "" && tail != a.magic {
 		return fmt.Errorf("check %s of %s: %w: version magic %q should be %q",

@@ -103,6 +103,7 @@ func reasonOf(err error) spec.Reason {
 		{images.ErrNoFirmware, spec.ReasonFirmwareMissing},
 		{firmware.ErrConflict, spec.ReasonFirmwareConflict},
 		{errWrongKernel, spec.ReasonWrongKernel},
+		{errPolicy, spec.ReasonPolicy},
 		{errWrongBuild, spec.ReasonWrongBuild},
 		{devices.ErrMissing, spec.ReasonInterfaceLost},
 		{devices.ErrNoCarrier, spec.ReasonInterfaceLost},

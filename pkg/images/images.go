@@ -4,7 +4,8 @@
 // kernel module needs: it resolves the name in a registry, fetches the layers,
 // verifies each digest and size to the end, and only then takes the regular
 // files of one lib/modules directory and of one firmware directory into a
-// store on disk. A store that has an image needs no registry any more.
+// store on disk. Layers are read newest first, and none that can not matter. A
+// store that has an image needs no registry any more.
 //
 // It never runs anything out of an image, never asks a credential helper,
 // never writes outside its store, and knows nothing of Kubernetes or of the
@@ -25,6 +26,10 @@ const (
 // DefaultDirName is where the modules of an image are when Request.DirName is
 // empty.
 const DefaultDirName = "/opt"
+
+// DefaultQuota is the bytes a store may keep when Options.Quota is 0: some thirty
+// of the largest sets of modules and firmware measured.
+const DefaultQuota = 2 << 30
 
 // What can go wrong, for callers that branch on it. Every error of this
 // package names the reference and says what to do about it.
@@ -57,14 +62,32 @@ var (
 	// ErrNotCached is an image that is not in the store while the pull policy
 	// is Never.
 	ErrNotCached = errors.New("image not in the store")
+	// ErrNoSpace is a quota, or a disk, that has no room for what is to be kept.
+	ErrNoSpace = errors.New("no space in the image store")
+	// ErrPinned is an image that can not be removed because somebody needs it.
+	ErrPinned = errors.New("image is pinned")
 )
+
+// Options of a store. The zero value is a store of the default quota.
+type Options struct {
+	// Quota is how many bytes the store may keep; 0 is DefaultQuota. To make room,
+	// images that are not pinned are removed, the least recently used first. A
+	// pull may use as much again while it lasts.
+	Quota int64
+	// Progress is told how far a pull is, often, and by one goroutine at a time
+	// for each pull. It must not block. nil is nobody.
+	Progress func(Progress)
+}
 
 // Request says which files of which image are wanted.
 type Request struct {
-	// Ref is the image, with a tag or a digest (or both: the digest counts).
+	// Ref is the image, with a tag or a digest (or both: the digest counts), in
+	// a registry; or "oci:/path[:tag]", a directory of this machine with an OCI
+	// image layout; or "oci-archive:/path.tar[:tag]", the same in a tar.
 	Ref string
 	// PullPolicy is Always, IfNotPresent or Never; empty is Kubernetes'
-	// default: Always for the tag latest, else IfNotPresent.
+	// default: Always for the tag latest, else IfNotPresent. A layout named
+	// without a tag counts as latest.
 	PullPolicy string
 	// DirName is the directory in the image that has lib/modules below it;
 	// empty is DefaultDirName.
@@ -75,6 +98,21 @@ type Request struct {
 	// FirmwarePath is the directory in the image that holds firmware; empty
 	// asks for none.
 	FirmwarePath string
+	// Modules are the names, with "-" or "_", of the modules that are wanted with
+	// all they need. Empty is all of the directory.
+	Modules []string
+	// Closure returns the files below dir that modules need, and whether these
+	// are all, so that nothing which may be missing in dir could add to them:
+	// layers older than that are then not fetched. It must follow no link in
+	// dir. nil is: all files of the directory, and no proof. kmod.Closure is one.
+	Closure func(dir string, modules []string) (files []string, complete bool, err error)
+	// Firmware returns the names of the firmware files that these module files
+	// below dir declare. kmod.Firmware is one; nil is no knowledge of it.
+	Firmware func(dir string, files []string) (names []string, err error)
+	// DeclaredFirmware says that all firmware has been found once FirmwarePath
+	// has each name that Firmware returns, and at least one. Without it older
+	// layers are read for further files as far down as they could have some.
+	DeclaredFirmware bool
 	// Insecure allows plain http to this registry.
 	Insecure bool
 	// InsecureSkipTLSVerify takes any certificate of this registry.
@@ -99,6 +137,8 @@ type Tree struct {
 	// could not be reached: this is what Ref stood for the last time.
 	Stale bool
 
-	dir   string
-	files map[string]record // by slash-separated path below dir
+	dir     string
+	files   map[string]record // by slash-separated path below dir
+	layers  []string          // digests
+	modules []string          // names of all modules in the image's directory, sorted
 }

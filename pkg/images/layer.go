@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sync/atomic"
 
 	"github.com/klauspost/compress/gzip"
@@ -49,35 +48,20 @@ func (b *budgetReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// tarStream is the unpacked tar of a layer.
-type tarStream struct {
-	*tar.Reader
-	close []func()
-}
+// visitor is told each entry of a layer in order. content is what a regular file
+// holds, and good until the visitor returns; it need not be read.
+type visitor func(e entry, content io.Reader) error
 
-// openTar reads the layer stored in path, which has been verified before. The
-// compression is told by the first bytes: media types are often wrong.
-func openTar(ctx context.Context, path string, b *budget) (*tarStream, error) {
-	f, err := os.Open(path)
+// readLayer unpacks the layer that comes out of r and shows its entries to
+// visit. The compression is told by the first bytes: media types are often
+// wrong. It stops where the archive ends, which may be before r does.
+func readLayer(ctx context.Context, r io.Reader, b *budget, visit visitor) error {
+	plain, done, err := decompress(bufio.NewReaderSize(r, readChunk))
 	if err != nil {
-		return nil, err
+		return layerError(err)
 	}
-	t := &tarStream{close: []func(){func() { _ = f.Close() }}}
-	r, closer, err := decompress(bufio.NewReaderSize(f, 1<<16))
-	if err != nil {
-		t.Close()
-		return nil, fmt.Errorf("%w: %w", ErrUnsafe, err)
-	}
-	t.close = append(t.close, closer)
-	t.Reader = tar.NewReader(&budgetReader{ctx: ctx, r: r, b: b})
-	return t, nil
-}
-
-// Close lets go of the file and the decoder.
-func (t *tarStream) Close() {
-	for i := len(t.close) - 1; i >= 0; i-- {
-		t.close[i]()
-	}
+	defer done()
+	return scanTar(tar.NewReader(&budgetReader{ctx: ctx, r: plain, b: b}), b, visit)
 }
 
 func decompress(r *bufio.Reader) (io.Reader, func(), error) {
@@ -103,48 +87,41 @@ func decompress(r *bufio.Reader) (io.Reader, func(), error) {
 	return r, func() {}, nil
 }
 
-// scan lists what is in a layer.
-func scan(ctx context.Context, path string, b *budget) ([]entry, error) {
-	t, err := openTar(ctx, path, b)
-	if err != nil {
-		return nil, err
-	}
-	defer t.Close()
-	return scanTar(t.Reader, b)
-}
-
-func scanTar(t *tar.Reader, b *budget) ([]entry, error) {
-	var out []entry
+func scanTar(t *tar.Reader, b *budget, visit visitor) error {
 	for ordinal := 0; ; ordinal++ {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
-			return out, nil
+			return nil
 		}
 		if err != nil {
-			return nil, tarError(err)
+			return layerError(err)
 		}
 		if b.entries.Add(-1) < 0 {
-			return nil, fmt.Errorf("%w: the layers have too many entries", ErrLimit)
+			return fmt.Errorf("%w: the layers have too many entries", ErrLimit)
 		}
 		k, ok := kindOf(h.Typeflag)
 		if !ok {
 			continue
 		}
 		if len(h.Name) > maxPathLength || len(h.Linkname) > maxPathLength {
-			return nil, fmt.Errorf("%w: entry %.80q… has a name longer than %d bytes", ErrLimit, h.Name, maxPathLength)
+			return fmt.Errorf("%w: entry %.80q… has a name longer than %d bytes", ErrLimit, h.Name, maxPathLength)
 		}
 		e := entry{name: h.Name, kind: k, ordinal: ordinal, size: h.Size}
 		if k == kindSymlink || k == kindHardlink {
 			e.link = h.Linkname
 		}
-		out = append(out, e)
+		if err := visit(e, t); err != nil {
+			return layerError(err)
+		}
 	}
 }
 
-// tarError keeps the errors that are about limits and time apart from those
-// about the content.
-func tarError(err error) error {
-	if errors.Is(err, ErrLimit) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+// layerError keeps the errors that are about limits, time and our own disk apart
+// from those about the content.
+func layerError(err error) error {
+	var local *localError
+	if errors.Is(err, ErrLimit) || errors.Is(err, ErrUnsafe) || errors.As(err, &local) ||
+		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	if errors.Is(err, zstd.ErrWindowSizeExceeded) || errors.Is(err, zstd.ErrDecoderSizeExceeded) {

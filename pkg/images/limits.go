@@ -22,6 +22,25 @@ const (
 	maxSelected   = 4 << 30  // bytes of all of them
 	maxZstdWindow = 128 << 20
 	maxRedirects  = 10 // redirects of one request
+
+	// Entries that may be merged only to find out whether older layers are
+	// needed, each time anew; beyond that all layers are read.
+	maxEarlyMerges = 4 * maxEntries
+)
+
+// Listings of layers that need not be fetched again.
+const (
+	maxListedEntries   = 100_000   // of a layer; one with more is not listed
+	maxListing         = 8 << 20   // bytes of one
+	maxUnpackedListing = 128 << 20 // the same as JSON
+	maxListings        = 32 << 20  // bytes of all in a store
+)
+
+// What is held in memory of a blob that arrives. As much of the next layer may
+// be on its way before it is known whether that layer is needed.
+const (
+	readAhead = 1 << 20
+	readChunk = 64 << 10
 )
 
 // How long things may take.
@@ -29,13 +48,14 @@ const (
 	pullTimeout    = 30 * time.Minute // one Ensure that needs the registry
 	dialTimeout    = 10 * time.Second
 	headerTimeout  = 30 * time.Second // from the request to the first byte of the answer
-	stallWindow    = 30 * time.Second // a body must make progress in each window …
+	stallWindow    = 30 * time.Second // a body must make progress in each window of waiting …
 	stallMinimum   = 16 << 10         // … of at least so many bytes
 	retryAttempts  = 3                // of a request the registry asks to repeat
 	retryDelay     = time.Second      // before the first repetition, then doubled
 	maxRetryAfter  = 10 * time.Second // however long the registry asks us to wait
-	resumeAttempts = 5                // connections per layer
-	parallelLayers = 3                // fetched and read at the same time
+	resumeAttempts = 5                // connections in a row …
+	resumeProgress = 1 << 20          // … that bring less than so many bytes of a layer
+	parallelLayers = 2                // the one that is read and the next
 	parallelSyncs  = 4                // fsync at the same time
 )
 

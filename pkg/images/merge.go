@@ -6,7 +6,6 @@ import (
 	"archive/tar"
 	"errors"
 	"fmt"
-	"path"
 	"strings"
 )
 
@@ -62,19 +61,28 @@ type node struct {
 	kind     kind
 	layer    int  // the last layer that had it, or something below it
 	twice    bool // that layer had it more than once
+	explicit bool // directory: an entry of its own makes it one, whatever older layers have there
+	sealed   bool // directory: nothing in it can come from layers older than the ones read
+	loose    bool // hard link: what it is linked to was reached through a directory that is not explicit
 	children map[string]*node
-	target   string // symlink, broken
+	gone     map[string]bool // names a layer has taken away from the older ones
+	target   string          // symlink, broken
 	content  content
 }
 
 // merge is the file tree of an image, built by applying its layers from the
 // lowest up, as a container runtime would, but in memory: names out of an
 // image never reach the file system this way.
+//
+// It may lack the oldest layers. Then loose is set by a walk whose result those
+// could still change: it went through a directory that is not explicit, or
+// found nothing where they may have something.
 type merge struct {
 	root  *node
 	nodes int // made, at most limit
 	steps int // walked, at most stepsPerNode for each allowed node
 	limit int
+	loose bool
 }
 
 // stepsPerNode bounds the time spent on long names and chains of symlinks.
@@ -119,6 +127,9 @@ func (m *merge) apply(layer int, entries []entry) error {
 			return err
 		}
 	}
+	for _, e := range entries {
+		m.seal(e)
+	}
 	return nil
 }
 
@@ -128,13 +139,15 @@ func (m *merge) add(layer int, parts []string, e entry, last bool) (bool, error)
 	n := &node{kind: e.kind, layer: layer, target: e.link}
 	switch e.kind {
 	case kindDir:
-		n.children = map[string]*node{}
+		n.children, n.explicit = map[string]*node{}, true
 	case kindFile:
 		n.content = content{layer: layer, ordinal: e.ordinal, size: e.size}
 	case kindHardlink:
+		m.loose = false
 		to, err := m.hardlink(e)
 		switch {
 		case err == nil:
+			n.loose = m.loose || to.loose
 			n.kind, n.target, n.content, n.twice = to.kind, to.target, to.content, to.twice
 		case !errors.Is(err, errMissing):
 			return false, err
@@ -159,8 +172,11 @@ func (m *merge) put(dir *node, base string, n *node, name string) error {
 	}
 	old := dir.children[base]
 	if old != nil && old.kind == kindDir && n.kind == kindDir {
-		old.layer = n.layer
+		old.layer, old.explicit = n.layer, true
 		return nil
+	}
+	if n.kind == kindDir { // what is replaced has hidden all that is older
+		n.sealed = dir.gone[base] || old != nil && old.layer != n.layer
 	}
 	same := old != nil && old.kind == kindSymlink && n.kind == kindSymlink && old.target == n.target
 	n.twice = n.twice || old != nil && old.layer == n.layer && !same
@@ -197,45 +213,6 @@ func (m *merge) hardlink(e entry) (*node, error) {
 	return to, nil
 }
 
-const (
-	whiteoutPrefix = ".wh."
-	whiteoutOpaque = ".wh..wh..opq"
-	whiteoutMeta   = ".wh..wh." // of aufs; no meaning in an image
-)
-
-func isWhiteout(base string) bool { return strings.HasPrefix(base, whiteoutPrefix) }
-
-// whiteout removes what e says the lower layers do not have any more.
-func (m *merge) whiteout(e entry) error {
-	base := path.Base(strings.TrimRight(e.name, "/"))
-	if !isWhiteout(base) {
-		return nil
-	}
-	parts, err := components(e.name)
-	if err != nil {
-		return err
-	}
-	gone := strings.TrimPrefix(base, whiteoutPrefix)
-	if gone == "" || gone == "." || gone == ".." {
-		return fmt.Errorf("%w: whiteout %q names a directory itself", ErrUnsafe, e.name)
-	}
-	stack, err := m.walk([]*node{m.root}, parts[:len(parts)-1], noLayer)
-	if errors.Is(err, errMissing) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("whiteout %q: %w", e.name, err)
-	}
-	dir := stack[len(stack)-1]
-	switch {
-	case base == whiteoutOpaque && dir.kind == kindDir:
-		dir.children = map[string]*node{}
-	case !strings.HasPrefix(base, whiteoutMeta):
-		delete(dir.children, gone)
-	}
-	return nil
-}
-
 // noLayer makes walk look only.
 const noLayer = -1
 
@@ -267,8 +244,10 @@ func (m *merge) walk(stack []*node, parts []string, layer int) ([]*node, error) 
 		}
 		next, err := m.step(top, part, layer)
 		if err != nil {
+			m.loose = m.loose || !sealed(stack)
 			return nil, err
 		}
+		m.loose = m.loose || !settled(stack, next)
 		if next.kind != kindSymlink {
 			stack = append(stack, next)
 			continue
@@ -295,7 +274,7 @@ func (m *merge) step(dir *node, part string, layer int) (*node, error) {
 	case next == nil && layer == noLayer:
 		return nil, errMissing
 	case next == nil:
-		next = &node{layer: layer, children: map[string]*node{}}
+		next = &node{layer: layer, children: map[string]*node{}, explicit: dir.gone[part], sealed: dir.gone[part]}
 		dir.children[part] = next
 		return next, m.count()
 	case layer != noLayer && next.kind == kindDir:

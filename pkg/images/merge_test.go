@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -118,8 +119,13 @@ func FuzzLayer(f *testing.F) {
 	require.NoError(f, err)
 	q.firmware = ""
 	f.Fuzz(func(t *testing.T, b []byte) {
-		entries, err := scanTar(tar.NewReader(&budgetReader{ctx: t.Context(), r: bytes.NewReader(b), b: newBudget(l)}), newBudget(l))
-		if err != nil {
+		var entries []entry
+		budget := newBudget(l)
+		r := tar.NewReader(&budgetReader{ctx: t.Context(), r: bytes.NewReader(b), b: budget})
+		if scanTar(r, budget, func(e entry, _ io.Reader) error {
+			entries = append(entries, e)
+			return nil
+		}) != nil {
 			return
 		}
 		m := newMerge(l.entries)
@@ -130,9 +136,9 @@ func FuzzLayer(f *testing.F) {
 		if err != nil {
 			return
 		}
-		assert.LessOrEqual(t, len(sel.picks), l.files)
+		assert.LessOrEqual(t, len(sel.picks()), l.files)
 		assert.LessOrEqual(t, m.nodes, l.entries)
-		for _, p := range sel.picks {
+		for _, p := range sel.picks() {
 			assert.True(t, filepath.IsLocal(p.path) && filepath.Clean(p.path) == p.path, "%q", p.path)
 			assert.True(t, strings.HasPrefix(p.path, "lib/modules/"+testRelease+"/"), "%q", p.path)
 		}

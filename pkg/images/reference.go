@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"path"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -49,6 +50,13 @@ func parseRequest(r Request) (*query, error) {
 // parseRef takes what Kubernetes takes, but asks for a tag or a digest: without
 // one, "latest" would be meant by nobody who names images by kernel.
 func (q *query) parseRef() error {
+	if ref, ok, err := parseLocal(q.Ref); ok {
+		q.ref, q.digest = ref, ref.digest
+		if err != nil {
+			return err
+		}
+		return q.parsePolicy()
+	}
 	last := q.Ref[strings.LastIndex(q.Ref, "/")+1:]
 	if !strings.ContainsAny(last, ":@") {
 		return fmt.Errorf("%w: %q has neither a tag nor a digest: write IMAGE:TAG or IMAGE@sha256:…", ErrInvalidRef, q.Ref)
@@ -71,14 +79,15 @@ func (q *query) parseRef() error {
 	return q.parsePolicy()
 }
 
-// parsePolicy applies the default of Kubernetes (imagePullPolicy).
+// parsePolicy applies the default of Kubernetes (imagePullPolicy). The only
+// image of a layout, without a tag, is whatever is there now, as "latest" is.
 func (q *query) parsePolicy() error {
 	switch q.PullPolicy {
 	case PullAlways, PullIfNotPresent, PullNever:
 		q.policy = q.PullPolicy
 	case "":
 		q.policy = PullIfNotPresent
-		if q.digest == "" && q.ref.Identifier() == "latest" {
+		if id := q.ref.Identifier(); id == "" || q.digest == "" && id == "latest" {
 			q.policy = PullAlways
 		}
 	default:
@@ -92,13 +101,30 @@ func (q *query) parsePolicy() error {
 // releases are in it, not the one found: so the answer never depends on what
 // was asked before.
 func (q *query) key(digest string) string {
-	b, err := json.Marshal([]any{treeVersion, digest, platform(), q.dirName, q.Releases, q.firmware})
+	b, err := json.Marshal([]any{treeVersion, digest, platform(), q.dirName, q.Releases, q.firmware,
+		q.modules(), q.Closure != nil, q.declared()})
 	if err != nil {
 		panic("images: strings do not marshal: " + err.Error())
 	}
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:])
 }
+
+// modules are the names asked for, each once, in no particular order.
+func (q *query) modules() []string {
+	if q.Closure == nil {
+		return nil
+	}
+	var out []string
+	for _, name := range q.Modules {
+		out = append(out, canonical(name))
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// declared says whether the firmware the modules declare is enough.
+func (q *query) declared() bool { return q.DeclaredFirmware && q.Firmware != nil && q.Closure != nil }
 
 // platform is what this machine runs, in the words of the OCI image index.
 func platform() string { return "linux/" + runtime.GOARCH }

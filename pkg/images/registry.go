@@ -89,8 +89,7 @@ func (c *client) manifest(ctx context.Context, identifier string) ([]byte, strin
 		return nil, "", err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	body, stop := watch(resp.Body, c.l.stallWindow, cancel)
-	defer stop()
+	body := watch(resp.Body, c.l.stallWindow, cancel)
 	var b bytes.Buffer
 	_, err = io.Copy(&b, io.LimitReader(body, maxManifest+1))
 	if err != nil {
@@ -149,6 +148,9 @@ func cause(ctx context.Context, err error) error {
 // explain turns what went wrong between us and the registry into one of this
 // package's errors, once, and adds what to do.
 func (q *query) explain(ctx context.Context, err error) error {
+	if _, ok := q.ref.(localRef); ok {
+		return fmt.Errorf("pull %s: %w", q.Ref, err)
+	}
 	for _, known := range []error{ErrDigest, ErrLimit, ErrUnsafe, ErrNoModules, ErrNoFirmware, ErrNotFound, ErrNotCached} {
 		if errors.Is(err, known) {
 			return fmt.Errorf("pull %s: %w", q.Ref, err)

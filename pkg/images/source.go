@@ -9,7 +9,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// source is where the manifests and blobs of one image come from: a registry.
+// source is where the manifests and blobs of one image come from: a registry, or a
+// layout on this machine.
 // What it gives is not verified, but for the digest of a manifest.
 type source interface {
 	// manifest returns the manifest or index called identifier, a tag or a

@@ -4,15 +4,12 @@ package images
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,28 +17,40 @@ import (
 // Store is a directory of images. It has
 //
 //	refs/<hash of the reference>.json  what a tag stood for the last time
-//	trees/<key>/tree.json              files of a tree, with their digests
-//	trees/<key>/lib/modules/<release>/
+//	files/sha256/<2 digits>/<digest>   content, each once, mode 0444
+//	trees/<key>/tree.json              files of a tree, with their digests; its
+//	                                   time of change is when it was last used
+//	trees/<key>/lib/modules/<release>/ hard links to content
 //	trees/<key>/firmware/
+//	layers/<digest>                    what is in a layer that was read
+//	pins/<hash of the owner>.json      images that are not to be removed
 //	tmp/                               work in progress
-//	lock                               held shared while tmp is in use
+//	lock                               held shared while something is changed
+//	change                             held while content is added or removed
 //
 // A tree appears by one rename, after everything in it was verified and
-// synced. Two processes may use one store at the same time.
+// synced. Content that no tree has is removed with the next change. Two
+// processes may use one store at the same time.
 type Store struct {
-	dir string
-	l   limits
+	dir  string
+	o    Options
+	l    limits
+	step func(what string) error // called before each write; tests fail or stop there
 }
 
 // Open opens the store in dir and makes it if need be. What a process that was
-// killed left unfinished is removed. The caller closes the store.
-func Open(dir string) (*Store, error) {
+// killed left unfinished, and trees of older versions of kmmd, are removed.
+// The caller closes the store.
+func Open(dir string, o Options) (*Store, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open image store: %w", err)
 	}
-	s := &Store{dir: dir, l: defaultLimits()}
-	for _, d := range []string{dir, s.path("refs"), s.path("trees"), s.path("tmp")} {
+	if o.Quota <= 0 {
+		o.Quota = DefaultQuota
+	}
+	s := &Store{dir: dir, o: o, l: defaultLimits(), step: func(string) error { return nil }}
+	for _, d := range []string{dir, s.path("refs"), s.path(filesPart), s.path("trees"), s.path(layersPart), s.path("pins"), s.path("tmp")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("open image store: %w", err)
 		}
@@ -63,7 +72,11 @@ func (s *Store) path(elem ...string) string {
 // somebody else has it and how has LOCK_NB. The kernel gives it back when the
 // file is closed, also by a kill.
 func (s *Store) lock(how int) (f *os.File, ok bool, err error) {
-	f, err = os.OpenFile(s.path("lock"), os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
+	return s.flock("lock", how)
+}
+
+func (s *Store) flock(name string, how int) (f *os.File, ok bool, err error) {
+	f, err = os.OpenFile(s.path(name), os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil, false, err
 	}
@@ -80,21 +93,58 @@ func (s *Store) lock(how int) (f *os.File, ok bool, err error) {
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return nil, false, nil
 	}
-	return nil, false, fmt.Errorf("lock %s: %w", s.path("lock"), err)
+	return nil, false, fmt.Errorf("lock %s: %w", s.path(name), err)
 }
 
-// wipe empties tmp unless somebody works there.
+// change takes the locks under which content is added or removed, and waits for
+// them. It returns what gives them back.
+func (s *Store) change() (done func(), err error) {
+	work, _, err := s.lock(unix.LOCK_SH)
+	if err != nil {
+		return nil, err
+	}
+	f, _, err := s.flock("change", unix.LOCK_EX)
+	if err != nil {
+		return nil, errors.Join(err, work.Close())
+	}
+	return func() {
+		_ = f.Close()
+		_ = work.Close()
+	}, nil
+}
+
+// wipe empties tmp, and removes what no tree has and trees of older versions,
+// unless somebody works there.
 func (s *Store) wipe() error {
 	f, ok, err := s.lock(unix.LOCK_EX | unix.LOCK_NB)
 	if err != nil || !ok {
 		return err
 	}
 	defer func() { _ = f.Close() }()
+	for _, key := range s.keys() {
+		var old *versionError
+		if _, err := loadTree(s.path("trees", key)); errors.As(err, &old) {
+			if err := s.discard(key); err != nil {
+				return err
+			}
+		}
+	}
 	left, err := os.ReadDir(s.path("tmp"))
 	for _, e := range left {
 		err = errors.Join(err, os.RemoveAll(s.path("tmp", e.Name())))
 	}
-	return err
+	_, gcErr := s.sweep()
+	return errors.Join(err, gcErr)
+}
+
+// keys are the names of all trees, also of damaged ones.
+func (s *Store) keys() []string {
+	entries, _ := os.ReadDir(s.path("trees")) // made by Open
+	out := make([]string, 0, len(entries))
+	for _, e := range entries {
+		out = append(out, e.Name())
+	}
+	return out
 }
 
 // Ensure returns the files r asks for, and pulls the image if the policy says
@@ -165,117 +215,7 @@ func (s *Store) cached(q *query, digest string) (*Tree, error) {
 		return nil, fmt.Errorf("stored copy of %s: %w", q.Ref, err)
 	}
 	t.Ref = q.Ref
+	now := time.Now()
+	_ = os.Chtimes(filepath.Join(t.dir, treeFile), now, now) // a store that can only be read has no order of use
 	return t, nil
-}
-
-// tagRecord is what a tag stood for.
-type tagRecord struct {
-	Ref    string `json:"ref"`
-	Digest string `json:"digest"`
-}
-
-func (s *Store) tagPath(q *query) string {
-	sum := sha256.Sum256([]byte(q.ref.Name()))
-	return s.path("refs", hex.EncodeToString(sum[:])+".json")
-}
-
-// tag returns the digest the tag of q stood for the last time, or "".
-func (s *Store) tag(q *query) string {
-	b, err := os.ReadFile(s.tagPath(q))
-	var r tagRecord
-	if err != nil || json.Unmarshal(b, &r) != nil || r.Ref != q.ref.Name() || !isDigest(r.Digest) {
-		return ""
-	}
-	return r.Digest
-}
-
-func (s *Store) setTag(q *query, digest string) error {
-	if q.digest != "" || s.tag(q) == digest {
-		return nil
-	}
-	b, err := json.Marshal(tagRecord{Ref: q.ref.Name(), Digest: digest})
-	if err != nil {
-		return err
-	}
-	return s.writeFile(s.tagPath(q), b)
-}
-
-// writeFile replaces path: whoever reads it, or looks after a crash, sees the
-// old content or the new. The caller holds the lock, shared.
-func (s *Store) writeFile(path string, b []byte) error {
-	f, err := os.CreateTemp(s.path("tmp"), "file-")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
-// Prune removes the trees of all images but those of the digests in keep, and
-// the tags that stand for them. The caller keeps what is loaded, what is
-// wanted, and what it may have to go back to.
-func (s *Store) Prune(keep []string) error {
-	f, _, err := s.lock(unix.LOCK_SH)
-	if err != nil {
-		return fmt.Errorf("prune images: %w", err)
-	}
-	defer func() { _ = f.Close() }()
-	tags, err := filepath.Glob(s.path("refs", "*.json"))
-	errs := []error{err}
-	for _, tag := range tags {
-		var r tagRecord
-		b, err := os.ReadFile(tag)
-		if err == nil && json.Unmarshal(b, &r) == nil && slices.Contains(keep, r.Digest) {
-			continue
-		}
-		errs = append(errs, ignoreMissing(os.Remove(tag)))
-	}
-	trees, err := os.ReadDir(s.path("trees"))
-	errs = append(errs, err)
-	for _, e := range trees {
-		t, err := loadTree(s.path("trees", e.Name()))
-		if err == nil && slices.Contains(keep, t.Digest) {
-			continue
-		}
-		errs = append(errs, s.discard(e.Name()))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("prune images: %w", err)
-	}
-	return nil
-}
-
-// discard takes a tree out of trees by one rename before it removes it. The
-// caller holds the lock, shared.
-func (s *Store) discard(key string) error {
-	tmp, err := os.MkdirTemp(s.path("tmp"), "old-")
-	if err != nil {
-		return err
-	}
-	err = os.Rename(s.path("trees", key), filepath.Join(tmp, "tree"))
-	return errors.Join(ignoreMissing(err), os.RemoveAll(tmp))
-}
-
-func ignoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
 }

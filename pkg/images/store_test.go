@@ -34,7 +34,7 @@ func testModules() map[string]string {
 
 func openStore(t testing.TB) *Store {
 	t.Helper()
-	s, err := Open(filepath.Join(t.TempDir(), "images"))
+	s, err := Open(filepath.Join(memory(t), "images"), Options{})
 	require.NoError(t, err)
 	s.l.retryDelay = time.Millisecond
 	t.Cleanup(func() { assert.NoError(t, s.Close()) })
@@ -57,7 +57,7 @@ func contents(t testing.TB, dir string) map[string]string {
 			assert.Equal(t, os.FileMode(0o755), info.Mode().Perm(), p)
 			return nil
 		}
-		assert.Equal(t, os.FileMode(0o644), info.Mode(), p)
+		assert.Equal(t, os.FileMode(0o444), info.Mode(), p)
 		b, err := os.ReadFile(p)
 		require.NoError(t, err)
 		rel, err := filepath.Rel(dir, p)
@@ -353,32 +353,6 @@ func TestVerifySomeFiles(t *testing.T) {
 	assert.ErrorIs(t, tree.Verify("a.ko"), ErrDigest)
 }
 
-func TestPrune(t *testing.T) {
-	reg, s := imagestest.NewRegistry(t), openStore(t)
-	var trees []*Tree
-	for _, tag := range []string{"v1", "v2", "v3"} {
-		files := testModules()
-		files["version"] = tag
-		ref := reg.Host + "/kmod:" + tag
-		imagestest.Push(t, ref, imagestest.Layer(t, files))
-		tree, err := s.Ensure(t.Context(), request(ref))
-		require.NoError(t, err)
-		trees = append(trees, tree)
-	}
-	require.NoError(t, os.Mkdir(s.path("trees", "half"), 0o755))
-	require.NoError(t, s.Prune([]string{trees[1].Digest, "sha256:unknown"}))
-	assert.Len(t, names(t, s.path("trees")), 1)
-	assert.Len(t, names(t, s.path("refs")), 1)
-	assert.Empty(t, names(t, s.path("tmp")))
-	assert.NoError(t, trees[1].Verify())
-	assert.ErrorIs(t, trees[0].Verify(), ErrDigest)
-	reg.Close()
-	_, err := s.Ensure(t.Context(), request(trees[1].Ref))
-	assert.NoError(t, err)
-	_, err = s.Ensure(t.Context(), request(trees[0].Ref))
-	assert.ErrorIs(t, err, ErrUnreachable)
-}
-
 func TestOpenWipesOnlyAbandonedWork(t *testing.T) {
 	s := openStore(t)
 	half := s.path("tmp", "pull-1")
@@ -386,18 +360,18 @@ func TestOpenWipesOnlyAbandonedWork(t *testing.T) {
 	working, ok, err := s.lock(unix.LOCK_SH) // another process, at work
 	require.NoError(t, err)
 	require.True(t, ok)
-	_, err = Open(s.dir)
+	_, err = Open(s.dir, Options{})
 	require.NoError(t, err)
 	assert.DirExists(t, half)
 	require.NoError(t, working.Close()) // killed
-	_, err = Open(s.dir)
+	_, err = Open(s.dir, Options{})
 	require.NoError(t, err)
 	assert.NoDirExists(t, half)
 }
 
 func TestTwoStoresPullTheSame(t *testing.T) {
 	reg, one := imagestest.NewRegistry(t), openStore(t)
-	two, err := Open(one.dir)
+	two, err := Open(one.dir, Options{})
 	require.NoError(t, err)
 	r := request(reg.Host + "/kmod:v1")
 	imagestest.Push(t, r.Ref, imagestest.Layer(t, testModules()))

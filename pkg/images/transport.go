@@ -3,7 +3,6 @@
 package images
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -20,7 +18,6 @@ import (
 var (
 	errPlainHTTP = errors.New("plain http is not allowed for this registry")
 	errRedirect  = errors.New("redirect refused")
-	errStalled   = errors.New("the transfer stalled")
 )
 
 // newBase is the transport below everything: one pull has its own, so that
@@ -121,40 +118,4 @@ func checkRedirect(r *http.Request, via []*http.Request) error {
 		return fmt.Errorf("%w: from %s to %s", errRedirect, via[0].URL.Host, host)
 	}
 	return nil
-}
-
-// watchdog counts what is read through it.
-type watchdog struct {
-	r     io.Reader
-	bytes atomic.Int64 // since the last window
-}
-
-// watch reads r until stop is called; cancel is called when a window passes
-// with less than stallMinimum bytes.
-func watch(r io.Reader, window time.Duration, cancel context.CancelCauseFunc) (w *watchdog, stop func()) {
-	w = &watchdog{r: r}
-	done, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		ticker := time.NewTicker(window)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-done:
-				return
-			case <-ticker.C:
-			}
-			if n := w.bytes.Swap(0); n < stallMinimum {
-				cancel(fmt.Errorf("%w: %d bytes in %s", errStalled, n, window))
-				return
-			}
-		}
-	}()
-	return w, func() { close(done); <-stopped }
-}
-
-func (w *watchdog) Read(p []byte) (int, error) {
-	n, err := w.r.Read(p)
-	w.bytes.Add(int64(n))
-	return n, err
 }

@@ -12,13 +12,15 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // treeVersion changes when trees are made differently; older ones are then
 // made anew.
-const treeVersion = 1
+const treeVersion = 2
 
 const treeFile = "tree.json"
 
@@ -37,12 +39,14 @@ type manifest struct {
 	Platform string    `json:"platform"`
 	Release  string    `json:"release"`
 	Firmware bool      `json:"firmware"`
+	Modules  []string  `json:"modules,omitempty"` // all that the directory in the image has
 	Files    []record  `json:"files"`
 	Links    []dropped `json:"links,omitempty"`
+	Layers   []string  `json:"layers"` // digests of all layers of the image
 }
 
 // loadTree reads dir/tree.json; fs.ErrNotExist when there is none, ErrDigest
-// when it can not be read.
+// when it is damaged, or made by another version.
 func loadTree(dir string) (*Tree, error) {
 	b, err := os.ReadFile(filepath.Join(dir, treeFile))
 	if err != nil {
@@ -52,13 +56,16 @@ func loadTree(dir string) (*Tree, error) {
 	if err := json.Unmarshal(b, &m); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrDigest, treeFile, err)
 	}
-	if m.Version != treeVersion || len(m.Files) == 0 || !filepath.IsLocal(m.Release) {
+	if m.Version != treeVersion {
+		return nil, &versionError{m.Version}
+	}
+	if len(m.Digest) == 0 || !filepath.IsLocal(m.Release) {
 		return nil, fmt.Errorf("%w: %s is incomplete", ErrDigest, treeFile)
 	}
 	t := &Tree{
 		Ref: m.Ref, Digest: m.Digest, Release: m.Release, dir: dir,
 		ModulesDir: filepath.Join(dir, modulesPart, m.Release),
-		files:      make(map[string]record, len(m.Files)),
+		files:      make(map[string]record, len(m.Files)), modules: m.Modules, layers: m.Layers,
 	}
 	if m.Firmware {
 		t.FirmwareDir = filepath.Join(dir, firmwarePart)
@@ -68,6 +75,41 @@ func loadTree(dir string) (*Tree, error) {
 	}
 	return t, nil
 }
+
+// versionError is a tree made by another version of kmmd.
+type versionError struct{ version int }
+
+func (e *versionError) Error() string {
+	return fmt.Sprintf("%v: %s is of version %d, not %d", ErrDigest, treeFile, e.version, treeVersion)
+}
+
+func (e *versionError) Is(target error) bool { return target == ErrDigest }
+
+// Has says whether the image has a module of this name, in either spelling, in the
+// directory the tree was made from. Its file need not be in the tree: when it is
+// not, it was not asked for.
+func (t *Tree) Has(module string) bool {
+	_, found := slices.BinarySearch(t.modules, canonical(module))
+	return found
+}
+
+// moduleNames gives the names of the module files among picks, sorted.
+func moduleNames(picks []pick) []string {
+	var out []string
+	for _, p := range picks {
+		base := path.Base(p.path)
+		for _, suffix := range []string{".ko", ".ko.xz", ".ko.zst", ".ko.gz"} {
+			if name, ok := strings.CutSuffix(base, suffix); ok && name != "" {
+				out = append(out, canonical(name))
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// canonical is a module's name as the kernel writes it.
+func canonical(module string) string { return strings.ReplaceAll(module, "-", "_") }
 
 // Verify reads files of the tree again and compares them with what was recorded
 // when they were taken out of the image. Paths are absolute, below ModulesDir
@@ -103,6 +145,21 @@ func (t *Tree) Verify(paths ...string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// VerifyFile is Verify for one file of whatever tree of a store it is in; ErrDigest
+// when it is in none.
+func VerifyFile(path string) error {
+	for dir := filepath.Dir(path); dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		t, err := loadTree(dir)
+		if err == nil {
+			return t.Verify(path)
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("verify %s: %w", path, err)
+		}
+	}
+	return fmt.Errorf("%w: verify %s: it is not, or not any more, in the store of images", ErrDigest, path)
 }
 
 // strangers names what is in the tree but was not put there by this package.

@@ -27,6 +27,13 @@ func TestLeave(t *testing.T) {
 			Loaded: running(held(live(inTree("bus"), "dummy"), 1), live(image("dummy"))),
 			Ours:   ledger(entry(inTree("bus"), nic), entry(image("dummy"), nic)),
 		}},
+		{"an in-tree dependency that is never to be removed is spared", nil, plan.Facts{
+			Loaded: running(live(inTree("bus"), "dummy"), live(image("dummy"))), NeverRemove: set("bus"),
+			Ours: ledger(entry(inTree("bus"), nic), entry(image("dummy"), nic)),
+		}},
+		{"what is never to be removed stays", nil, plan.Facts{
+			Loaded: running(live(image("dummy"))), NeverRemove: set("dummy"), Ours: ledger(entry(image("dummy"), nic)),
+		}},
 		{"shared with another Module", []plan.Want{wants(disk, image("dep"), image("brd"))}, plan.Facts{
 			Loaded: running(live(image("dep"), "brd", "dummy"), live(image("brd")), live(image("dummy"))),
 			Ours:   ledger(entry(image("dep"), disk, nic), entry(image("brd"), disk), entry(image("dummy"), nic)),

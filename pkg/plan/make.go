@@ -59,6 +59,7 @@ func (b *builder) block(r spec.Reason, format string, args ...any) {
 func (b *builder) build() ([]Step, []Block) {
 	b.why = map[string]string{}
 	b.checkBuiltin()
+	b.checkNeverLoad()
 	b.findInTree()
 	b.findDropped()
 	b.findChanged()
@@ -108,6 +109,21 @@ func (b *builder) checkBuiltin() {
 			b.block(spec.ReasonBuiltin, "%s is built into this kernel (modules.builtin): it can not be removed; take it off inTreeModulesToRemove for this kernel, or boot a kernel that has it as a module", name)
 		}
 	}
+}
+
+// checkNeverLoad refuses what the node's own policy keeps out of the kernel,
+// also when it runs by now: it is not kmmd that had it loaded.
+func (b *builder) checkNeverLoad() {
+	for _, file := range b.w.Files {
+		if b.f.NeverLoad[file.Name] {
+			b.block(spec.ReasonPolicy, "policy never_load: %s is not to be loaded on this node", file.Name)
+		}
+	}
+}
+
+// neverRemove is what to say of a module that the node's policy keeps.
+func neverRemove(name string) string {
+	return fmt.Sprintf("policy never_remove: %s is not to be removed on this node", name)
 }
 
 // findInTree marks the in-tree modules that are there and have to go.

@@ -62,6 +62,10 @@ func (b *builder) checkUnload(order []string) {
 			b.block(spec.ReasonNeedsReboot, "%s is in the state %q and can not be unloaded; if this stays so, only a reboot helps", name, l.State)
 			continue
 		}
+		if b.f.NeverRemove[name] {
+			b.block(spec.ReasonPolicy, "%s", neverRemove(name))
+			continue
+		}
 		if l.Permanent {
 			b.block(spec.ReasonInUse, "%s can not be unloaded: it is permanent (it has no exit function)", name)
 			continue
@@ -154,6 +158,8 @@ func leave(owner string, wants []Want, f Facts) Transaction {
 		l := f.Loaded[name]
 		why := holds(l, set)
 		switch {
+		case f.NeverRemove[name]:
+			t.Blocked = append(t.Blocked, Block{string(spec.ReasonPolicy), neverRemove(name)})
 		case l.State != "live":
 			t.Blocked = append(t.Blocked, Block{string(spec.ReasonNeedsReboot), fmt.Sprintf("%s is in the state %q", name, l.State)})
 		case why != "":
@@ -177,13 +183,14 @@ func leave(owner string, wants []Want, f Facts) Transaction {
 }
 
 // spare takes out of set the in-tree dependencies that something outside the
-// set uses, and what these use in turn: they stay and are forgotten.
+// set uses, or that the node's policy keeps, and what these use in turn: they
+// stay and are forgotten.
 func spare(owner string, set map[string]bool, f Facts) []Step {
 	var forget []Step
 	for again := true; again; {
 		again = false
 		for _, name := range slices.Sorted(maps.Keys(set)) {
-			if f.Ours[name].File.FromHost && holds(f.Loaded[name], set) != "" {
+			if f.Ours[name].File.FromHost && (f.NeverRemove[name] || holds(f.Loaded[name], set) != "") {
 				delete(set, name)
 				forget = append(forget, Forget{owner, name})
 				again = true

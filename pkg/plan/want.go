@@ -96,6 +96,9 @@ type Facts struct {
 	PendingNetwork map[string]bool
 	PendingSRIOV   map[string][]devices.Device
 	AllowNetwork   bool // the node's own policy, for Modules that are gone
+	// NeverLoad and NeverRemove are modules that the node's own policy keeps out
+	// of the kernel, and in it.
+	NeverLoad, NeverRemove map[string]bool
 	// Wanted are all owners that a document exists for, resolved or not.
 	Wanted map[string]bool
 	// KeepAll forbids to unload for absence: some document can not be read.

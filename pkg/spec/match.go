@@ -187,6 +187,8 @@ func removals(c *Container, k *KernelMapping) []string {
 func canonical(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
 // hasTag reports whether a reference has a tag or a digest after its last "/".
+// The only image of a layout on the node, oci:/path, needs none.
 func hasTag(ref string) bool {
-	return strings.ContainsAny(ref[strings.LastIndex(ref, "/")+1:], ":@")
+	return strings.HasPrefix(ref, "oci:/") || strings.HasPrefix(ref, "oci-archive:/") ||
+		strings.ContainsAny(ref[strings.LastIndex(ref, "/")+1:], ":@")
 }

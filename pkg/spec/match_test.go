@@ -87,6 +87,8 @@ func TestFor(t *testing.T) {
 		{"literal is no pattern", "6a1", []KernelMapping{lit("6.1", "a:1")}, "", ErrNoMapping},
 		{"trailing plus", "6.1.0+", []KernelMapping{lit("6.1.0", "a:1")}, "a:1", nil},
 		{"literal with plus", "6.1.0+", []KernelMapping{lit("6.1.0+", "a:1")}, "", ErrNoMapping},
+		{"layout without tag", "K", []KernelMapping{lit("K", "oci:/srv/kmod/${KERNEL_FULL_VERSION}")}, "oci:/srv/kmod/K", nil},
+		{"archive without tag", "K", []KernelMapping{lit("K", "oci-archive:/srv/kmod-${KERNEL_FULL_VERSION}.tar")}, "oci-archive:/srv/kmod-K.tar", nil},
 		{"port is no tag", "K", []KernelMapping{lit("K", "localhost:5000/img")}, "", ErrNoImage},
 		{"digest", "K", []KernelMapping{lit("K", "localhost:5000/img@sha256:00")}, "localhost:5000/img@sha256:00", nil},
 		{"tag out of an unset variable", "K", []KernelMapping{lit("K", "a${TAG}")}, "", ErrNoImage},

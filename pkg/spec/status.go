@@ -45,6 +45,8 @@ const (
 	ReasonLoadFailed        Reason = "LoadFailed"        // the kernel refused for another reason
 	ReasonUnloadFailed      Reason = "UnloadFailed"      // the kernel did not let a module go
 	ReasonNeedsReboot       Reason = "NeedsReboot"       // a module hangs inside the kernel
+	ReasonPolicy            Reason = "Policy"            // the node's own policy forbids it
+	ReasonNoSpace           Reason = "NoSpace"           // the image store has no room
 	ReasonInternal          Reason = "Internal"          // the host failed us: disk, permissions
 )
 
@@ -59,6 +61,9 @@ type Status struct {
 	// in the kernel.
 	Leaving []ModuleStatus `json:"leaving,omitempty"`
 	Invalid []string       `json:"invalid,omitempty"` // documents that could not be read
+	// Staged are the Modules on the kernels that are installed and do not run,
+	// when kmmd is asked to get their images early.
+	Staged []StagedModule `json:"staged,omitempty"`
 }
 
 // OK reports whether everything is as wanted.
@@ -90,6 +95,21 @@ type ModuleStatus struct {
 
 // Key is "namespace/name".
 func (m *ModuleStatus) Key() string { return m.Namespace + "/" + m.Name }
+
+// StagedModule is a Module on a kernel that does not run.
+type StagedModule struct {
+	Kernel    string `json:"kernel"` // release
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	Ready     bool   `json:"ready"` // its files are in the store and fit the kernel
+	Reason    Reason `json:"reason,omitempty"`
+	Message   string `json:"message,omitempty"`
+	Image     string `json:"image,omitempty"`
+	Digest    string `json:"digest,omitempty"`
+}
+
+// Key is "namespace/name".
+func (s *StagedModule) Key() string { return s.Namespace + "/" + s.Name }
 
 // LoadedModule is one kernel module of a Module, as the kernel has it.
 type LoadedModule struct {

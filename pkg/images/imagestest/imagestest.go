@@ -122,10 +122,21 @@ func Image(t testing.TB, layers ...*Blob) v1.Image {
 	return img
 }
 
-// PushIndex pushes an index of one image per platform ("linux/arm64",
-// "linux/arm64/v8") and, as BuildKit does, an attestation for each. It returns
-// the digest of the index.
+// PushIndex pushes what Index makes, and returns the digest of the index.
 func PushIndex(t testing.TB, ref string, images map[string]v1.Image) string {
+	t.Helper()
+	index := Index(t, images)
+	tag, err := name.ParseReference(ref, name.Insecure)
+	require.NoError(t, err)
+	require.NoError(t, remote.WriteIndex(tag, index, remote.WithContext(t.Context())))
+	digest, err := index.Digest()
+	require.NoError(t, err)
+	return digest.String()
+}
+
+// Index is an index of one image per platform ("linux/arm64", "linux/arm64/v8")
+// and, as BuildKit does, an attestation for each.
+func Index(t testing.TB, images map[string]v1.Image) v1.ImageIndex {
 	t.Helper()
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	platforms := make([]string, 0, len(images))
@@ -141,12 +152,7 @@ func PushIndex(t testing.TB, ref string, images map[string]v1.Image) string {
 			Add: images[p], Descriptor: v1.Descriptor{Platform: platform},
 		})
 	}
-	tag, err := name.ParseReference(ref, name.Insecure)
-	require.NoError(t, err)
-	require.NoError(t, remote.WriteIndex(tag, index, remote.WithContext(t.Context())))
-	digest, err := index.Digest()
-	require.NoError(t, err)
-	return digest.String()
+	return index
 }
 
 // attestation is what BuildKit adds to an index for each image.

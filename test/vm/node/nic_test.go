@@ -46,6 +46,10 @@ func newNIC(t *testing.T) (n *node, conn *connection) {
 	} {
 		n.command("ip", strings.Fields(line)...)
 	}
+	n.eventually("the link watcher has run", func() bool {
+		state, err := os.ReadFile("/sys/class/net/eth0/operstate")
+		return err == nil && strings.TrimSpace(string(state)) != "down"
+	})
 	return n, dial(n)
 }
 

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/kmm-node/kmmd/pkg/images"
+)
+
+// imageDir is the node's image store.
+func (c config) imageDir() string { return filepath.Join(c.StateDir, "images") }
+
+// imageOptions are what the configuration says of the store.
+func (c config) imageOptions(log *slog.Logger) (images.Options, error) {
+	o := images.Options{Quota: c.ImageQuota.Bytes}
+	return o, nil
+}
+
+func closeStore(s *images.Store) { _ = s.Close() } // nothing is left to be told
+
+
+func logClose(log *slog.Logger, s *images.Store) {
+	if err := s.Close(); err != nil {
+		log.Error("close image store", "err", err)
+	}
+}
+
+// peek looks at images without leaving anything behind: what the store has is
+// used, the rest is pulled into a directory of its own.
+type peek struct{ have, scratch *images.Store }
+
+func openPeek(log *slog.Logger, dir string, opts images.Options) (*peek, func(), error) {
+	var p peek
+	var err error
+	if _, statErr := os.Stat(dir); statErr == nil {
+		if p.have, err = images.Open(dir, opts); err != nil {
+			return nil, nil, err
+		}
+	}
+	tmp, err := os.MkdirTemp("", "kmmd-plan-")
+	if err != nil {
+		return nil, nil, fmt.Errorf("make scratch directory: %w", err)
+	}
+	if p.scratch, err = images.Open(tmp, opts); err != nil {
+		return nil, nil, err
+	}
+	return &p, func() {
+		if p.have != nil {
+			logClose(log, p.have)
+		}
+		logClose(log, p.scratch)
+		if err := os.RemoveAll(tmp); err != nil {
+			log.Error("remove scratch directory", "err", err)
+		}
+	}, nil
+}
+
+// Ensure implements agent.Images.
+func (p *peek) Ensure(ctx context.Context, r images.Request) (*images.Tree, error) {
+	if p.have != nil && r.PullPolicy != images.PullAlways {
+		cached := r
+		cached.PullPolicy = images.PullNever
+		t, err := p.have.Ensure(ctx, cached)
+		if !errors.Is(err, images.ErrNotCached) || r.PullPolicy == images.PullNever {
+			return t, err
+		}
+	}
+	return p.scratch.Ensure(ctx, r)
+}
