@@ -30,7 +30,7 @@ func main() {
 }
 
 func pull(dir string, r images.Request) error {
-	s, err := images.Open(dir)
+	s, err := images.Open(dir, images.Options{})
 	if err != nil {
 		return err
 	}
