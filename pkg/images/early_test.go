@@ -149,6 +149,7 @@ func TestFirmwareNeedsAProof(t *testing.T) {
 		{"declared and older", []layer{older, fw}, []string{"a.bin", "b.bin"}, 2, "a.bin b.bin"},
 		{"declared in a pattern", []layer{older, fw}, []string{"*.bin"}, 3, "a.bin b.bin"},
 		{"none declared", []layer{older, fw}, []string{}, 3, "a.bin b.bin"},
+		{"declared, no header of its directory", []layer{older, with(dir("firmware"), file("firmware/sub/a.bin", "1"))}, []string{"sub/a.bin"}, 3, "b.bin sub"},
 		{"declared, no header of the directory", []layer{older, with(file("firmware/a.bin", "1"))}, []string{"a.bin"}, 2, "a.bin b.bin"},
 	}
 	for _, tt := range tests {
