@@ -74,6 +74,8 @@ type Options struct {
 	// images that are not pinned are removed, the least recently used first. A
 	// pull may use as much again while it lasts.
 	Quota int64
+	// Policy is about the images that may be used at all.
+	Policy Policy
 	// Progress is told how far a pull is, often, and by one goroutine at a time
 	// for each pull. It must not block. nil is nobody.
 	Progress func(Progress)

@@ -151,7 +151,7 @@ func (q *query) explain(ctx context.Context, err error) error {
 	if _, ok := q.ref.(localRef); ok {
 		return fmt.Errorf("pull %s: %w", q.Ref, err)
 	}
-	for _, known := range []error{ErrDigest, ErrLimit, ErrUnsafe, ErrNoModules, ErrNoFirmware, ErrNotFound, ErrNotCached} {
+	for _, known := range []error{ErrDigest, ErrLimit, ErrUnsafe, ErrNoModules, ErrNoFirmware, ErrPolicy, ErrNotFound, ErrNotCached} {
 		if errors.Is(err, known) {
 			return fmt.Errorf("pull %s: %w", q.Ref, err)
 		}
