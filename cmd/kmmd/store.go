@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/kmm-node/kmmd/pkg/images"
+	"github.com/kmm-node/kmmd/pkg/images/cosign"
 )
 
 // imageDir is the node's image store.
@@ -18,7 +19,20 @@ func (c config) imageDir() string { return filepath.Join(c.StateDir, "images") }
 
 // imageOptions are what the configuration says of the store.
 func (c config) imageOptions(log *slog.Logger) (images.Options, error) {
-	o := images.Options{Quota: c.ImageQuota.Bytes}
+	o := images.Options{Quota: c.ImageQuota.Bytes, Policy: images.Policy{
+		AllowedRepositories: c.Policy.AllowedRepositories, RequireDigest: c.Policy.RequireDigest,
+	}}
+	for _, name := range c.Policy.SignatureKeys {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return o, usageError{fmt.Errorf("policy: signature_keys: %w", err)}
+		}
+		keys, err := cosign.ParseKeys(name, data)
+		if err != nil {
+			return o, usageError{fmt.Errorf("policy: signature_keys: %w", err)}
+		}
+		o.Policy.Keys = append(o.Policy.Keys, keys...)
+	}
 	return o, nil
 }
 

@@ -138,7 +138,7 @@ func (c *content) firmware(name, tree string) (string, error) {
 	if err := os.RemoveAll(out); err != nil {
 		return "", err
 	}
-	names, err := declared(tree)
+	names, err := firmwareOf(tree)
 	if err != nil {
 		return "", err
 	}
@@ -174,8 +174,8 @@ func (c *content) firmware(name, tree string) (string, error) {
 	return out, nil
 }
 
-// declared are the firmware files that the modules below dir ask for.
-func declared(dir string) ([]string, error) {
+// firmwareOf are the firmware files that the modules below dir ask for.
+func firmwareOf(dir string) ([]string, error) {
 	find := exec.Command("find", dir, "-name", "*.ko", "-exec", "modinfo", "-F", "firmware", "{}", "+")
 	find.Stderr = os.Stderr
 	b, err := find.Output()

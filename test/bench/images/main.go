@@ -85,11 +85,10 @@ func run() error {
 			return err
 		}
 	}
-	policy := filepath.Join(dir, "policy.json")
-	if err := os.WriteFile(policy, []byte(`{"default":[{"type":"insecureAcceptAnything"}]}`), 0o644); err != nil {
+	all := &bench{dir: dir, kmmd: o.kmmd, release: release, module: "me4000"}
+	if err := all.configure(); err != nil {
 		return err
 	}
-	all := &bench{dir: dir, kmmd: o.kmmd, release: release, module: "me4000", policy: policy}
 	describe(os.Stdout)
 	for _, name := range o.links {
 		if err := all.overLink(os.Stdout, o, name, registry, images); err != nil {

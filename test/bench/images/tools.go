@@ -36,7 +36,11 @@ cp -R $ROOT/opt/lib/modules/$RELEASE $OUT/opt/lib/modules/
 cp -R $ROOT/firmware $OUT/`
 
 // kmmd is the command that is measured.
-const kmmd = "$KMMD image pull --insecure --store $OUT/store --kernel $RELEASE "
+const (
+	kmmd     = "$KMMD image pull --insecure --store $OUT/store --kernel $RELEASE --config $CONFIG/"
+	all      = kmmd + "all.toml "
+	declared = kmmd + "declared.toml --firmware /firmware "
+)
 
 func tools() []tool {
 	large, gzip := []string{"large"}, []string{"large", "small"}
@@ -57,12 +61,12 @@ mkdir $WORK/rootfs
 ctr -a $SOCKET images mount $REF $WORK/rootfs
 ROOT=$WORK/rootfs
 ` + takeOut, after: `ctr -a $SOCKET images unmount $WORK/rootfs`},
-		{name: "kmmd, one module", images: gzip, modulesOnly: true, script: kmmd + "--module $MODULE $REF"},
-		{name: "kmmd, all modules", images: gzip, modulesOnly: true, script: kmmd + "$REF"},
-		{name: "kmmd, modules and declared firmware", images: gzip, script: kmmd + "--firmware /firmware --declared-firmware $REF"},
-		{name: "kmmd, the same, zstd", images: []string{"large-zstd"}, script: kmmd + "--firmware /firmware --declared-firmware $REF"},
-		{name: "kmmd, modules and all firmware", images: large, script: kmmd + "--firmware /firmware $REF"},
-		{name: "kmmd, warm, no registry", images: gzip, warm: true, loopback: true, script: kmmd + "--firmware /firmware --declared-firmware $REF"},
+		{name: "kmmd, one module", images: gzip, modulesOnly: true, script: all + "--module $MODULE $REF"},
+		{name: "kmmd, all modules", images: gzip, modulesOnly: true, script: all + "$REF"},
+		{name: "kmmd, modules and declared firmware", images: gzip, script: declared + "$REF"},
+		{name: "kmmd, the same, zstd", images: []string{"large-zstd"}, script: declared + "$REF"},
+		{name: "kmmd, modules and all firmware", images: large, script: all + "--firmware /firmware $REF"},
+		{name: "kmmd, warm, no registry", images: gzip, warm: true, loopback: true, script: declared + "$REF"},
 	}
 }
 
@@ -72,7 +76,6 @@ type bench struct {
 	kmmd    string // the program
 	release string
 	module  string
-	policy  string // of signatures: none
 }
 
 // run does one run from nothing and looks at what came out.
@@ -115,11 +118,24 @@ func (b *bench) run(t tool, i *image, l *link) (out figures, err error) {
 	return out, b.check(t, work)
 }
 
+// configure writes the files that the scripts name.
+func (b *bench) configure() error {
+	for name, text := range map[string]string{
+		"policy.json": `{"default":[{"type":"insecureAcceptAnything"}]}`, "all.toml": "", "declared.toml": "firmware = \"declared\"\n",
+	} {
+		if err := os.WriteFile(filepath.Join(b.dir, name), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // environment is the shell variables of a tool's script.
 func (b *bench) environment(work, ref string) string {
 	var out strings.Builder
 	for _, v := range [][2]string{
-		{"REF", ref}, {"RELEASE", b.release}, {"MODULE", b.module}, {"KMMD", b.kmmd}, {"POLICY", b.policy},
+		{"REF", ref}, {"RELEASE", b.release}, {"MODULE", b.module}, {"KMMD", b.kmmd}, {"POLICY", filepath.Join(b.dir, "policy.json")},
+		{"CONFIG", b.dir},
 		{"OUT", filepath.Join(work, "out")}, {"WORK", filepath.Join(work, "work")}, {"SOCKET", filepath.Join(work, "containerd.sock")},
 	} {
 		fmt.Fprintf(&out, "%s='%s'\n", v[0], v[1])
