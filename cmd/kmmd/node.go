@@ -86,7 +86,7 @@ func openNode(o *options, metrics *agent.Metrics, keep, retry bool) (*node, func
 func (n *node) openImages(keep bool) (agent.Images, func(), error) {
 	dir := filepath.Join(n.config.StateDir, "images")
 	if keep {
-		s, err := images.Open(dir)
+		s, err := images.Open(dir, images.Options{})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -109,7 +109,7 @@ func openPeek(log *slog.Logger, dir string) (*peek, func(), error) {
 	var p peek
 	var err error
 	if _, statErr := os.Stat(dir); statErr == nil {
-		if p.have, err = images.Open(dir); err != nil {
+		if p.have, err = images.Open(dir, images.Options{}); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -117,7 +117,7 @@ func openPeek(log *slog.Logger, dir string) (*peek, func(), error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("make scratch directory: %w", err)
 	}
-	if p.scratch, err = images.Open(tmp); err != nil {
+	if p.scratch, err = images.Open(tmp, images.Options{}); err != nil {
 		return nil, nil, err
 	}
 	return &p, func() {

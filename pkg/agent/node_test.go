@@ -93,7 +93,7 @@ func newNode(t testing.TB) *node {
 		"core.ko":     inTree(kmodtest.Spec{Exports: []string{"core_symbol"}}),
 		"user.ko":     inTree(kmodtest.Spec{Depends: []string{"core"}, Imports: []string{"core_symbol"}}),
 	})
-	store, err := images.Open(n.path("images"))
+	store, err := images.Open(n.path("images"), images.Options{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, store.Close()) })
 	n.images = &stock{store: store, errs: map[string]error{}}

@@ -41,7 +41,7 @@ func (a attack) run(t *testing.T) {
 	require.NoError(t, err)
 
 	reg := imagestest.NewRegistry(t)
-	s, err := Open(filepath.Join(world, "images"))
+	s, err := Open(filepath.Join(world, "images"), Options{})
 	require.NoError(t, err)
 	s.l.fileSize, s.l.selected, s.l.unpacked = 1<<20, 2<<20, 8<<20
 	s.l.entries, s.l.files = 2000, 100

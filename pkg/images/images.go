@@ -8,11 +8,15 @@
 //
 // It never runs anything out of an image, never asks a credential helper,
 // never writes outside its store, and knows nothing of Kubernetes or of the
-// running kernel. Only public images are pulled: no credentials are sent.
+// running kernel. Where to ask and with which credentials is what the files of
+// the node say, as the container runtime reads them: see registries and
+// credentials.
 package images
 
 import (
 	"errors"
+
+	"github.com/kmm-node/kmmd/pkg/images/registries"
 )
 
 // The pull policies of Kubernetes (core/v1 PullPolicy).
@@ -35,8 +39,8 @@ var (
 	// ErrNotFound is a registry that answers, but has no such image, tag or
 	// layer, or none for this machine's architecture.
 	ErrNotFound = errors.New("image not found")
-	// ErrUnauthorized is a registry that wants credentials (many also say so
-	// for an image that does not exist).
+	// ErrUnauthorized is a registry that takes none of the credentials there are
+	// (many also say so for an image that does not exist).
 	ErrUnauthorized = errors.New("registry refuses access")
 	// ErrUnreachable is a registry that can not be talked to now: no
 	// connection, no valid certificate, plain http where that is not allowed,
@@ -57,6 +61,8 @@ var (
 	// ErrNotCached is an image that is not in the store while the pull policy
 	// is Never.
 	ErrNotCached = errors.New("image not in the store")
+	// ErrBlocked is an image that the node's registries.conf forbids to pull.
+	ErrBlocked = registries.ErrBlocked
 )
 
 // Request says which files of which image are wanted.
@@ -75,9 +81,13 @@ type Request struct {
 	// FirmwarePath is the directory in the image that holds firmware; empty
 	// asks for none.
 	FirmwarePath string
-	// Insecure allows plain http to this registry.
+	// PullSecrets are documents as a Secret of type kubernetes.io/dockerconfigjson
+	// has them. Their credentials are tried before those of the node.
+	PullSecrets [][]byte
+	// Insecure allows plain http to this registry, but not to its mirrors.
 	Insecure bool
-	// InsecureSkipTLSVerify takes any certificate of this registry.
+	// InsecureSkipTLSVerify takes any certificate of this registry, but not of
+	// its mirrors.
 	InsecureSkipTLSVerify bool
 }
 

@@ -25,7 +25,7 @@ func (s *Store) pull(ctx context.Context, q *query) (*Tree, error) {
 		return nil, onDisk(err)
 	}
 	defer func() { _ = lock.Close() }()
-	src, err := dial(ctx, q, s.l)
+	src, err := dial(q, s.l, s.o)
 	if err != nil {
 		return nil, err
 	}

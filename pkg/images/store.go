@@ -30,17 +30,18 @@ import (
 // synced. Two processes may use one store at the same time.
 type Store struct {
 	dir string
+	o   Options
 	l   limits
 }
 
 // Open opens the store in dir and makes it if need be. What a process that was
 // killed left unfinished is removed. The caller closes the store.
-func Open(dir string) (*Store, error) {
+func Open(dir string, o Options) (*Store, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open image store: %w", err)
 	}
-	s := &Store{dir: dir, l: defaultLimits()}
+	s := &Store{dir: dir, o: o, l: defaultLimits()}
 	for _, d := range []string{dir, s.path("refs"), s.path("trees"), s.path("tmp")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("open image store: %w", err)

@@ -34,7 +34,7 @@ func testModules() map[string]string {
 
 func openStore(t testing.TB) *Store {
 	t.Helper()
-	s, err := Open(filepath.Join(t.TempDir(), "images"))
+	s, err := Open(filepath.Join(t.TempDir(), "images"), Options{})
 	require.NoError(t, err)
 	s.l.retryDelay = time.Millisecond
 	t.Cleanup(func() { assert.NoError(t, s.Close()) })
@@ -283,7 +283,7 @@ func TestSecondPullFetchesNoLayer(t *testing.T) {
 	reg.Requests()
 	_, err = s.Ensure(t.Context(), r)
 	require.NoError(t, err)
-	assert.Equal(t, []string{"GET /v2/", "GET /v2/kmod/manifests/latest"}, reg.Requests())
+	assert.Equal(t, []string{"GET /v2/kmod/manifests/latest"}, reg.Requests())
 }
 
 func TestVerify(t *testing.T) {
@@ -386,18 +386,18 @@ func TestOpenWipesOnlyAbandonedWork(t *testing.T) {
 	working, ok, err := s.lock(unix.LOCK_SH) // another process, at work
 	require.NoError(t, err)
 	require.True(t, ok)
-	_, err = Open(s.dir)
+	_, err = Open(s.dir, Options{})
 	require.NoError(t, err)
 	assert.DirExists(t, half)
 	require.NoError(t, working.Close()) // killed
-	_, err = Open(s.dir)
+	_, err = Open(s.dir, Options{})
 	require.NoError(t, err)
 	assert.NoDirExists(t, half)
 }
 
 func TestTwoStoresPullTheSame(t *testing.T) {
 	reg, one := imagestest.NewRegistry(t), openStore(t)
-	two, err := Open(one.dir)
+	two, err := Open(one.dir, Options{})
 	require.NoError(t, err)
 	r := request(reg.Host + "/kmod:v1")
 	imagestest.Push(t, r.Ref, imagestest.Layer(t, testModules()))
