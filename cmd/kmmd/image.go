@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kmm-node/kmmd/pkg/images"
+	"github.com/kmm-node/kmmd/pkg/images/credentials"
 	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/spec"
@@ -145,7 +146,10 @@ func pullOne(cmd *cobra.Command, o *options, f *pullFlags, store, ref string) er
 		if err != nil {
 			return usageError{fmt.Errorf("read pull secret: %w", err)}
 		}
-		_ = secret // REG
+		if _, err := credentials.Parse(name, secret); err != nil {
+			return usageError{fmt.Errorf("pull secret: %w", err)}
+		}
+		r.PullSecrets = append(r.PullSecrets, secret)
 	}
 	t, err := s.Ensure(cmd.Context(), r)
 	if errors.Is(err, images.ErrInvalidRef) {

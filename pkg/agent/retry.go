@@ -101,6 +101,7 @@ func reasonOf(err error) spec.Reason {
 		{images.ErrUnsafe, spec.ReasonImageInvalid},
 		{images.ErrLimit, spec.ReasonImageInvalid},
 		{images.ErrPolicy, spec.ReasonPolicy},
+		{images.ErrBlocked, spec.ReasonPolicy},
 		{images.ErrNoSpace, spec.ReasonNoSpace},
 		{images.ErrNoModules, spec.ReasonNoModules},
 		{images.ErrNoFirmware, spec.ReasonFirmwareMissing},
