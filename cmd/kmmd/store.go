@@ -33,7 +33,7 @@ func (c config) imageOptions(log *slog.Logger) (images.Options, error) {
 		log.Warn("the node's credentials are not all readable", "err", err)
 	}
 	for _, w := range o.Keyring.Warnings() {
-		log.Debug("credentials", "warning", w)
+		log.Warn("credentials of the node are left out", "why", w)
 	}
 	for _, name := range c.Policy.SignatureKeys {
 		data, err := os.ReadFile(name)
