@@ -12,12 +12,16 @@ MORE_DEVICES = -machine q35 -netdev user,id=n1 -device virtio-net-pci,netdev=n1,
 KERNEL ?= all
 KERNELS := $(if $(filter all,$(KERNEL)),6.1 6.12,$(KERNEL))
 GO ?= go
+
+# How long `make fuzz` looks at each target, and in which packages.
+FUZZ_TIME ?= 1m
+PACKAGES ?= ./pkg/...
 export CGO_ENABLED = 0
 
-.PHONY: help setup build test unit lab vm bench lint gen demo clean
+.PHONY: help setup build test unit lab vm bench bench-images fuzz lint gen demo clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## what the tests need: Debian packages, two kernels, test modules (in .lab/; apt as root)
 	test/vm/setup
@@ -57,6 +61,12 @@ lab: setup ## tests of the lab: failures, panics and time-outs are seen, nothing
 
 bench: ## benchmarks
 	KMMD_LAB="$$(test ! -f .lab/kernels || echo $(CURDIR)/.lab)" $(GO) test -run '^$$' -bench . -benchmem ./pkg/...
+
+bench-images: setup ## what a large image costs: kmmd, skopeo, buildah, containerd in turns (as root; half an hour on an idle machine)
+	test/bench/images/run $(BENCH_FLAGS)
+
+fuzz: ## each fuzz target of pkg/ for FUZZ_TIME: PACKAGES=./pkg/images/... for some only
+	@GO="$(GO)" test/fuzz $(FUZZ_TIME) $(PACKAGES)
 
 lint: ## golangci-lint (built from source the first time), gofmt, the rules who may import whom
 	$(GO) tool -modfile=tools/go.mod golangci-lint run ./...

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kmm-node/kmmd/pkg/images"
+	"github.com/kmm-node/kmmd/pkg/images/credentials"
 	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/spec"
@@ -57,7 +58,7 @@ func openStore(o *options, dir string, progress func(images.Progress)) (*images.
 type pullFlags struct {
 	kernel, dir, firmware, policy string
 	modules, secrets              []string
-	insecure, skipTLS             bool
+	insecure, skipTLS, declared   bool
 }
 
 func imagePullCommand(o *options, store *string) *cobra.Command {
@@ -73,7 +74,12 @@ named and what they depend on; and firmware, when asked for. REF is what
 containerImage may be, also oci:/DIRECTORY and oci-archive:/FILE.
 
 Exit codes: 0 all is in the store, 1 something is not, 2 usage or invalid document.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usageError{fmt.Errorf("image pull: one REF at a time, not %d", len(args))}
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return pullDocuments(cmd, o, f.kernel, *store)
@@ -87,6 +93,7 @@ Exit codes: 0 all is in the store, 1 something is not, 2 usage or invalid docume
 	flags.StringArrayVar(&f.modules, "module", nil, "with REF: only this module and what it depends on; may be repeated")
 	flags.StringVar(&f.dir, "dir", "", "with REF: directory in the image that has lib/modules (default "+images.DefaultDirName+")")
 	flags.StringVar(&f.firmware, "firmware", "", "with REF: directory in the image that has firmware")
+	flags.BoolVar(&f.declared, "declared-firmware", false, "with REF: the firmware that the modules declare is enough")
 	flags.StringVar(&f.policy, "pull-policy", "", "with REF: Always, IfNotPresent or Never (default Always for the tag latest, else IfNotPresent)")
 	flags.StringArrayVar(&f.secrets, "pull-secret", nil, "with REF: file with credentials as of kubernetes.io/dockerconfigjson; may be repeated")
 	flags.BoolVar(&f.insecure, "insecure", false, "with REF: allow plain http")
@@ -131,7 +138,7 @@ func pullOne(cmd *cobra.Command, o *options, f *pullFlags, store, ref string) er
 	}
 	r := images.Request{
 		Ref: ref, PullPolicy: f.policy, DirName: f.dir, Releases: release.Directories(), FirmwarePath: f.firmware,
-		Modules: f.modules, Closure: kmod.Closure, Firmware: kmod.Firmware, DeclaredFirmware: c.Firmware == firmwareDeclared,
+		Modules: f.modules, Closure: kmod.Closure, Firmware: kmod.Firmware, DeclaredFirmware: f.declared || c.Firmware == firmwareDeclared,
 		Insecure: f.insecure, InsecureSkipTLSVerify: f.skipTLS,
 	}
 	for _, name := range f.secrets {
@@ -139,7 +146,10 @@ func pullOne(cmd *cobra.Command, o *options, f *pullFlags, store, ref string) er
 		if err != nil {
 			return usageError{fmt.Errorf("read pull secret: %w", err)}
 		}
-		_ = secret // REG
+		if _, err := credentials.Parse(name, secret); err != nil {
+			return usageError{fmt.Errorf("pull secret: %w", err)}
+		}
+		r.PullSecrets = append(r.PullSecrets, secret)
 	}
 	t, err := s.Ensure(cmd.Context(), r)
 	if errors.Is(err, images.ErrInvalidRef) {

@@ -3,6 +3,9 @@
 package agent_test
 
 import (
+	"os"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -72,15 +75,12 @@ func TestKeepWhatAFailedUpgradeNeeds(t *testing.T) {
 	s := n.reconcile(w)
 	assert.Equal(t, spec.ReasonModuleNotFound, s.Modules[0].Reason)
 	assert.Equal(t, map[string][]string{one: {"default/nic"}, two: {"default/nic"}}, n.kept())
-	n.fresh()
+	n.keeping()
 	assert.Equal(t, "1", n.runs("helper"))
 	w.image = n.registry.Host + "/modules:gone"
 	n.reconcile(w)
 	assert.Contains(t, n.kept(), one, "also when the wanted one can not be had")
 }
-
-// fresh is another daemon on the node.
-func (n *node) fresh() { n.t.Helper(); n.keeping() }
 
 // TestModulesThatWentUnseen: pins of a document that was removed while no kmmd
 // ran are let go.
@@ -128,4 +128,30 @@ func TestStagedImagesAreKept(t *testing.T) {
 	assert.Zero(t, freed)
 	require.True(t, n.reconcile().OK())
 	assert.Empty(t, n.kept())
+}
+
+// TestRollbackVerifies: an older image's file that was changed since is not
+// loaded, not even to have anything at all.
+func TestRollbackVerifies(t *testing.T) {
+	n := newNode(t)
+	n.keeping()
+	w := want{name: "nic", image: n.push("1", ours("1"), nil), module: "top"}
+	require.True(t, n.reconcile(w).OK())
+	ledger := n.ledger()["modules"].(map[string]any)
+	path := ledger["top"].(map[string]any)["file"].(map[string]any)["path"].(string)
+	require.NoError(t, os.Chmod(path, 0o644))
+	require.NoError(t, os.WriteFile(path, append([]byte(readFile(t, path)), 0), 0o644))
+	w.image = n.push("2", ours("2"), nil)
+	n.FailInit("top", syscall.EIO)
+	n.calls()
+	s := n.reconcile(w)
+	assert.Equal(t, spec.StateFailed, s.Modules[0].State)
+	assert.Contains(t, s.Modules[0].Message, "digest mismatch")
+	tries := 0
+	for _, c := range n.calls() {
+		if strings.HasPrefix(c, "load top") {
+			tries++
+		}
+	}
+	assert.Equal(t, 1, tries, "the new one only")
 }

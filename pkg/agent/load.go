@@ -7,9 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+
 	"slices"
 
+	"github.com/kmm-node/kmmd/pkg/images"
 	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/plan"
@@ -31,7 +32,7 @@ func (a *Agent) replaceable(owner, name string) bool {
 // looked at, a foreign build is removed if it may be, and the load is tried
 // again.
 func (a *Agent) load(ctx context.Context, file plan.File, replaceable bool) error {
-	if err := a.verifyFile(file); err != nil {
+	if err := verifyFile(file); err != nil {
 		return err
 	}
 	var err error
@@ -64,21 +65,13 @@ func (a *Agent) load(ctx context.Context, file plan.File, replaceable bool) erro
 	return fmt.Errorf("load %s: lost the race against another loader %d times: %w", file.Name, maxRaces, errors.Join(err, kernel.ErrBusy))
 }
 
-// verifyFile hashes a file of an image again: nothing unverified reaches the
-// kernel.
-func (a *Agent) verifyFile(file plan.File) error {
+// verifyFile hashes a file of an image again, also that of an older image which
+// a rollback loads: nothing unverified reaches the kernel.
+func verifyFile(file plan.File) error {
 	if file.FromHost {
 		return nil
 	}
-	for _, r := range a.resolved {
-		if r.tree == nil {
-			continue
-		}
-		if rel, err := filepath.Rel(r.tree.ModulesDir, file.Path); err == nil && filepath.IsLocal(rel) {
-			return r.tree.Verify(file.Path)
-		}
-	}
-	return nil // an older image's file, loaded again by a rollback
+	return images.VerifyFile(file.Path)
 }
 
 func (a *Agent) loadOnce(ctx context.Context, file plan.File) error {

@@ -22,7 +22,7 @@ var ErrPolicy = errors.New("not allowed by the node's policy")
 const (
 	ruleRepositories = "policy allowed_repositories"
 	ruleDigest       = "policy require_digest"
-	ruleKeys         = "policy keys"
+	ruleKeys         = "policy signature_keys"
 )
 
 // Policy says which images a store gives out; the zero value allows all. It

@@ -44,15 +44,41 @@ func (c *client) referrers(ctx context.Context, digest string) ([]v1.Descriptor,
 }
 
 // referrersAPI returns nothing when the registry does not have the API: the
-// answer is then 404 by the standard, and anything else in practice.
-func (c *client) referrersAPI(ctx context.Context, digest string) ([]byte, error) {
+// answer is then 404 by the standard, and anything else in practice. A mirror
+// that knows of nothing is not the last to be asked.
+func (c *client) referrersAPI(ctx context.Context, digest string) (raw []byte, err error) {
 	query := url.Values{"artifactType": {bundleArtifact}}
-	resp, err := c.get(ctx, "referrers/"+digest+"?"+query.Encode(), nil, http.StatusOK)
+	what := "referrers/" + digest + "?" + query.Encode()
+	err = c.each(ctx, 0, func(e *endpoint) bool { return e.Resolve }, func(e *endpoint) error {
+		list, err := e.referrers(ctx, what)
+		if len(list) > 0 {
+			raw = list
+		}
+		if err == nil && !listsAny(list) {
+			return errNoReferrers // as good as 404
+		}
+		return err
+	})
+	if err == nil || errors.Is(err, errNoReferrers) {
+		return raw, nil
+	}
 	var answer *transport.Error
 	if errors.As(err, &answer) && answer.StatusCode < 500 && answer.StatusCode != http.StatusUnauthorized &&
 		answer.StatusCode != http.StatusForbidden && answer.StatusCode != http.StatusTooManyRequests {
 		return nil, nil
 	}
+	return nil, err
+}
+
+var errNoReferrers = fmt.Errorf("nothing refers to the image: %w", &transport.Error{StatusCode: http.StatusNotFound})
+
+func listsAny(raw []byte) bool {
+	index, err := v1.ParseIndexManifest(bytes.NewReader(raw))
+	return len(raw) > 0 && (err != nil || len(index.Manifests) > 0)
+}
+
+func (e *endpoint) referrers(ctx context.Context, what string) ([]byte, error) {
+	resp, err := e.get(ctx, what, nil, http.StatusOK)
 	if err != nil {
 		return nil, err
 	}

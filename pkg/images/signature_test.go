@@ -108,7 +108,7 @@ func TestSignatures(t *testing.T) {
 				}
 				require.ErrorIs(t, err, ErrPolicy)
 				require.NotErrorIs(t, err, ErrUnreachable)
-				assert.ErrorContains(t, err, "policy keys: "+digest)
+				assert.ErrorContains(t, err, "policy signature_keys: "+digest)
 				assert.ErrorContains(t, err, tt.words)
 				assert.ErrorContains(t, err, r.Ref)
 				assert.Empty(t, names(t, s.path("trees")))
@@ -197,7 +197,7 @@ func TestSignaturesAreKept(t *testing.T) {
 				require.Error(t, err)
 				if policy != PullAlways {
 					assert.ErrorIs(t, err, ErrPolicy)
-					assert.ErrorContains(t, err, "policy keys: "+digest)
+					assert.ErrorContains(t, err, "policy signature_keys: "+digest)
 				}
 			}
 			r.PullPolicy = PullNever

@@ -147,6 +147,21 @@ func (t *Tree) Verify(paths ...string) error {
 	return errors.Join(errs...)
 }
 
+// VerifyFile is Verify for one file of whatever tree of a store it is in; ErrDigest
+// when it is in none.
+func VerifyFile(path string) error {
+	for dir := filepath.Dir(path); dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		t, err := loadTree(dir)
+		if err == nil {
+			return t.Verify(path)
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("verify %s: %w", path, err)
+		}
+	}
+	return fmt.Errorf("%w: verify %s: it is not, or not any more, in the store of images", ErrDigest, path)
+}
+
 // strangers names what is in the tree but was not put there by this package.
 func (t *Tree) strangers(root *os.Root) error {
 	var errs []error

@@ -44,7 +44,7 @@ func TestPolicyOfTheNode(t *testing.T) {
 			n.command("modprobe", "dummy")
 			n.configure("[policy]\n" + tt.key + "\n")
 			ref := n.image("policy", []string{"dummy.ko", "kmm_base.ko", "kmm_dep.ko"}, nil)
-			n.document("a.yaml", module("swap", ref, "dummy", "inTreeModulesToRemove: [dummy]", "modulesLoadingOrder: [dummy, kmm_base]"))
+			n.document("a.yaml", module("swap", ref, "dummy", "inTreeModulesToRemove: [dummy]", "modprobe.modulesLoadingOrder: [dummy, kmm_base]"))
 			status, all, code := n.once()
 			require.Equal(t, 1, code, all)
 			assert.Equal(t, spec.ReasonPolicy, status.Modules[0].Reason, all)
