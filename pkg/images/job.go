@@ -123,7 +123,7 @@ func (j *job) fetch(ctx context.Context, i int, stage func(entry) bool) error {
 	}
 	j.begin(i)
 	r := &notingReader{r: b, note: func(n int64) { j.read(ctx, i, n) }}
-	err := readLayer(ctx, r, j.budget, func(e entry, content io.Reader) error {
+	err := j.readLayer(ctx, i, r, func(e entry, content io.Reader) error {
 		if !again {
 			data.entries = append(data.entries, e)
 		}
@@ -145,7 +145,7 @@ func (j *job) fetch(ctx context.Context, i int, stage func(entry) bool) error {
 	if err != nil {
 		return fmt.Errorf("layer %s: %w", desc.Digest, err)
 	}
-	data.learnt = true
+	data.learnt = j.listable(i)
 	j.known[desc.Digest.Hex] = data
 	return nil
 }
