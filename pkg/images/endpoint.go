@@ -224,7 +224,7 @@ func (e *endpointsError) last() failure {
 	last := e.failures[0]
 	for _, f := range e.failures {
 		// That plain http does not work either says nothing.
-		if f.at > last.at && !(f.e.Fallback && unanswered(f.err)) {
+		if f.at > last.at && (!f.e.Fallback || !unanswered(f.err)) {
 			last = f
 		}
 	}
