@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kmm-node/kmmd/pkg/images"
+	"github.com/kmm-node/kmmd/pkg/images/credentials"
 	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/spec"
@@ -57,7 +58,7 @@ func openStore(o *options, dir string, progress func(images.Progress)) (*images.
 type pullFlags struct {
 	kernel, dir, firmware, policy string
 	modules, secrets              []string
-	insecure, skipTLS             bool
+	insecure, skipTLS, declared   bool
 }
 
 func imagePullCommand(o *options, store *string) *cobra.Command {
@@ -92,6 +93,7 @@ Exit codes: 0 all is in the store, 1 something is not, 2 usage or invalid docume
 	flags.StringArrayVar(&f.modules, "module", nil, "with REF: only this module and what it depends on; may be repeated")
 	flags.StringVar(&f.dir, "dir", "", "with REF: directory in the image that has lib/modules (default "+images.DefaultDirName+")")
 	flags.StringVar(&f.firmware, "firmware", "", "with REF: directory in the image that has firmware")
+	flags.BoolVar(&f.declared, "declared-firmware", false, "with REF: the firmware that the modules declare is enough")
 	flags.StringVar(&f.policy, "pull-policy", "", "with REF: Always, IfNotPresent or Never (default Always for the tag latest, else IfNotPresent)")
 	flags.StringArrayVar(&f.secrets, "pull-secret", nil, "with REF: file with credentials as of kubernetes.io/dockerconfigjson; may be repeated")
 	flags.BoolVar(&f.insecure, "insecure", false, "with REF: allow plain http")
@@ -136,7 +138,7 @@ func pullOne(cmd *cobra.Command, o *options, f *pullFlags, store, ref string) er
 	}
 	r := images.Request{
 		Ref: ref, PullPolicy: f.policy, DirName: f.dir, Releases: release.Directories(), FirmwarePath: f.firmware,
-		Modules: f.modules, Closure: kmod.Closure, Firmware: kmod.Firmware, DeclaredFirmware: c.Firmware == firmwareDeclared,
+		Modules: f.modules, Closure: kmod.Closure, Firmware: kmod.Firmware, DeclaredFirmware: f.declared || c.Firmware == firmwareDeclared,
 		Insecure: f.insecure, InsecureSkipTLSVerify: f.skipTLS,
 	}
 	for _, name := range f.secrets {
@@ -144,7 +146,10 @@ func pullOne(cmd *cobra.Command, o *options, f *pullFlags, store, ref string) er
 		if err != nil {
 			return usageError{fmt.Errorf("read pull secret: %w", err)}
 		}
-		_ = secret // REG
+		if _, err := credentials.Parse(name, secret); err != nil {
+			return usageError{fmt.Errorf("pull secret: %w", err)}
+		}
+		r.PullSecrets = append(r.PullSecrets, secret)
 	}
 	t, err := s.Ensure(cmd.Context(), r)
 	if errors.Is(err, images.ErrInvalidRef) {

@@ -65,7 +65,7 @@ func openNode(o *options, metrics *agent.Metrics, keep, retry bool) (*node, func
 	}
 	opts.Progress = o.progress(n.log, metrics)
 	cfg := agent.Config{}
-	closeImages := func() {}
+	var closeImages func()
 	if keep {
 		s, err := images.Open(c.imageDir(), opts)
 		if err != nil {

@@ -11,6 +11,9 @@ import (
 	"path/filepath"
 
 	"github.com/kmm-node/kmmd/pkg/images"
+	"github.com/kmm-node/kmmd/pkg/images/cosign"
+	"github.com/kmm-node/kmmd/pkg/images/credentials"
+	"github.com/kmm-node/kmmd/pkg/images/registries"
 )
 
 // imageDir is the node's image store.
@@ -18,12 +21,35 @@ func (c config) imageDir() string { return filepath.Join(c.StateDir, "images") }
 
 // imageOptions are what the configuration says of the store.
 func (c config) imageOptions(log *slog.Logger) (images.Options, error) {
-	o := images.Options{Quota: c.ImageQuota.Bytes}
+	o := images.Options{Quota: c.ImageQuota.Bytes, Policy: images.Policy{
+		AllowedRepositories: c.Policy.AllowedRepositories, RequireDigest: c.Policy.RequireDigest,
+	}}
+	// What is malformed there is said again by the pull it matters to.
+	var err error
+	if o.Registries, err = registries.Load(registries.Options{Root: c.HostRoot}); err != nil {
+		log.Warn("the node's registry configuration is not all readable", "err", err)
+	}
+	if o.Keyring, err = credentials.Load(credentials.Options{Root: c.HostRoot}); err != nil {
+		log.Warn("the node's credentials are not all readable", "err", err)
+	}
+	for _, w := range o.Keyring.Warnings() {
+		log.Warn("credentials of the node are left out", "why", w)
+	}
+	for _, name := range c.Policy.SignatureKeys {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return o, usageError{fmt.Errorf("policy: signature_keys: %w", err)}
+		}
+		keys, err := cosign.ParseKeys(name, data)
+		if err != nil {
+			return o, usageError{fmt.Errorf("policy: signature_keys: %w", err)}
+		}
+		o.Policy.Keys = append(o.Policy.Keys, keys...)
+	}
 	return o, nil
 }
 
 func closeStore(s *images.Store) { _ = s.Close() } // nothing is left to be told
-
 
 func logClose(log *slog.Logger, s *images.Store) {
 	if err := s.Close(); err != nil {

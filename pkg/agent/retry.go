@@ -73,6 +73,7 @@ func (f *failure) due() bool { return !f.retryAt.IsZero() && !time.Now().Before(
 func retryable(err error) bool {
 	for _, transient := range []error{
 		images.ErrUnreachable, images.ErrNotFound, images.ErrUnauthorized, images.ErrNotCached, images.ErrDigest,
+		images.ErrNoSpace, images.ErrPolicy,
 		kernel.ErrBusy, kernel.ErrInUse, firmware.ErrConflict,
 	} {
 		if errors.Is(err, transient) {
@@ -99,6 +100,9 @@ func reasonOf(err error) spec.Reason {
 		{images.ErrDigest, spec.ReasonImageInvalid},
 		{images.ErrUnsafe, spec.ReasonImageInvalid},
 		{images.ErrLimit, spec.ReasonImageInvalid},
+		{images.ErrPolicy, spec.ReasonPolicy},
+		{images.ErrBlocked, spec.ReasonPolicy},
+		{images.ErrNoSpace, spec.ReasonNoSpace},
 		{images.ErrNoModules, spec.ReasonNoModules},
 		{images.ErrNoFirmware, spec.ReasonFirmwareMissing},
 		{firmware.ErrConflict, spec.ReasonFirmwareConflict},

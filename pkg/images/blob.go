@@ -25,7 +25,8 @@ type fetcher struct {
 }
 
 // blob reads one blob in order while it arrives; the request is on its way, and
-// up to readAhead bytes are taken in, before the first Read. A connection that
+// up to prefetch bytes are taken in, before hurry is called, and up to readAhead
+// bytes from then on. A connection that
 // breaks or stalls is taken up again where it ended. Read returns io.EOF only
 // after size and digest of all that came before have been found right: what
 // was read until then is not to be believed.
@@ -44,7 +45,7 @@ func (c *fetcher) open(ctx context.Context, desc v1.Descriptor) *blob {
 	ctx, cancel := context.WithCancel(ctx)
 	b := &blob{desc: desc, cancel: cancel}
 	b.full, b.free = make(chan []byte, readAhead/readChunk), make(chan []byte, readAhead/readChunk)
-	for range cap(b.free) {
+	for range prefetch / readChunk {
 		b.free <- nil
 	}
 	go func() {
@@ -52,6 +53,14 @@ func (c *fetcher) open(ctx context.Context, desc v1.Descriptor) *blob {
 		b.err = c.receive(ctx, b)
 	}()
 	return b
+}
+
+// hurry lets as much arrive as there is room for. It is called once, before the
+// first Read.
+func (b *blob) hurry() {
+	for range cap(b.free) - prefetch/readChunk {
+		b.free <- nil
+	}
 }
 
 // Close ends the transfer and waits for that.

@@ -149,6 +149,7 @@ func TestFirmwareNeedsAProof(t *testing.T) {
 		{"declared and older", []layer{older, fw}, []string{"a.bin", "b.bin"}, 2, "a.bin b.bin"},
 		{"declared in a pattern", []layer{older, fw}, []string{"*.bin"}, 3, "a.bin b.bin"},
 		{"none declared", []layer{older, fw}, []string{}, 3, "a.bin b.bin"},
+		{"declared, no header of its directory", []layer{older, with(dir("firmware"), file("firmware/sub/a.bin", "1"))}, []string{"sub/a.bin"}, 3, "b.bin sub"},
 		{"declared, no header of the directory", []layer{older, with(file("firmware/a.bin", "1"))}, []string{"a.bin"}, 2, "a.bin b.bin"},
 	}
 	for _, tt := range tests {
@@ -253,19 +254,28 @@ func TestWrongLayerIsNotLookedInto(t *testing.T) {
 	assert.Empty(t, names(t, s.path("trees")))
 }
 
-// The next layer is asked for ahead, but little of it is taken.
+// The next layer is asked for ahead, but little of it is taken, and not at all
+// if it is much larger.
 func TestReadAheadIsBounded(t *testing.T) {
-	reg := imagestest.NewRegistry(t)
-	sizes := []int64{}
-	s, err := Open(filepath.Join(memory(t), "images"), Options{Progress: func(p Progress) { sizes = append(sizes, p.Bytes) }})
-	require.NoError(t, err)
-	below := imagestest.Compress(t, imagestest.Tar(t, imagestest.File("big", strings.Repeat("x", 32<<20))), imagestest.None)
-	top := imagestest.Layer(t, map[string]string{mods + "a.ko": "a", mods + "modules.dep": "a a.ko\n"})
-	r := Request{Ref: reg.Host + "/kmod:v1", Releases: []string{testRelease}, Insecure: true, Modules: []string{"a"}, Closure: listed}
-	imagestest.Push(t, r.Ref, below, top)
-	_, err = s.Ensure(t.Context(), r)
-	require.NoError(t, err)
-	assert.LessOrEqual(t, slices.Max(sizes), int64(len(top.Data)+readAhead))
+	for ratio, asked := range map[int]bool{2: true, prefetchRatio + 1: false} {
+		reg := imagestest.NewRegistry(t)
+		var got int64
+		s, err := Open(filepath.Join(memory(t), "images"), Options{Progress: func(p Progress) { got = p.Bytes }})
+		require.NoError(t, err)
+		pad := func(n int) imagestest.Entry { return imagestest.File("pad", strings.Repeat("x", n)) }
+		below := imagestest.Compress(t, imagestest.Tar(t, pad(ratio*4*readAhead)), imagestest.None)
+		top := imagestest.Compress(t, imagestest.Tar(t, append(imagestest.Files(
+			map[string]string{mods + "a.ko": "a", mods + "modules.dep": "a a.ko\n"}), pad(4*readAhead))...), imagestest.None)
+		r := Request{Ref: reg.Host + "/kmod:v1", Releases: []string{testRelease}, Insecure: true, Modules: []string{"a"}, Closure: listed}
+		imagestest.Push(t, r.Ref, below, top)
+		_, err = s.Ensure(t.Context(), r)
+		require.NoError(t, err)
+		size := int64(len(top.Data))
+		if asked {
+			size += prefetch
+		}
+		assert.LessOrEqual(t, got, size)
+	}
 }
 
 func TestProgress(t *testing.T) {

@@ -9,11 +9,16 @@
 //
 // It never runs anything out of an image, never asks a credential helper,
 // never writes outside its store, and knows nothing of Kubernetes or of the
-// running kernel. Only public images are pulled: no credentials are sent.
+// running kernel. Where to ask and with which credentials is what the files of
+// the node say, as the container runtime reads them: see registries and
+// credentials.
 package images
 
 import (
 	"errors"
+
+	"github.com/kmm-node/kmmd/pkg/images/credentials"
+	"github.com/kmm-node/kmmd/pkg/images/registries"
 )
 
 // The pull policies of Kubernetes (core/v1 PullPolicy).
@@ -40,8 +45,8 @@ var (
 	// ErrNotFound is a registry that answers, but has no such image, tag or
 	// layer, or none for this machine's architecture.
 	ErrNotFound = errors.New("image not found")
-	// ErrUnauthorized is a registry that wants credentials (many also say so
-	// for an image that does not exist).
+	// ErrUnauthorized is a registry that takes none of the credentials there are
+	// (many also say so for an image that does not exist).
 	ErrUnauthorized = errors.New("registry refuses access")
 	// ErrUnreachable is a registry that can not be talked to now: no
 	// connection, no valid certificate, plain http where that is not allowed,
@@ -66,6 +71,8 @@ var (
 	ErrNoSpace = errors.New("no space in the image store")
 	// ErrPinned is an image that can not be removed because somebody needs it.
 	ErrPinned = errors.New("image is pinned")
+	// ErrBlocked is an image that the node's registries.conf forbids to pull.
+	ErrBlocked = registries.ErrBlocked
 )
 
 // Options of a store. The zero value is a store of the default quota.
@@ -74,6 +81,13 @@ type Options struct {
 	// images that are not pinned are removed, the least recently used first. A
 	// pull may use as much again while it lasts.
 	Quota int64
+	// Policy is about the images that may be used at all.
+	Policy Policy
+	// Registries say where images are asked for on this node; nil asks each
+	// registry itself.
+	Registries *registries.Config
+	// Keyring has the node's own credentials; nil is none.
+	Keyring *credentials.Keyring
 	// Progress is told how far a pull is, often, and by one goroutine at a time
 	// for each pull. It must not block. nil is nobody.
 	Progress func(Progress)
@@ -113,9 +127,13 @@ type Request struct {
 	// has each name that Firmware returns, and at least one. Without it older
 	// layers are read for further files as far down as they could have some.
 	DeclaredFirmware bool
-	// Insecure allows plain http to this registry.
+	// PullSecrets are documents as a Secret of type kubernetes.io/dockerconfigjson
+	// has them. Their credentials are tried before those of the node.
+	PullSecrets [][]byte
+	// Insecure allows plain http to this registry, but not to its mirrors.
 	Insecure bool
-	// InsecureSkipTLSVerify takes any certificate of this registry.
+	// InsecureSkipTLSVerify takes any certificate of this registry, but not of
+	// its mirrors.
 	InsecureSkipTLSVerify bool
 }
 

@@ -123,7 +123,7 @@ func (j *job) fetch(ctx context.Context, i int, stage func(entry) bool) error {
 	}
 	j.begin(i)
 	r := &notingReader{r: b, note: func(n int64) { j.read(ctx, i, n) }}
-	err := readLayer(ctx, r, j.budget, func(e entry, content io.Reader) error {
+	err := j.readLayer(ctx, i, r, func(e entry, content io.Reader) error {
 		if !again {
 			data.entries = append(data.entries, e)
 		}
@@ -145,22 +145,26 @@ func (j *job) fetch(ctx context.Context, i int, stage func(entry) bool) error {
 	if err != nil {
 		return fmt.Errorf("layer %s: %w", desc.Digest, err)
 	}
-	data.learnt = true
+	data.learnt = j.listable(i)
 	j.known[desc.Digest.Hex] = data
 	return nil
 }
 
 // take returns the blob of desc: the one that is under way, or a new one.
 func (j *job) take(ctx context.Context, desc v1.Descriptor) *blob {
-	if b := j.next; b != nil && b.desc.Digest == desc.Digest {
+	b := j.next
+	if b != nil && b.desc.Digest == desc.Digest {
 		j.next = nil
-		return b
+	} else {
+		b = j.f.open(ctx, desc)
 	}
-	return j.f.open(ctx, desc)
+	b.hurry()
+	return b
 }
 
 // read is called when n bytes of layer i have been read: close to its end the
-// next layer is asked for, so that it need not be waited for.
+// next layer is asked for, so that it need not be waited for, unless it is so
+// large that it is likely the base, which nobody needs.
 func (j *job) read(ctx context.Context, i int, n int64) {
 	j.emit()
 	if i == 0 || j.next != nil || j.layers[i].Size-n > readAhead {
@@ -168,6 +172,9 @@ func (j *job) read(ctx context.Context, i int, n int64) {
 	}
 	// A listing that is too much for the limits fails when its turn comes.
 	desc := j.layers[i-1]
+	if desc.Size > prefetchRatio*j.state.Total {
+		return
+	}
 	if known, err := j.load(i - 1); !known && err == nil && desc.Digest != j.layers[i].Digest {
 		j.next = j.f.open(ctx, desc)
 	}

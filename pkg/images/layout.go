@@ -196,6 +196,9 @@ func (l *layout) find(tag string) (v1.Descriptor, error) {
 	var tags []string
 	for _, desc := range l.index.Manifests {
 		name := desc.Annotations[annotationRefName]
+		if name == tag && isCosignTag(tag) {
+			return desc, nil
+		}
 		if !isImageEntry(desc) {
 			continue
 		}
@@ -235,9 +238,11 @@ func isImageEntry(desc v1.Descriptor) bool {
 	if strings.HasPrefix(kind, "dev.cosignproject.cosign/") && !strings.HasPrefix(kind, "dev.cosignproject.cosign/image") {
 		return false
 	}
-	name := desc.Annotations[annotationRefName]
-	return !strings.HasPrefix(name, "sha256-") && !strings.Contains(desc.ArtifactType, "dev.sigstore.bundle")
+	return !isCosignTag(desc.Annotations[annotationRefName]) && !strings.Contains(desc.ArtifactType, "dev.sigstore.bundle")
 }
+
+// isCosignTag says whether a tag is that of something about an image, sha256-….
+func isCosignTag(tag string) bool { return strings.HasPrefix(tag, "sha256-") }
 
 // directory is a layout in a directory. Symlinks in it lead nowhere.
 type directory struct{ root *os.Root }

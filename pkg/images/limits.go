@@ -36,27 +36,32 @@ const (
 	maxListings        = 32 << 20  // bytes of all in a store
 )
 
-// What is held in memory of a blob that arrives. As much of the next layer may
-// be on its way before it is known whether that layer is needed.
+// What is held in memory of a blob that arrives, and how much of the next layer
+// is taken in before it is known whether that layer is needed. The buffers on
+// the way hold more: on a loopback interface another 4 MB. So a layer that is
+// prefetchRatio times as large as all the newer ones is waited for.
 const (
-	readAhead = 1 << 20
-	readChunk = 64 << 10
+	readAhead     = 1 << 20
+	readChunk     = 64 << 10
+	prefetch      = 128 << 10
+	prefetchRatio = 4
 )
 
 // How long things may take.
 const (
-	pullTimeout    = 30 * time.Minute // one Ensure that needs the registry
-	dialTimeout    = 10 * time.Second
-	headerTimeout  = 30 * time.Second // from the request to the first byte of the answer
-	stallWindow    = 30 * time.Second // a body must make progress in each window of waiting …
-	stallMinimum   = 16 << 10         // … of at least so many bytes
-	retryAttempts  = 3                // of a request the registry asks to repeat
-	retryDelay     = time.Second      // before the first repetition, then doubled
-	maxRetryAfter  = 10 * time.Second // however long the registry asks us to wait
-	resumeAttempts = 5                // connections in a row …
-	resumeProgress = 1 << 20          // … that bring less than so many bytes of a layer
-	parallelLayers = 2                // the one that is read and the next
-	parallelSyncs  = 4                // fsync at the same time
+	pullTimeout      = 30 * time.Minute // one Ensure that needs the registry
+	dialTimeout      = 10 * time.Second
+	headerTimeout    = 30 * time.Second // from the request to the first byte of the answer
+	stallWindow      = 30 * time.Second // a body must make progress in each window of waiting …
+	stallMinimum     = 16 << 10         // … of at least so many bytes
+	retryAttempts    = 3                // of a request the registry asks to repeat
+	retryDelay       = time.Second      // before the first repetition, then doubled
+	maxRetryAfter    = time.Minute      // a registry that asks to wait for longer is given up
+	opensPerEndpoint = 2                // times a blob is asked of one endpoint before another has a go
+	resumeAttempts   = 5                // connections in a row …
+	resumeProgress   = 1 << 20          // … that bring less than so many bytes of a layer
+	parallelLayers   = 2                // the one that is read and the next
+	parallelSyncs    = 4                // fsync at the same time
 )
 
 // limits are the numbers a test lowers.

@@ -53,7 +53,7 @@ const layersPart = "layers"
 // of its files then counts as staged. It tries once.
 func (j *job) load(i int) (bool, error) {
 	hex := j.layers[i].Digest.Hex
-	if j.known[hex] != nil || j.tried[hex] {
+	if j.known[hex] != nil || j.tried[hex] || !j.listable(i) {
 		return j.known[hex] != nil, nil
 	}
 	j.tried[hex] = true

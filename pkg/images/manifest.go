@@ -132,12 +132,13 @@ func checkLayers(raw []byte, l limits) ([]v1.Descriptor, error) {
 		return nil, fmt.Errorf("%w: %d layers, not 1 to %d", ErrLimit, len(m.Layers), maxLayers)
 	}
 	var total int64
-	for _, desc := range m.Layers {
+	for i, desc := range m.Layers {
+		if m.Layers[i], err = layerOf(desc, len(m.Layers) == 1); err != nil {
+			return nil, err
+		}
 		switch {
 		case !isDigest(desc.Digest.String()):
 			return nil, fmt.Errorf("%w: layer digest %q is not sha256", ErrUnsafe, desc.Digest)
-		case !slices.Contains(layerTypes(), desc.MediaType):
-			return nil, fmt.Errorf("%w: layer %s is of type %q, which is no readable layer", ErrUnsafe, desc.Digest, desc.MediaType)
 		case desc.Size <= 0:
 			return nil, fmt.Errorf("%w: layer %s has %d bytes", ErrUnsafe, desc.Digest, desc.Size)
 		case desc.Size > l.imageSize-total:

@@ -163,7 +163,7 @@ func (s *Store) remove(which func(Stored) (bool, error)) (freed int64, err error
 			errs = append(errs, s.discard(t.key))
 		}
 	}
-	errs = append(errs, s.dropTags(), s.dropListings())
+	errs = append(errs, s.dropTags(), s.dropListings(), s.dropSignatures())
 	freed, err = s.sweep()
 	return freed, errors.Join(append(errs, err)...)
 }

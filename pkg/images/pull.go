@@ -46,6 +46,9 @@ func (s *Store) resolveAndFetch(ctx context.Context, q *query, report func(Progr
 	if err != nil {
 		return nil, err
 	}
+	if err := s.checkSigned(ctx, src, r); err != nil {
+		return nil, err
+	}
 	t, _ := s.cached(q, r.digest)
 	if t == nil {
 		if t, err = s.fetch(ctx, src, q, r, report); err != nil {

@@ -6,85 +6,151 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 
-	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/kmm-node/kmmd/pkg/images/credentials"
+	"github.com/kmm-node/kmmd/pkg/images/registries"
 )
 
-// client talks to the repository of one reference. It is a source.
+// client asks the endpoints there are for one reference, in their order. It is
+// a source.
 type client struct {
-	repo   name.Repository
-	http   *http.Client
-	base   *http.Transport
-	scheme string
-	l      limits
+	endpoints []*endpoint
+	l         limits
+
+	mu     sync.Mutex     // guards what follows
+	bad    map[int]bool   // endpoints that could not serve while another one could
+	opened map[string]int // how often a blob was asked for
 }
 
-// dial finds out how the registry wants to be talked to and gets a token for
-// anonymous pulls if it wants one. The caller closes the client.
-func dial(ctx context.Context, q *query, l limits) (*client, error) {
-	base := newBase(q)
-	var rt http.RoundTripper = &schemeGuard{next: base, insecure: q.Insecure}
-	rt = transport.NewUserAgent(&retrier{next: rt, delay: l.retryDelay}, "kmmd")
+// dial finds out where to ask, and with which credentials; nothing is sent yet.
+// The caller closes the client.
+func dial(q *query, l limits, o Options) (*client, error) {
 	repo := q.ref.Context()
-	authed, err := transport.NewWithContext(ctx, repo.Registry, authn.Anonymous, rt,
-		[]string{repo.Scope(transport.PullScope)})
-	if err != nil {
-		base.CloseIdleConnections()
+	ref := registries.Reference{
+		Host: repo.RegistryStr(), Repository: repo.RepositoryStr(), Digest: q.digest,
+		Insecure: q.Insecure, SkipVerify: q.InsecureSkipTLSVerify,
+	}
+	if q.digest == "" {
+		ref.Tag = q.ref.Identifier()
+	}
+	list, err := o.Registries.Endpoints(ref)
+	if errors.Is(err, ErrBlocked) {
 		return nil, err
 	}
-	return &client{
-		repo: repo, base: base, scheme: "https", l: l,
-		http: &http.Client{Transport: authed, CheckRedirect: checkRedirect},
-	}, nil
+	if err != nil {
+		return nil, onDisk(err)
+	}
+	keyrings := make([]*credentials.Keyring, 0, len(q.PullSecrets)+1)
+	for i, b := range q.PullSecrets {
+		// What is wrong with it is told when it could have helped.
+		k, _ := credentials.Parse(fmt.Sprintf("image pull secret %d", i+1), b)
+		keyrings = append(keyrings, k)
+	}
+	keyring := credentials.Join(append(keyrings, o.Keyring)...)
+	c := &client{l: l, bad: map[int]bool{}, opened: map[string]int{}}
+	for _, e := range list {
+		place := &endpoint{Endpoint: e, l: l}
+		place.found = keyring.Lookup(e.URL.Host, place.name())
+		c.endpoints = append(c.endpoints, place)
+	}
+	return c, nil
 }
 
 // Close lets go of the connections.
-func (c *client) Close() { c.base.CloseIdleConnections() }
+func (c *client) Close() {
+	for _, e := range c.endpoints {
+		e.close()
+	}
+}
 
-// get asks for /v2/<repository>/<what>; the transport puts in the scheme it
-// found to work. Any status but those of ok is an error.
-func (c *client) get(ctx context.Context, what string, header http.Header, ok ...int) (*http.Response, error) {
-	url := fmt.Sprintf("%s://%s/v2/%s/%s", c.scheme, c.repo.RegistryStr(), c.repo.RepositoryStr(), what)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return nil, err
+// each calls f with one endpoint after the other until one serves. Those that
+// could not, other than for not having what was asked for, come last from then
+// on. shift has it begin so much later in the order.
+func (c *client) each(ctx context.Context, shift int, able func(*endpoint) bool, f func(*endpoint) error) error {
+	var failed endpointsError
+	order := c.order()
+	for i := range order {
+		at := order[(shift+i)%len(order)]
+		e := c.endpoints[at]
+		if !able(e) || e.Fallback && !e.hasAnswered() && !failed.unansweredAt(at-1) {
+			continue
+		}
+		err := f(e)
+		if ctx.Err() != nil && err != nil {
+			return err
+		}
+		if err == nil || !unanswered(err) {
+			e.answers()
+		}
+		if err == nil {
+			c.served(at, failed.failures)
+			return nil
+		}
+		failed.failures = append(failed.failures, failure{e, at, err})
 	}
-	for k, v := range header {
-		req.Header[k] = v
+	if len(failed.failures) == 0 {
+		return fmt.Errorf("%w: %s allows no endpoint to be asked for this", errNoEndpoint, c.endpoints[0].Origin)
 	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return nil, err
+	return &failed
+}
+
+// order has the indexes of all endpoints, those that could not serve last.
+func (c *client) order() []int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var good, bad []int
+	for i := range c.endpoints {
+		if c.bad[i] {
+			bad = append(bad, i)
+		} else {
+			good = append(good, i)
+		}
 	}
-	if err := transport.CheckError(resp, ok...); err != nil {
-		_ = resp.Body.Close()
-		return nil, err
+	return append(good, bad...)
+}
+
+func (c *client) served(at int, failures []failure) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.bad, at)
+	for _, f := range failures {
+		c.bad[f.at] = c.bad[f.at] || !notFound(f.err)
 	}
-	return resp, nil
 }
 
 // manifest fetches the manifest or index called identifier, a tag or a digest,
 // and returns it with its real digest; what the registry says the digest is
 // does not count.
-func (c *client) manifest(ctx context.Context, identifier string) ([]byte, string, error) {
+func (c *client) manifest(ctx context.Context, identifier string) (raw []byte, digest string, err error) {
+	able := func(e *endpoint) bool { return e.Resolve }
+	if isDigest(identifier) {
+		able = func(e *endpoint) bool { return e.Pull }
+	}
+	err = c.each(ctx, 0, able, func(e *endpoint) error {
+		raw, digest, err = c.manifestOf(ctx, e, identifier)
+		return err
+	})
+	return raw, digest, err
+}
+
+func (c *client) manifestOf(ctx context.Context, e *endpoint, identifier string) ([]byte, string, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	accept := []string{
 		string(types.OCIManifestSchema1), string(types.OCIImageIndex),
 		string(types.DockerManifestSchema2), string(types.DockerManifestList),
 	}
-	resp, err := c.get(ctx, "manifests/"+identifier, http.Header{"Accept": {strings.Join(accept, ", ")}}, http.StatusOK)
+	resp, err := e.get(ctx, "manifests/"+identifier, http.Header{"Accept": {strings.Join(accept, ", ")}}, http.StatusOK)
 	if err != nil {
 		return nil, "", err
 	}
@@ -106,12 +172,26 @@ func (c *client) manifest(ctx context.Context, identifier string) ([]byte, strin
 	return b.Bytes(), digest, nil
 }
 
+// blob opens a blob. Who asks for the same one again and again gets it from
+// another endpoint: the one before does not send all of it.
+func (c *client) blob(ctx context.Context, desc v1.Descriptor, offset int64) (body io.ReadCloser, from int64, err error) {
+	c.mu.Lock()
+	shift := c.opened[desc.Digest.Hex] / opensPerEndpoint
+	c.opened[desc.Digest.Hex]++
+	c.mu.Unlock()
+	err = c.each(ctx, shift, func(e *endpoint) bool { return e.Pull }, func(e *endpoint) error {
+		body, from, err = e.blob(ctx, desc, offset)
+		return err
+	})
+	return body, from, err
+}
+
 // blob asks for a closed range when offset is not 0: some registries answer
 // 416 to an open one, and some hang if the first request has one.
-func (c *client) blob(ctx context.Context, desc v1.Descriptor, offset int64) (io.ReadCloser, int64, error) {
+func (e *endpoint) blob(ctx context.Context, desc v1.Descriptor, offset int64) (io.ReadCloser, int64, error) {
 	what := "blobs/" + desc.Digest.String()
 	if offset == 0 {
-		resp, err := c.get(ctx, what, nil, http.StatusOK)
+		resp, err := e.get(ctx, what, nil, http.StatusOK)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -123,7 +203,7 @@ func (c *client) blob(ctx context.Context, desc v1.Descriptor, offset int64) (io
 		return resp.Body, 0, nil
 	}
 	header := http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", offset, desc.Size-1)}}
-	resp, err := c.get(ctx, what, header, http.StatusOK, http.StatusPartialContent)
+	resp, err := e.get(ctx, what, header, http.StatusOK, http.StatusPartialContent)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -143,82 +223,4 @@ func cause(ctx context.Context, err error) error {
 		return why
 	}
 	return err
-}
-
-// explain turns what went wrong between us and the registry into one of this
-// package's errors, once, and adds what to do.
-func (q *query) explain(ctx context.Context, err error) error {
-	if _, ok := q.ref.(localRef); ok {
-		return fmt.Errorf("pull %s: %w", q.Ref, err)
-	}
-	for _, known := range []error{ErrDigest, ErrLimit, ErrUnsafe, ErrNoModules, ErrNoFirmware, ErrNotFound, ErrNotCached} {
-		if errors.Is(err, known) {
-			return fmt.Errorf("pull %s: %w", q.Ref, err)
-		}
-	}
-	var local *localError
-	if errors.Is(ctx.Err(), context.Canceled) || errors.As(err, &local) {
-		return fmt.Errorf("pull %s: %w", q.Ref, err)
-	}
-	advice, sentinel := q.diagnose(err)
-	return fmt.Errorf("pull %s: %w: %w: %s", q.Ref, sentinel, &answerError{err}, advice)
-}
-
-// diagnose says what a person can do about a failure, and which kind it is.
-func (q *query) diagnose(err error) (advice string, sentinel error) {
-	registry := q.ref.Context().RegistryStr()
-	var answer *transport.Error
-	if errors.As(err, &answer) {
-		switch code := answer.StatusCode; code {
-		case http.StatusUnauthorized, http.StatusForbidden:
-			return "only public images are pulled: make it public, and check its name", ErrUnauthorized
-		case http.StatusNotFound:
-			return "check the name and the tag, and that the image was pushed for this kernel", ErrNotFound
-		default:
-			return "the registry answers, but can not serve: look at " + registry, ErrUnreachable
-		}
-	}
-	switch {
-	case errors.Is(err, http.ErrSchemeMismatch):
-		return registry + " speaks plain http: set registryTLS.insecure to allow that, or give it a certificate", ErrUnreachable
-	case isCertificate(err):
-		return "give " + registry + " a certificate this machine knows, or set registryTLS.insecureSkipTLSVerify", ErrUnreachable
-	}
-	return "check the network, the proxy and that " + registry + " is up", ErrUnreachable
-}
-
-// isCertificate says whether TLS failed because of the certificate.
-func isCertificate(err error) bool {
-	var c *tls.CertificateVerificationError
-	return errors.As(err, &c)
-}
-
-// answerError keeps what a registry answers short and on one line: it may be a
-// whole page.
-type answerError struct{ err error }
-
-const maxAnswer = 400 // bytes
-
-func (e *answerError) Error() string {
-	s := strings.Join(strings.Fields(e.err.Error()), " ")
-	if len(s) > maxAnswer {
-		s = s[:maxAnswer] + "…"
-	}
-	return strings.ToValidUTF8(s, "?")
-}
-
-func (e *answerError) Unwrap() error { return e.err }
-
-// localError marks what is the fault of this machine's disk, not of the
-// registry.
-type localError struct{ err error }
-
-func (e *localError) Error() string { return e.err.Error() }
-func (e *localError) Unwrap() error { return e.err }
-
-func onDisk(err error) error {
-	if err == nil {
-		return nil
-	}
-	return &localError{err}
 }

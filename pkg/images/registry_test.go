@@ -106,7 +106,7 @@ func TestAnswers(t *testing.T) {
 	}{
 		{"not found", 404, `{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}`, ErrNotFound, "MANIFEST_UNKNOWN: manifest unknown"},
 		{"unauthorized", 401, denied, ErrUnauthorized, "requested access to the resource is denied"},
-		{"forbidden", 403, denied, ErrUnauthorized, "only public images"},
+		{"forbidden", 403, denied, ErrUnauthorized, "image pull secret"},
 		{"bad day", 500, "<html>\n<h1>oh " + strings.Repeat("no ", 9000), ErrUnreachable, "<html> <h1>oh no"},
 		{"always too many", 429, "", ErrUnreachable, "429"},
 	}
@@ -181,10 +181,12 @@ func TestRetryWhenAskedTo(t *testing.T) {
 }
 
 func TestRetryAfter(t *testing.T) {
+	now := time.Date(1999, 12, 31, 23, 59, 0, 0, time.UTC)
 	for in, want := range map[string]time.Duration{
-		"": 0, "3": 3 * time.Second, "9999": maxRetryAfter, "-1": 0, "Fri, 31 Dec 1999": 0,
+		"": 0, "3": 3 * time.Second, "9999": 9999 * time.Second, "-1": 0, "99999999999999999999": 0, "soon": 0,
+		"Fri, 31 Dec 1999 23:59:59 GMT": 59 * time.Second, "Fri, 31 Dec 1999 23:58:59 GMT": 0,
 	} {
-		assert.Equal(t, want, retryAfter(&http.Response{Header: http.Header{"Retry-After": {in}}}), in)
+		assert.Equal(t, want, retryAfter(&http.Response{Header: http.Header{"Retry-After": {in}}}, now), in)
 	}
 }
 

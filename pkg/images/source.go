@@ -20,5 +20,8 @@ type source interface {
 	// blob opens a blob; its bytes start at from, which is offset, or 0 where
 	// parts can not be asked for. The caller closes body. Canceling ctx ends it.
 	blob(ctx context.Context, desc v1.Descriptor, offset int64) (body io.ReadCloser, from int64, err error)
+	// referrers lists manifests that may say something about the image of that
+	// digest: at least its sigstore bundles. None is no error.
+	referrers(ctx context.Context, digest string) ([]v1.Descriptor, error)
 	Close()
 }

@@ -23,6 +23,7 @@ import (
 //	trees/<key>/lib/modules/<release>/ hard links to content
 //	trees/<key>/firmware/
 //	layers/<digest>                    what is in a layer that was read
+//	signatures/<digest>.json           of images that the policy wants signed
 //	pins/<hash of the owner>.json      images that are not to be removed
 //	tmp/                               work in progress
 //	lock                               held shared while something is changed
@@ -45,6 +46,9 @@ func Open(dir string, o Options) (*Store, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open image store: %w", err)
+	}
+	if err := o.Policy.check(); err != nil {
+		return nil, fmt.Errorf("open image store %s: %w", dir, err)
 	}
 	if o.Quota <= 0 {
 		o.Quota = DefaultQuota
@@ -160,6 +164,9 @@ func (s *Store) Ensure(ctx context.Context, r Request) (*Tree, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.o.Policy.allow(q); err != nil {
+		return nil, fmt.Errorf("pull %s: %w", q.Ref, err)
+	}
 	known := q.digest
 	if known == "" {
 		known = s.tag(q)
@@ -199,7 +206,8 @@ func also(err, other error) error {
 }
 
 // cached returns the tree of q for digest if the store has it whole, nil and
-// no error if it does not have it, and ErrDigest if it is damaged.
+// no error if it does not have it, ErrDigest if it is damaged, and ErrPolicy if
+// no key of the policy has signed the image as far as the store knows.
 func (s *Store) cached(q *query, digest string) (*Tree, error) {
 	t, err := loadTree(s.path("trees", q.key(digest)))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -207,6 +215,9 @@ func (s *Store) cached(q *query, digest string) (*Tree, error) {
 	}
 	if err == nil && t.Digest != digest {
 		err = fmt.Errorf("%w: the tree is of %s", ErrDigest, t.Digest)
+	}
+	if err == nil {
+		err = s.checkStored(digest)
 	}
 	if err == nil {
 		err = t.Verify()

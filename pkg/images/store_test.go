@@ -283,7 +283,7 @@ func TestSecondPullFetchesNoLayer(t *testing.T) {
 	reg.Requests()
 	_, err = s.Ensure(t.Context(), r)
 	require.NoError(t, err)
-	assert.Equal(t, []string{"GET /v2/", "GET /v2/kmod/manifests/latest"}, reg.Requests())
+	assert.Equal(t, []string{"GET /v2/kmod/manifests/latest"}, reg.Requests())
 }
 
 func TestVerify(t *testing.T) {

@@ -3,7 +3,6 @@
 package images
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -13,31 +12,41 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/kmm-node/kmmd/pkg/images/registries"
 )
 
 var (
-	errPlainHTTP = errors.New("plain http is not allowed for this registry")
-	errRedirect  = errors.New("redirect refused")
+	errNoEndpoint = errors.New("nowhere to ask")
+	errPlainHTTP  = errors.New("plain http is not allowed for this registry")
+	errRedirect   = errors.New("redirect refused")
 )
 
-// newBase is the transport below everything: one pull has its own, so that
-// what one registry is allowed never counts for another.
-func newBase(q *query) *http.Transport {
+// newBase is the transport below everything: one endpoint in one pull has its
+// own, so that what one is allowed never counts for another.
+func newBase(e *registries.Endpoint) (*http.Transport, error) {
+	c, err := e.TLS()
+	if err != nil {
+		return nil, err
+	}
+	dial := dialTimeout
+	if e.DialTimeout > 0 {
+		dial = min(dial, e.DialTimeout)
+	}
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext:           (&net.Dialer{Timeout: dial, KeepAlive: 30 * time.Second}).DialContext,
 		ForceAttemptHTTP2:     true,
 		TLSHandshakeTimeout:   dialTimeout,
 		ResponseHeaderTimeout: headerTimeout,
 		MaxIdleConnsPerHost:   parallelLayers,
 		DisableCompression:    true, // a digest is of the bytes as stored
-		TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: q.InsecureSkipTLSVerify},
-	}
+		TLSClientConfig:       c,
+	}, nil
 }
 
-// schemeGuard refuses plain http. Without it go-containerregistry (v0.22,
-// name.Registry.Scheme) falls back to http by itself for localhost, *.local and
-// private IPv4 addresses.
+// schemeGuard refuses plain http, whoever asks for it: a redirect, a token
+// service.
 type schemeGuard struct {
 	next     http.RoundTripper
 	insecure bool
@@ -67,7 +76,11 @@ func (t *retrier) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		wait := delay
 		if resp != nil {
-			wait = max(wait, retryAfter(resp))
+			asked := retryAfter(resp, time.Now())
+			if asked > maxRetryAfter {
+				return resp, nil
+			}
+			wait = max(wait, asked)
 			_ = resp.Body.Close()
 		}
 		delay *= 2
@@ -92,14 +105,17 @@ func worthRetry(resp *http.Response, err error) bool {
 	return false
 }
 
-// retryAfter reads "Retry-After: 5"; the form with a date is not used by
-// registries.
-func retryAfter(resp *http.Response) time.Duration {
-	seconds, err := strconv.Atoi(resp.Header.Get("Retry-After"))
-	if err != nil || seconds < 0 {
-		return 0
+// retryAfter reads "Retry-After: 5" or "Retry-After: Fri, 31 Dec 1999 23:59:59
+// GMT" (RFC 9110, 10.2.3); 0 is nothing that can be read.
+func retryAfter(resp *http.Response, now time.Time) time.Duration {
+	value := resp.Header.Get("Retry-After")
+	if seconds, err := strconv.ParseInt(value, 10, 32); err == nil {
+		return max(0, time.Duration(seconds)*time.Second)
 	}
-	return min(time.Duration(seconds)*time.Second, maxRetryAfter)
+	if at, err := http.ParseTime(value); err == nil {
+		return max(0, at.Sub(now))
+	}
+	return 0
 }
 
 // checkRedirect lets a registry send us to its blob storage, but not from

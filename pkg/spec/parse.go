@@ -178,16 +178,27 @@ func value(v any) string {
 	return fmt.Sprintf("%v (put it in quotes if a string is meant)", v)
 }
 
-// suggest looks for the field of the same parent that was probably meant.
+// suggest looks for the field that was probably meant, or where it belongs.
 func suggest(field string) string {
-	name := strings.ToLower(field[strings.LastIndexAny(field, ".")+1:])
+	given := field[strings.LastIndexAny(field, ".")+1:]
+	name := strings.ToLower(given)
 	best, bestDistance := "", 3
-	for _, t := range []any{Module{}, Metadata{}, ModuleSpec{}, ModuleLoader{}, Container{}, Modprobe{}, KernelMapping{}, Args{}, RegistryTLS{}, Build{}, Sign{}} {
-		rt := reflect.TypeOf(t)
+	for _, of := range []struct {
+		where string
+		t     any
+	}{
+		{"the document", Module{}}, {"metadata", Metadata{}}, {"spec", ModuleSpec{}}, {"moduleLoader", ModuleLoader{}},
+		{"container", Container{}}, {"modprobe", Modprobe{}}, {"kernelMappings[]", KernelMapping{}}, {"modprobe.args", Args{}},
+		{"registryTLS", RegistryTLS{}}, {"build", Build{}}, {"sign", Sign{}},
+	} {
+		rt := reflect.TypeOf(of.t)
 		for i := range rt.NumField() {
 			tag, _, _ := strings.Cut(rt.Field(i).Tag.Get("json"), ",")
 			if tag == "-" || tag == "" {
 				continue
+			}
+			if tag == given {
+				return fmt.Sprintf("; it is a field of %s: move it there", of.where)
 			}
 			if d := distance(name, strings.ToLower(tag)); d < bestDistance {
 				best, bestDistance = tag, d

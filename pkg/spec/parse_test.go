@@ -96,6 +96,8 @@ func TestProblems(t *testing.T) {
 	}{
 		{"unknown field", "moduleName: dummy", "moduleName: dummy\n        paramters: [a]", 11, "spec.moduleLoader.container.modprobe.paramters", `did you mean "parameters"`,
 			"moduleName = \"dummy\"=>moduleName = \"dummy\"\nparamters = [\"a\"]", 11},
+		{"field in the wrong place", "moduleName: dummy", "moduleName: dummy\n        imagePullPolicy: Always", 11, "spec.moduleLoader.container.modprobe.imagePullPolicy", "it is a field of container",
+			"moduleName = \"dummy\"=>moduleName = \"dummy\"\nimagePullPolicy = \"Always\"", 11},
 		{"bad regexp", "'^.+$'", "'^(.+$'", 19, "spec.moduleLoader.container.kernelMappings[1].regexp", "missing closing )", "'^.+$'=>'^(.+$'", 18},
 		{"literal and regexp", "literal: 6.1.0", "literal: 6.1.0\n        regexp: x", 16, "spec.moduleLoader.container.kernelMappings[0]", "both literal and regexp",
 			"literal = \"6.1.0\"=>literal = \"6.1.0\"\nregexp = \"x\"", 13},

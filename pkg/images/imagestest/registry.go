@@ -50,7 +50,7 @@ func NewTLSRegistry(t testing.TB) *Registry {
 }
 
 func newRegistry() *Registry {
-	return &Registry{inner: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
+	return &Registry{inner: registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(true))}
 }
 
 // Close stops the registry before the test ends: from now on connections are
