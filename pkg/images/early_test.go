@@ -183,10 +183,11 @@ func TestAllModulesNeedAProof(t *testing.T) {
 	newer := imagestest.Files(map[string]string{mods + "a.ko": "a"})
 	for tag, want := range map[string]map[string]string{"open": {"a.ko": "a", "b.ko": "b"}, "opaque": {"a.ko": "a"}} {
 		r := Request{Ref: reg.Host + "/kmod:" + tag, Releases: []string{testRelease}, Insecure: true}
+		entries := slices.Clone(newer)
 		if tag == "opaque" {
-			newer = append(newer, imagestest.Opaque("opt/lib/modules"))
+			entries = append(entries, imagestest.Opaque("opt/lib/modules"))
 		}
-		imagestest.Push(t, r.Ref, older, deepened(t, newer))
+		imagestest.Push(t, r.Ref, older, deepened(t, entries))
 		tree, err := s.Ensure(t.Context(), r)
 		require.NoError(t, err)
 		assert.Equal(t, want, contents(t, tree.ModulesDir), tag)

@@ -8,6 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
 	"github.com/kmm-node/kmmd/pkg/images/imagestest"
 )
 
@@ -187,4 +190,35 @@ func TestEmptyName(t *testing.T) {
 func TestHiddenSecondArchive(t *testing.T) {
 	plain := append(imagestest.Tar(t, good()), imagestest.Tar(t, imagestest.File(mods+"b.ko", "evil"))...)
 	attack{blobs: []*imagestest.Blob{imagestest.Compress(t, plain, imagestest.Gzip)}, want: onlyGood()}.run(t)
+}
+
+// What the files say of each other.
+
+// indexed is a modules directory that depmod has been in, with this as
+// modules.dep.
+func indexed(dep string) layer {
+	return layer{good(), imagestest.File(mods+"modules.dep", dep), imagestest.File(mods+"modules.softdep", "softdep a pre: UPOUTSIDE/sentinel\n"),
+		imagestest.File(mods+"modules.alias", "alias x OUTSIDE/sentinel\n")}
+}
+
+func TestModulesDepLeadsOutside(t *testing.T) {
+	for name, dep := range map[string]string{
+		"relative": "a.ko: UPOUTSIDE/sentinel\n", "absolute": "a.ko: OUTSIDE/sentinel\n", "by a link": "a.ko: host/sentinel\n",
+		"by a link that is a file": "a.ko: file.ko\n", "the module itself": "UPOUTSIDE/a.ko:\n", "dots": "./../" + testRelease + "/a.ko:\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := append(indexed(dep), imagestest.Symlink(mods+"host", "OUTSIDE"), imagestest.Symlink(mods+"file.ko", "OUTSIDE/sentinel"))
+			a := attack{layers: []layer{l}, modules: []string{"a"}}
+			tree := a.pull(t)
+			require.NotNil(t, tree)
+			files := contents(t, tree.ModulesDir)
+			assert.Equal(t, "good", files["a.ko"])
+			assert.Len(t, files, 4)
+		})
+	}
+}
+
+func TestModulesDepNamesItself(t *testing.T) {
+	a := attack{layers: []layer{indexed("a.ko: a.ko b.ko\nb.ko: a.ko\n")}, modules: []string{"a"}}
+	assert.Equal(t, "good", contents(t, a.pull(t).ModulesDir)["a.ko"])
 }

@@ -19,16 +19,18 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kmm-node/kmmd/pkg/images/imagestest"
+	"github.com/kmm-node/kmmd/pkg/kmod"
 )
 
 // attack is an image that tries to reach a file of ours outside the store. The
-// words OUTSIDE, in names and targets, stand for the directory of that file,
-// UP for enough "../".
+// words OUTSIDE, in names, targets and content, stand for the directory of that
+// file, UP for enough "../".
 type attack struct {
 	layers []layer
 	blobs  []*imagestest.Blob // more layers, above those, in which nothing is replaced
 	// serve, if not nil, stands between the registry that has the image and us.
-	serve func(t *testing.T, image v1.Image, w http.ResponseWriter, r *http.Request, next http.Handler)
+	serve   func(t *testing.T, image v1.Image, w http.ResponseWriter, r *http.Request, next http.Handler)
+	modules []string // what is asked for; nil is all, and the image is not looked into for that
 	// shipped is to pull with the limits of the product, not with lower ones.
 	shipped bool
 	err     error             // what the image is refused with; nil: it is taken …
@@ -40,8 +42,17 @@ const (
 	sentinelText = "not yours"
 )
 
-// run pulls the image and looks at the sentinel and at everything around it.
+// run pulls the image and looks at what came out.
 func (a attack) run(t *testing.T) {
+	t.Helper()
+	if tree := a.pull(t); tree != nil {
+		assert.Equal(t, a.want, contents(t, tree.ModulesDir))
+	}
+}
+
+// pull pulls the image and looks at the sentinel and at everything around it. It
+// returns nil for an image that is refused.
+func (a attack) pull(t *testing.T) *Tree {
 	t.Helper()
 	world := t.TempDir()
 	sentinel := filepath.Join(world, sentinelName)
@@ -63,11 +74,15 @@ func (a attack) run(t *testing.T) {
 		for i := range entries {
 			entries[i].Name = replacer.Replace(entries[i].Name)
 			entries[i].Link = replacer.Replace(entries[i].Link)
+			entries[i].Body = replacer.Replace(entries[i].Body)
 		}
 		blobs = append(blobs, imagestest.Entries(t, entries...))
 	}
 	blobs = append(blobs, a.blobs...)
 	r := Request{Ref: reg.Host + "/evil:v1", Releases: []string{testRelease}, Insecure: true}
+	if a.modules != nil {
+		r.Modules, r.Closure, r.Firmware = a.modules, kmod.Closure, kmod.Firmware
+	}
 	imagestest.Push(t, r.Ref, blobs...)
 	if a.serve != nil {
 		image := imagestest.Image(t, blobs...)
@@ -90,9 +105,9 @@ func (a attack) run(t *testing.T) {
 	require.ErrorIs(t, err, a.err)
 	if a.err != nil {
 		assert.Empty(t, names(t, s.path("trees")))
-		return
+		return nil
 	}
-	assert.Equal(t, a.want, contents(t, tree.ModulesDir))
+	return tree
 }
 
 func onlyPlainFiles(t *testing.T, dir string) {

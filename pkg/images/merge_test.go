@@ -3,10 +3,7 @@
 package images
 
 import (
-	"archive/tar"
-	"bytes"
 	"encoding/json"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -101,46 +98,4 @@ func TestDroppedLinksAreRecorded(t *testing.T) {
 	var m manifest
 	require.NoError(t, json.Unmarshal(b, &m))
 	assert.Equal(t, []dropped{{Path: "lib/modules/" + testRelease + "/host", Target: "/lib/modules/x"}}, m.Links)
-}
-
-// FuzzLayer feeds any bytes as the only layer: what comes out is an error, or
-// files with clean names inside the modules directory.
-func FuzzLayer(f *testing.F) {
-	for _, l := range []layer{
-		{imagestest.File(mods+"a", "1"), imagestest.Symlink(mods+"b", "a"), imagestest.Hardlink(mods+"c", mods+"a")},
-		{imagestest.Symlink("opt", "/x/.."), imagestest.File("/"+mods+"a", "1"), imagestest.Whiteout(mods + "a")},
-		{imagestest.Opaque("opt"), imagestest.Entry{Name: mods + "fifo", Type: tar.TypeFifo}},
-	} {
-		f.Add(imagestest.Tar(f, l...))
-	}
-	l := defaultLimits()
-	l.entries, l.files, l.unpacked, l.selected = 1000, 100, 1<<20, 1<<16
-	q, err := parseRequest(request("reg.example/kmod:v1"))
-	require.NoError(f, err)
-	q.firmware = ""
-	f.Fuzz(func(t *testing.T, b []byte) {
-		var entries []entry
-		budget := newBudget(l)
-		r := tar.NewReader(&budgetReader{ctx: t.Context(), r: bytes.NewReader(b), b: budget})
-		if scanTar(r, budget, func(e entry, _ io.Reader) error {
-			entries = append(entries, e)
-			return nil
-		}) != nil {
-			return
-		}
-		m := newMerge(l.entries)
-		if m.apply(0, entries) != nil {
-			return
-		}
-		sel, err := q.choose(m, l)
-		if err != nil {
-			return
-		}
-		assert.LessOrEqual(t, len(sel.picks()), l.files)
-		assert.LessOrEqual(t, m.nodes, l.entries)
-		for _, p := range sel.picks() {
-			assert.True(t, filepath.IsLocal(p.path) && filepath.Clean(p.path) == p.path, "%q", p.path)
-			assert.True(t, strings.HasPrefix(p.path, "lib/modules/"+testRelease+"/"), "%q", p.path)
-		}
-	})
 }
