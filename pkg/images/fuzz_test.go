@@ -66,6 +66,8 @@ func (s *memorySource) blob(_ context.Context, desc v1.Descriptor, offset int64)
 	return io.NopCloser(bytes.NewReader(b[offset:])), offset, nil
 }
 
+func (s *memorySource) referrers(context.Context, string) ([]v1.Descriptor, error) { return nil, nil }
+
 func (s *memorySource) Close() {}
 
 // isOurs says whether an error is one that callers know.
