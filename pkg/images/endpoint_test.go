@@ -35,7 +35,7 @@ type mirrored struct {
 func newMirrored(t *testing.T) *mirrored {
 	t.Helper()
 	m := &mirrored{first: imagestest.NewRegistry(t), second: imagestest.NewRegistry(t), reg: imagestest.NewRegistry(t)}
-	layer := bigLayer(t)
+	layer := imagestest.Layer(t, testModules())
 	for _, r := range []*imagestest.Registry{m.first, m.second, m.reg} {
 		m.digest = imagestest.Push(t, r.Host+"/kmod:v1", layer)
 	}
@@ -62,6 +62,13 @@ func (m *mirrored) ref() Request {
 	r := request(m.reg.Host + "/kmod:v1")
 	r.Insecure = false
 	return r
+}
+
+// breakOff ends a good answer after its first byte.
+func breakOff(w http.ResponseWriter) {
+	_, _ = w.Write([]byte{0x1f})
+	w.(http.Flusher).Flush()
+	panic(http.ErrAbortHandler)
 }
 
 // status answers all requests with it.
@@ -114,7 +121,7 @@ func TestMirrorsThatCanNotServe(t *testing.T) {
 		{"never sends all of the layer", func(m *mirrored) func(http.ResponseWriter, *http.Request, http.Handler) {
 			return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 				if r.URL.Path == m.layer {
-					panic(http.ErrAbortHandler)
+					breakOff(w)
 				}
 				next.ServeHTTP(w, r)
 			}
@@ -147,8 +154,7 @@ func TestLayerThatBreaksOffEverywhereButAtTheRegistry(t *testing.T) {
 			next.ServeHTTP(w, r)
 			return
 		}
-		w.Header().Set("Content-Length", "1048576000")
-		panic(http.ErrAbortHandler)
+		breakOff(w)
 	}
 	m.first.Handle(half)
 	m.second.Handle(half)
@@ -183,6 +189,13 @@ func TestCapabilities(t *testing.T) {
 	first, second, _ := m.requests()
 	assert.Equal(t, []string{"GET " + m.layer}, first)
 	assert.Equal(t, []string{"GET /v2/kmod/manifests/v1"}, second)
+
+	r := m.ref()
+	r.Ref = m.reg.Host + "/kmod@" + m.digest
+	_, err = m.node(t, `capabilities = ["resolve"]`).Ensure(t.Context(), r)
+	require.NoError(t, err)
+	first, _, _ = m.requests()
+	assert.Empty(t, first)
 
 	s := nodeStore(t, map[string]string{"etc/containerd/certs.d/_default/hosts.toml": `capabilities = ["pull"]`})
 	_, err = s.Ensure(t.Context(), m.ref())

@@ -30,6 +30,7 @@ type job struct {
 	budget *budget
 	known  map[string]*layerData // by digest: a layer may be in an image twice
 	staged int64                 // bytes, of files that may be wanted; at most the quota
+	files  int                   // how many of them
 	tried  map[string]bool       // whose listing was looked for
 	next   *blob                 // under way, not read yet
 	merged int                   // entries, to find out whether older layers are needed
@@ -102,6 +103,9 @@ func (j *job) mayTake(e entry) bool {
 		return false
 	}
 	name := path.Clean("/" + e.name)
+	if j.files > j.l.files || isWhiteout(path.Base(name)) {
+		return false // more than may be taken, or no file at all
+	}
 	for _, release := range j.q.Releases {
 		if strings.Contains(name, "/modules/"+release+"/") {
 			return true
@@ -219,6 +223,7 @@ func (j *job) stage(desc v1.Descriptor, e entry, content io.Reader) (stagedFile,
 	}
 	s.sum = hex.EncodeToString(h.Sum(nil))
 	j.staged += e.size
+	j.files++
 	j.state.Written += e.size
 	return s, nil
 }

@@ -69,6 +69,11 @@ func (q *query) parseRef() error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalidRef, err)
 	}
+	for part := range strings.SplitSeq(ref.Context().RepositoryStr(), "/") {
+		if part == "" || part == "." || part == ".." { // a registry would take "a/../b" for "b"
+			return fmt.Errorf("%w: %q has %q in its path", ErrInvalidRef, q.Ref, part)
+		}
+	}
 	q.ref = ref
 	if d, ok := ref.(name.Digest); ok {
 		q.digest = d.DigestStr()

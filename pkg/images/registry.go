@@ -44,9 +44,6 @@ func dial(q *query, l limits, o Options) (*client, error) {
 		ref.Tag = q.ref.Identifier()
 	}
 	list, err := o.Registries.Endpoints(ref)
-	if errors.Is(err, ErrBlocked) {
-		return nil, err
-	}
 	if err != nil {
 		return nil, onDisk(err)
 	}

@@ -167,6 +167,7 @@ func TestInvalidReferences(t *testing.T) {
 		"", "img", "localhost:5000/img", "reg.example/org/img", "https://reg.example/img:v1",
 		"reg.example/Img:v1", "reg.example/img:", "reg.example/img@sha256:abc",
 		"reg.example/img@sha512:" + strings.Repeat("0", 128), "reg.example/img:${KERNEL_VERSION}",
+		"reg.example/team/../img:v1", "reg.example/./img:v1", "reg.example/team//img:v1",
 	} {
 		_, err := s.Ensure(t.Context(), request(ref))
 		assert.ErrorIs(t, err, ErrInvalidRef, "%q", ref)

@@ -191,7 +191,7 @@ func choose(rules []rule, ref Reference) (best *rule, rest string) {
 func (r *rule) match(ref Reference) (rest string, ok bool) {
 	if suffix, wild := strings.CutPrefix(r.Prefix, "*"); wild {
 		host, _, _ := strings.Cut(ref.Host, ":")
-		return "/" + ref.Repository, len(host) > len(suffix) && strings.HasSuffix(host, suffix)
+		return "/" + ref.Repository, strings.HasSuffix(host, suffix)
 	}
 	name := ref.Host + "/" + ref.Repository
 	switch r.Prefix {

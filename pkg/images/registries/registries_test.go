@@ -234,6 +234,16 @@ pull-from-mirror = "tag-only"
 location = "m.example"
 pull-from-mirror = "all"
 `}, ref("reg.example/a:v1"), []string{"https://t.example/v2 a", "https://m.example/v2 a", "https://reg.example/v2 a"}},
+		{"conf: each mirror for itself, asked by digest", map[string]string{conf: `
+[[registry]]
+location = "reg.example"
+[[registry.mirror]]
+location = "d.example"
+pull-from-mirror = "digest-only"
+[[registry.mirror]]
+location = "t.example"
+pull-from-mirror = "tag-only"
+`}, ref("reg.example/a" + digest), []string{"https://d.example/v2 a", "https://reg.example/v2 a"}},
 		{"conf: later files replace", map[string]string{
 			conf:                "[[registry]]\nlocation = \"reg.example\"\nblocked = true\n",
 			conf + ".d/1.conf":  "[[registry]]\nprefix = \"reg.example\"\nlocation = \"one.example\"\n",
