@@ -67,6 +67,13 @@ func (a attack) pull(t *testing.T) *Tree {
 		s.l.fileSize, s.l.selected, s.l.unpacked = 1<<20, 2<<20, 8<<20
 		s.l.entries, s.l.files = 2000, 100
 	}
+	staged := 0
+	s.step = func(what string) error {
+		if strings.HasPrefix(what, "stage ") {
+			staged++
+		}
+		return nil
+	}
 	var blobs []*imagestest.Blob
 	replacer := strings.NewReplacer("OUTSIDE", world, "UP", strings.Repeat("../", 40))
 	for _, l := range a.layers {
@@ -99,6 +106,7 @@ func (a attack) pull(t *testing.T) *Tree {
 	assert.ElementsMatch(t, []string{sentinelName, "images"}, names(t, world))
 	assert.Empty(t, names(t, s.path("tmp")))
 	onlyPlainFiles(t, s.dir)
+	assert.LessOrEqual(t, staged, s.l.files+1, "files made on the way")
 	if a.err == nil {
 		require.NoError(t, err)
 	}
