@@ -242,10 +242,13 @@ func TestTokenServiceWithoutTLSIsRefused(t *testing.T) {
 	}))
 	s := nodeStore(t, trust(t, host, ca))
 	r := request(host + "/kmod:v1")
-	r.Insecure, r.PullSecrets = false, [][]byte{secret(host, "joe", "x")}
-	_, err := s.Ensure(t.Context(), r)
-	require.Error(t, err)
-	assert.False(t, asked)
+	for _, r.Insecure = range []bool{false, true} { // it does speak TLS
+		r.PullSecrets = [][]byte{secret(host, "joe", "x")}
+		_, err := s.Ensure(t.Context(), r)
+		require.ErrorContains(t, err, "get a token")
+		assert.NotContains(t, err.Error(), "http://"+host)
+		assert.False(t, asked)
+	}
 }
 
 // TestCredentialsStayWithTheirHost has a registry whose layers are elsewhere.

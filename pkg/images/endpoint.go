@@ -198,7 +198,16 @@ func notFound(err error) bool {
 // unanswered is an endpoint that gave no answer in HTTP, or not in TLS.
 func unanswered(err error) bool {
 	var answer *transport.Error
-	return !errors.As(err, &answer) && !errors.Is(err, ErrDigest) && !errors.Is(err, ErrLimit) && !errors.Is(err, errPlainHTTP)
+	var token *tokenError
+	if errors.As(err, &answer) || errors.As(err, &token) {
+		return false
+	}
+	for _, known := range []error{ErrDigest, ErrLimit, errPlainHTTP, errRedirect} {
+		if errors.Is(err, known) {
+			return false
+		}
+	}
+	return true
 }
 
 // failure is an endpoint that could not serve.
