@@ -69,8 +69,9 @@ func imagePullCommand(o *options, store *string) *cobra.Command {
 		Long: `pull without REF gets what the Module documents ask for on the kernel, checks that
 the files fit it, and tells for each Module: ready, or why not. Nothing is loaded.
 
-With REF it gets one image: all of <dir>/lib/modules/RELEASE, or only the modules
-named and what they depend on; and firmware, when asked for. REF is what
+With REF it gets one image: all modules in <dir>/lib/modules/RELEASE (where depmod
+has run, those it knows), or only the modules named and what they depend on; and
+firmware, when asked for. REF is what
 containerImage may be, also oci:/DIRECTORY and oci-archive:/FILE.
 
 Exit codes: 0 all is in the store, 1 something is not, 2 usage or invalid document.`,

@@ -15,7 +15,8 @@ import (
 // Closure gives the files of a lib/modules/<release> directory that modules need,
 // as far as they are there: their own, those of their dependencies and soft
 // dependencies, and all modules.* files of the directory itself. Paths are
-// relative to dir and sorted. Without modules it is the files of all modules.
+// relative to dir and sorted. Without modules it is the files of all modules; where
+// depmod has run, of those it knows.
 //
 // complete means that files which may be missing in dir, because it is only the
 // newest part of something, could change nothing: depmod has run (modules.dep,
@@ -87,12 +88,14 @@ func (c *closing) want(modules []string) {
 	if len(modules) > 0 {
 		return
 	}
-	c.tree.mu.Lock()
-	c.tree.walked = c.tree.walk()
-	for _, file := range c.tree.walked {
-		c.files = append(c.files, file)
+	if !c.complete { // depmod has not run
+		c.tree.mu.Lock()
+		c.tree.walked = c.tree.walk()
+		for _, file := range c.tree.walked {
+			c.files = append(c.files, file)
+		}
+		c.tree.mu.Unlock()
 	}
-	c.tree.mu.Unlock()
 	for name := range c.tree.dep {
 		c.add(name)
 	}

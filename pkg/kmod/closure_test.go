@@ -41,6 +41,7 @@ func TestClosure(t *testing.T) {
 			want: "d.ko kernel/b-b.ko kernel/c.ko.xz" + index, complete: true},
 		{name: "all", modules: chain, files: depmodFiles(chainDep, "", ""),
 			want: "d.ko extra/a.ko kernel/b-b.ko kernel/c.ko.xz" + index, complete: true},
+		{name: "all that depmod knows", modules: specs{"d.ko": {}, "extra/x.ko": {}}, files: depmodFiles("d.ko:\n", "", ""), want: "d.ko" + index, complete: true},
 		{name: "all, one is missing", modules: specs{"d.ko": {}}, files: depmodFiles("d.ko:\ne.ko:\n", "", ""), want: "d.ko" + index},
 		{name: "a dependency is missing", modules: specs{"a.ko": {}}, files: depmodFiles("a.ko: b.ko\nb.ko:\n", "", ""), wanted: "a", want: "a.ko" + index},
 		{name: "it is missing itself", modules: specs{"b.ko": {}}, files: depmodFiles("a.ko:\nb.ko:\n", "", ""), wanted: "a", want: strings.TrimSpace(index)},
