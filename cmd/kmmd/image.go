@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -55,6 +56,10 @@ func openStore(o *options, dir string, progress func(images.Progress)) (*images.
 	return s, c, err
 }
 
+// pullMemory is what the garbage collector aims at while images are staged by
+// hand: on a node at work, memory is others'.
+const pullMemory = 20 << 20
+
 type pullFlags struct {
 	kernel, dir, firmware, policy string
 	modules, secrets              []string
@@ -82,6 +87,7 @@ Exit codes: 0 all is in the store, 1 something is not, 2 usage or invalid docume
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			debug.SetMemoryLimit(pullMemory)
 			if len(args) == 0 {
 				return pullDocuments(cmd, o, f.kernel, *store)
 			}
