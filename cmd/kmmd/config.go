@@ -66,14 +66,15 @@ type policy struct {
 	NeverRemove         []string `toml:"never_remove"`
 }
 
-// size is a number of bytes written as "2GiB" in TOML. It is a struct, so that
-// a plain number is refused.
+// size is a number of bytes written as "2GiB" in TOML; without a unit it is
+// refused, as a duration is.
 type size struct{ Bytes int64 }
 
 // UnmarshalText reads a number with a unit: B, KB, MB, GB, KiB, MiB, GiB.
 func (s *size) UnmarshalText(text []byte) error {
 	n, err := humanize.ParseBytes(string(text))
-	if err != nil || n == 0 || n > math.MaxInt64 {
+	unit := strings.TrimLeft(string(text), "0123456789. ")
+	if err != nil || unit == "" || n == 0 || n > math.MaxInt64 {
 		return fmt.Errorf("%q: a size above zero is needed, such as 2GiB", text)
 	}
 	s.Bytes = int64(n)

@@ -34,6 +34,11 @@ func TestConfig(t *testing.T) {
 		{"zero", "resync = '0s'\n", config{}, `:1: resync: `},
 		{"below zero", "unload_timeout = '-1s'\n", config{}, `:1: unload_timeout: `},
 		{"a number is no duration", "resync = 30\n", config{}, `: time: missing unit in duration "30"`},
+		{"a number is no size", "image_quota = 7\n", config{}, `: "7": a size above zero is needed`},
+		{"no unit of size", "image_quota = '7'\n", config{}, ":1: image_quota: "},
+		{"no size", "image_quota = 'much'\n", config{}, ":1: image_quota: "},
+		{"no room at all", "image_quota = '0B'\n", config{}, ":1: image_quota: "},
+		{"which firmware", "firmware = 'some'\n", config{}, `: firmware: "some" is neither "all" nor "declared"`},
 		{"a number is no path", "run_dir = 7\n", config{}, ":1: run_dir: "},
 		{"no TOML", "listen = \n", config{}, ":1: toml: "},
 	} {

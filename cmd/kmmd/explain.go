@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/source/file"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
@@ -56,17 +55,14 @@ not be loaded, 2 a document can not be used.`,
 	return cmd
 }
 
-func runExplain(cmd *cobra.Command, o *options, release string, preflight bool) error {
+func runExplain(cmd *cobra.Command, o *options, kernelFlag string, preflight bool) error {
 	c, err := readConfig(o.configFile)
 	if err != nil {
 		return err
 	}
-	if release == "" {
-		host, err := kernel.Open(c.HostRoot)
-		if err != nil {
-			return err
-		}
-		release = host.Release()
+	on, err := release(c, kernelFlag)
+	if err != nil {
+		return err
 	}
 	path := o.documents
 	if path == "" {
@@ -79,7 +75,7 @@ func runExplain(cmd *cobra.Command, o *options, release string, preflight bool) 
 	var all []explanation
 	unmatched := false
 	for i := range node.Modules {
-		e := explain(&node.Modules[i], spec.Release(release))
+		e := explain(&node.Modules[i], on)
 		unmatched = unmatched || e.Error != ""
 		all = append(all, e)
 	}

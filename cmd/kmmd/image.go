@@ -38,22 +38,25 @@ func imageCommand(o *options) *cobra.Command {
 	return cmd
 }
 
-// openStore opens the node's store, or the one of the flag.
-func openStore(o *options, dir string, progress func(images.Progress)) (*images.Store, config, error) {
+// withStore opens the node's store, or the one of the flag, for f.
+func withStore(o *options, dir string, progress func(images.Progress), f func(*images.Store, config) error) error {
 	c, err := readConfig(o.configFile)
 	if err != nil {
-		return nil, c, err
+		return err
 	}
 	opts, err := c.imageOptions(newLog())
 	if err != nil {
-		return nil, c, err
+		return err
 	}
 	opts.Progress = progress
 	if dir == "" {
 		dir = c.imageDir()
 	}
 	s, err := images.Open(dir, opts)
-	return s, c, err
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(s, c), s.Close())
 }
 
 // pullMemory is what the garbage collector aims at while images are staged by
@@ -134,14 +137,27 @@ func pullOne(cmd *cobra.Command, o *options, f *pullFlags, store, ref string) er
 	if o.documents != "" {
 		return usageError{errors.New("image pull: give either REF or -f")}
 	}
-	s, c, err := openStore(o, store, o.progress(nil, nil))
-	if err != nil {
-		return err
-	}
-	defer closeStore(s)
+	return withStore(o, store, o.progress(nil, nil), func(s *images.Store, c config) error {
+		r, err := f.request(c, ref)
+		if err != nil {
+			return err
+		}
+		t, err := s.Ensure(cmd.Context(), r)
+		if errors.Is(err, images.ErrInvalidRef) {
+			return usageError{err}
+		}
+		if err != nil {
+			return err
+		}
+		return printPulled(cmd, o, pulled{t.Ref, t.Digest, t.Release, t.ModulesDir, t.FirmwareDir, t.Stale})
+	})
+}
+
+// request is what the flags ask for.
+func (f *pullFlags) request(c config, ref string) (images.Request, error) {
 	release, err := release(c, f.kernel)
 	if err != nil {
-		return err
+		return images.Request{}, err
 	}
 	r := images.Request{
 		Ref: ref, PullPolicy: f.policy, DirName: f.dir, Releases: release.Directories(), FirmwarePath: f.firmware,
@@ -151,21 +167,17 @@ func pullOne(cmd *cobra.Command, o *options, f *pullFlags, store, ref string) er
 	for _, name := range f.secrets {
 		secret, err := os.ReadFile(name)
 		if err != nil {
-			return usageError{fmt.Errorf("read pull secret: %w", err)}
+			return r, usageError{fmt.Errorf("read pull secret: %w", err)}
 		}
 		if _, err := credentials.Parse(name, secret); err != nil {
-			return usageError{fmt.Errorf("pull secret: %w", err)}
+			return r, usageError{fmt.Errorf("pull secret: %w", err)}
 		}
 		r.PullSecrets = append(r.PullSecrets, secret)
 	}
-	t, err := s.Ensure(cmd.Context(), r)
-	if errors.Is(err, images.ErrInvalidRef) {
-		return usageError{err}
-	}
-	if err != nil {
-		return err
-	}
-	p := pulled{t.Ref, t.Digest, t.Release, t.ModulesDir, t.FirmwareDir, t.Stale}
+	return r, nil
+}
+
+func printPulled(cmd *cobra.Command, o *options, p pulled) error {
 	if o.output == "json" {
 		return writeJSON(cmd.OutOrStdout(), p)
 	}
@@ -192,12 +204,10 @@ func pullDocuments(cmd *cobra.Command, o *options, kernel, store string) error {
 		return err
 	}
 	defer closeNode()
-	desired, notes, err := n.source.Read()
+	desired, err := n.readDesired()
 	if err != nil {
-		return usageError{err}
+		return err
 	}
-	n.tell(notes)
-	n.agent.SetDesired(desired)
 	release, err := release(n.config, kernel)
 	if err != nil {
 		return err
@@ -254,27 +264,24 @@ func imageListCommand(o *options, store *string) *cobra.Command {
 		Short: "list what is in the store, and for whom it is kept",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, _, err := openStore(o, *store, nil)
-			if err != nil {
-				return err
-			}
-			defer closeStore(s)
-			list, err := s.List()
-			if err != nil {
-				return err
-			}
-			usage, err := s.Usage()
-			if err != nil {
-				return err
-			}
-			if o.output == "json" {
-				return writeJSON(cmd.OutOrStdout(), struct {
-					Images []storedImage `json:"images"`
-					Bytes  int64         `json:"bytes"` // content that several share counts once
-					Quota  int64         `json:"quota"`
-				}{storedImages(list), usage.Bytes, usage.Quota})
-			}
-			return printImages(&printer{w: cmd.OutOrStdout()}, list, usage)
+			return withStore(o, *store, nil, func(s *images.Store, _ config) error {
+				list, err := s.List()
+				if err != nil {
+					return err
+				}
+				usage, err := s.Usage()
+				if err != nil {
+					return err
+				}
+				if o.output == "json" {
+					return writeJSON(cmd.OutOrStdout(), struct {
+						Images []storedImage `json:"images"`
+						Bytes  int64         `json:"bytes"` // content that several share counts once
+						Quota  int64         `json:"quota"`
+					}{storedImages(list), usage.Bytes, usage.Quota})
+				}
+				return printImages(&printer{w: cmd.OutOrStdout()}, list, usage)
+			})
 		},
 	}
 }
@@ -303,22 +310,19 @@ func imageRemoveCommand(o *options, store *string) *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, _, err := openStore(o, *store, nil)
-			if err != nil {
-				return err
-			}
-			defer closeStore(s)
-			var freed int64
-			var errs []error
-			for _, ref := range args {
-				n, err := s.Remove(ref)
-				freed += n
-				errs = append(errs, err)
-			}
-			if err := printFreed(cmd, o, nil, freed); err != nil {
-				return err
-			}
-			return errors.Join(errs...)
+			return withStore(o, *store, nil, func(s *images.Store, _ config) error {
+				var freed int64
+				var errs []error
+				for _, ref := range args {
+					n, err := s.Remove(ref)
+					freed += n
+					errs = append(errs, err)
+				}
+				if err := printFreed(cmd, o, nil, freed); err != nil {
+					return err
+				}
+				return errors.Join(errs...)
+			})
 		},
 	}
 }
@@ -330,13 +334,10 @@ func imagePruneCommand(o *options, store *string) *cobra.Command {
 		Short: "remove images that nothing needs; what runs or is wanted stays",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, _, err := openStore(o, *store, nil)
-			if err != nil {
-				return err
-			}
-			defer closeStore(s)
-			freed, removed, err := s.Prune(images.PruneOptions{Unused: unused})
-			return errors.Join(err, printFreed(cmd, o, removed, freed))
+			return withStore(o, *store, nil, func(s *images.Store, _ config) error {
+				freed, removed, err := s.Prune(images.PruneOptions{Unused: unused})
+				return errors.Join(err, printFreed(cmd, o, removed, freed))
+			})
 		},
 	}
 	cmd.Flags().DurationVar(&unused, "unused", 0, "only what has not been used for so long, such as 168h")

@@ -38,12 +38,10 @@ func runPlan(cmd *cobra.Command, o *options) error {
 		return err
 	}
 	defer closeNode()
-	desired, notes, err := n.source.Read()
+	desired, err := n.readDesired()
 	if err != nil {
-		return usageError{err}
+		return err
 	}
-	n.tell(notes)
-	n.agent.SetDesired(desired)
 	p, unresolved, err := n.agent.Plan(cmd.Context())
 	if err != nil {
 		return err

@@ -29,3 +29,25 @@ func TestPolicy(t *testing.T) {
 	assert.Equal(t, exitUsage, exitCode(err))
 	assert.Contains(t, err.Error(), `"net" is not "network"`)
 }
+
+// TestPolicyOfImages: a rule that can not be meant, and a key that is not there,
+// are mistakes in the configuration.
+func TestPolicyOfImages(t *testing.T) {
+	_, base := root(t)
+	text, err := os.ReadFile(base)
+	require.NoError(t, err)
+	dir := t.TempDir()
+	key := write(t, filepath.Join(dir, "no.pem"), "no key")
+	for rule, words := range map[string]string{
+		`allowed_repositories = ["reg.example/*"]`:             "policy allowed_repositories",
+		`signature_keys = ["` + filepath.Join(dir, "x") + `"]`: "policy: signature_keys",
+		`signature_keys = ["` + key + `"]`:                     "policy: signature_keys",
+		`never_load = ["a.ko"]`:                                `"a.ko" is not the name of a module`,
+		`never_remove = [""]`:                                  "is not the name of a module",
+	} {
+		config := write(t, filepath.Join(dir, "kmmd.toml"), string(text)+"\n[policy]\n"+rule+"\n")
+		_, err := kmmd(t, "image", "ls", "--config", config)
+		require.ErrorContains(t, err, words, rule)
+		assert.Equal(t, exitUsage, exitCode(err), rule)
+	}
+}

@@ -76,8 +76,8 @@ func (p *progress) show(u images.Progress) {
 	now := p.now()
 	s := p.pulls[u.Ref]
 	if s == nil {
-		if u.Done {
-			return // it was in the store
+		if u.Done || u.Layers == 0 {
+			return // nothing had to be fetched, or is not known to have to
 		}
 		s = &pullShown{start: now, last: now}
 		p.pulls[u.Ref] = s

@@ -53,7 +53,10 @@ func TestProgressIsSilentAboutWhatIsThere(t *testing.T) {
 	p := newProgress(lines(&b))
 	p.show(images.Progress{Ref: "a:1", Done: true})
 	assert.Empty(t, b.String())
-	p.show(images.Progress{Ref: "a:1"})
+	p.show(images.Progress{Ref: "a:1"}) // is the tag still what it was?
+	p.show(images.Progress{Ref: "a:1", Done: true})
+	assert.Empty(t, b.String())
+	p.show(images.Progress{Ref: "a:1", Layers: 1})
 	p.show(images.Progress{Ref: "a:1", Done: true, Err: errors.New("no")})
 	assert.Equal(t, "pull a:1\n", b.String(), "a failure is told by the command")
 }

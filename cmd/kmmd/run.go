@@ -49,12 +49,10 @@ func runOnce(cmd *cobra.Command, o *options) error {
 		return err
 	}
 	defer unlock()
-	desired, notes, err := n.source.Read()
+	desired, err := n.readDesired()
 	if err != nil {
-		return usageError{err}
+		return err
 	}
-	n.tell(notes)
-	n.agent.SetDesired(desired)
 	status, err := n.agent.Reconcile(cmd.Context())
 	if err == nil && n.config.Prestage {
 		if err = n.agent.Prestage(cmd.Context()); err == nil {
@@ -80,6 +78,17 @@ func verdict(status spec.Status, invalid []error) error {
 		return errNotAsWanted
 	}
 	return nil
+}
+
+// readDesired reads the documents, and has the agent want what they say.
+func (n *node) readDesired() (spec.Node, error) {
+	desired, notes, err := n.source.Read()
+	if err != nil {
+		return desired, usageError{err}
+	}
+	n.tell(notes)
+	n.agent.SetDesired(desired)
+	return desired, nil
 }
 
 func (n *node) tell(notes []string) {

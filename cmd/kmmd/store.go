@@ -24,6 +24,9 @@ func (c config) imageOptions(log *slog.Logger) (images.Options, error) {
 	o := images.Options{Quota: c.ImageQuota.Bytes, Policy: images.Policy{
 		AllowedRepositories: c.Policy.AllowedRepositories, RequireDigest: c.Policy.RequireDigest,
 	}}
+	if err := o.Policy.Check(); err != nil {
+		return o, usageError{err}
+	}
 	// What is malformed there is said again by the pull it matters to.
 	var err error
 	if o.Registries, err = registries.Load(registries.Options{Root: c.HostRoot}); err != nil {
@@ -48,8 +51,6 @@ func (c config) imageOptions(log *slog.Logger) (images.Options, error) {
 	}
 	return o, nil
 }
-
-func closeStore(s *images.Store) { _ = s.Close() } // nothing is left to be told
 
 func logClose(log *slog.Logger, s *images.Store) {
 	if err := s.Close(); err != nil {

@@ -42,8 +42,8 @@ type Policy struct {
 	Keys []cosign.Key
 }
 
-// check finds rules that can not be meant.
-func (p Policy) check() error {
+// Check finds rules that can not be meant; Open refuses them too.
+func (p Policy) Check() error {
 	for _, prefix := range p.AllowedRepositories {
 		host, path, _ := strings.Cut(prefix, "/")
 		_, port, _ := strings.Cut(host, ":")

@@ -47,7 +47,7 @@ func Open(dir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open image store: %w", err)
 	}
-	if err := o.Policy.check(); err != nil {
+	if err := o.Policy.Check(); err != nil {
 		return nil, fmt.Errorf("open image store %s: %w", dir, err)
 	}
 	if o.Quota <= 0 {
