@@ -28,31 +28,59 @@ func (a *Agent) fetch(ctx context.Context, choice *spec.Choice, release string, 
 		if err != nil || host == nil {
 			return t, err
 		}
-		more := left(t, choice, host)
-		if len(more) == 0 {
+		asked := len(r.Modules)
+		for _, name := range left(t, choice, host) {
+			if !slices.Contains(r.Modules, name) {
+				r.Modules = append(r.Modules, name)
+			}
+		}
+		if len(r.Modules) == asked {
 			return t, nil
 		}
-		r.Modules = append(r.Modules, more...)
 	}
 }
 
 // left are the modules that would come from the host though the image has them.
 func left(t *images.Tree, choice *spec.Choice, host *kmod.Tree) []string {
-	image, err := kmod.OpenTree(t.ModulesDir)
+	trees, err := openTrees(t, host)
 	if err != nil {
 		return nil // told by whoever opens it next
 	}
 	var out []string
 	for _, name := range choice.Order {
-		items, err := kmod.LoadOrder(name, image, host)
+		items, err := kmod.LoadOrder(name, trees...)
 		if err != nil {
 			continue
 		}
 		for _, item := range items {
-			if _, taken := image.Find(item.Info.Name); item.Tree > 0 && !taken && t.Has(item.Info.Name) && !slices.Contains(out, item.Info.Name) {
+			if item.Tree > 0 && t.Has(item.Info.Name) {
 				out = append(out, item.Info.Name)
 			}
 		}
 	}
 	return out
+}
+
+// openTrees are the image's modules and, behind them, those of its kernel's host;
+// host may be nil.
+func openTrees(t *images.Tree, host *kmod.Tree) ([]*kmod.Tree, error) {
+	image, err := kmod.OpenTree(t.ModulesDir)
+	if err != nil || host == nil {
+		return []*kmod.Tree{image}, err
+	}
+	return []*kmod.Tree{image, host}, nil
+}
+
+// isTarget says whether a file is the module that the document is about, and
+// that its parameters are for.
+func isTarget(choice *spec.Choice, info *kmod.Info) bool {
+	return info.Name == choice.ModuleName || kmod.Name(info.Path) == choice.ModuleName
+}
+
+func checkParameters(choice *spec.Choice, info *kmod.Info) error {
+	if err := info.CheckParameters(choice.Parameters); err != nil {
+		return err
+	}
+	_, err := kmod.JoinParameters(choice.Parameters)
+	return err
 }

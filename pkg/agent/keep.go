@@ -145,11 +145,10 @@ func (a *Agent) unpin(desired *spec.Node, s spec.Status) {
 	for i := range s.Leaving {
 		needed[s.Leaving[i].Key()] = true
 	}
-	installed := map[string]bool{}
-	if kernels, err := a.otherKernels(); err == nil {
-		for _, k := range kernels {
-			installed[k] = true
-		}
+	installed, err := a.otherKernels()
+	if err != nil {
+		a.cfg.Log.Error("images of other kernels stay", "err", err)
+		return
 	}
 	changed := false
 	a.mu.Lock()
@@ -157,7 +156,7 @@ func (a *Agent) unpin(desired *spec.Node, s spec.Status) {
 	a.mu.Unlock()
 	for _, owner := range owners {
 		key, kernel, staged := strings.Cut(owner, "@")
-		if needed[key] && (!staged || installed[kernel]) {
+		if needed[key] && (!staged || slices.Contains(installed, kernel)) {
 			continue
 		}
 		a.forgetPins(owner)

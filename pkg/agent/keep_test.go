@@ -14,6 +14,7 @@ import (
 
 	"github.com/kmm-node/kmmd/pkg/agent"
 	"github.com/kmm-node/kmmd/pkg/images"
+	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
@@ -154,4 +155,18 @@ func TestRollbackVerifies(t *testing.T) {
 		}
 	}
 	assert.Equal(t, 1, tries, "the new one only")
+}
+
+// TestPinnedBeforeTheNextPull: an image that was just found is not removed to make
+// room for the next Module's.
+func TestPinnedBeforeTheNextPull(t *testing.T) {
+	n := newNode(t)
+	one, two := n.push("1", only(ours("1"), "helper"), nil), n.push("2", only(ours("2"), "dummy"), nil)
+	store, err := images.Open(n.path("small"), images.Options{Quota: int64(len(kmodtest.Build(ours("2")["dummy.ko"]))) + 100})
+	require.NoError(t, err)
+	n.images.store = store
+	n.keeping()
+	s := n.reconcile(want{name: "a", image: one, module: "helper"}, want{name: "b", image: two, module: "dummy"})
+	assert.Equal(t, map[string]string{"a": "Loaded", "b": "Failed NoSpace"}, states(s))
+	assert.Equal(t, "1", n.runs("helper"))
 }

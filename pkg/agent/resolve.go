@@ -148,13 +148,9 @@ func (r *resolution) dropOptional(file plan.File, err error) {
 // files lists what is to be loaded and checks each against the running kernel.
 // All that is wrong is in the error.
 func (a *Agent) files(r *resolution, want *plan.Want) error {
-	imageTree, err := kmod.OpenTree(r.tree.ModulesDir)
+	trees, err := openTrees(r.tree, a.host)
 	if err != nil {
 		return err
-	}
-	trees := []*kmod.Tree{imageTree}
-	if a.host != nil {
-		trees = append(trees, a.host)
 	}
 	var errs []error
 	for _, name := range r.choice.Order {
@@ -175,7 +171,7 @@ func (a *Agent) files(r *resolution, want *plan.Want) error {
 			case err != nil && item.Soft:
 				r.warnings = append(r.warnings, fmt.Sprintf("softdep left out: %v", err))
 			case item.Soft && nameSet(a.cfg.NeverLoad)[file.Name]:
-				r.warnings = append(r.warnings, fmt.Sprintf("softdep left out: policy never_load: %s", file.Name))
+				r.warnings = append(r.warnings, "softdep left out: "+plan.NeverLoad(file.Name))
 			default:
 				errs = append(errs, err)
 				want.Files = append(want.Files, file)
@@ -201,15 +197,11 @@ func (a *Agent) file(r *resolution, item kmod.Item) (plan.File, error) {
 		}
 		r.warnings = append(r.warnings, a.missingFirmware(r, info)...)
 	}
-	if info.Name != r.choice.ModuleName && kmod.Name(info.Path) != r.choice.ModuleName {
+	if !isTarget(r.choice, info) {
 		return f, nil
 	}
 	f.Parameters = r.choice.Parameters
-	if err := info.CheckParameters(f.Parameters); err != nil {
-		return f, err
-	}
-	_, err := kmod.JoinParameters(f.Parameters)
-	return f, err
+	return f, checkParameters(r.choice, info)
 }
 
 // errWrongKernel says that a file was not built for the kernel that runs.

@@ -13,11 +13,12 @@ import (
 	"time"
 
 	"github.com/kmm-node/kmmd/pkg/kmod"
+	"github.com/kmm-node/kmmd/pkg/plan"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
 // errPolicy is what kmmd.toml forbids.
-var errPolicy = errors.New("policy")
+var errPolicy = errors.New("not allowed")
 
 // Stage gets the images of the desired Modules for a kernel that does not run,
 // and says of each Module whether it could be loaded by that kernel, as far as
@@ -65,13 +66,9 @@ func (a *Agent) stageModule(ctx context.Context, m *spec.Module, release string,
 	}
 	s.Digest = tree.Digest
 	a.pin(s.Key()+"@"+release, []string{tree.Digest})
-	image, err := kmod.OpenTree(tree.ModulesDir)
+	trees, err := openTrees(tree, host)
 	if err != nil {
 		return err
-	}
-	trees := []*kmod.Tree{image}
-	if host != nil {
-		trees = append(trees, host)
 	}
 	for _, name := range choice.Order {
 		items, err := kmod.LoadOrder(name, trees...)
@@ -90,7 +87,7 @@ func (a *Agent) stageModule(ctx context.Context, m *spec.Module, release string,
 func (a *Agent) stageFile(choice *spec.Choice, item kmod.Item, release string) error {
 	info := item.Info
 	if nameSet(a.cfg.NeverLoad)[info.Name] {
-		return fmt.Errorf("%w never_load: %s is not to be loaded on this node", errPolicy, info.Name)
+		return fmt.Errorf("%w: %s", errPolicy, plan.NeverLoad(info.Name))
 	}
 	if item.Tree > 0 {
 		return nil
@@ -98,10 +95,10 @@ func (a *Agent) stageFile(choice *spec.Choice, item kmod.Item, release string) e
 	if err := checkRelease(choice, info, release); err != nil {
 		return err
 	}
-	if info.Name == choice.ModuleName || kmod.Name(info.Path) == choice.ModuleName {
-		return info.CheckParameters(choice.Parameters)
+	if !isTarget(choice, info) {
+		return nil
 	}
-	return nil
+	return checkParameters(choice, info)
 }
 
 // otherKernels are the kernels that are installed and do not run. What a removed

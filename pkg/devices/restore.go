@@ -63,9 +63,14 @@ func (h *Host) RestoreNetwork(ctx context.Context, n *Network) error {
 // though they were. The kernel marks a link as running up to a second after its carrier came (net/core/link_watch.c).
 func (h *Host) absent(n *Network) (missing, idle []savedLink, err error) {
 	links, err := h.present()
-	if err != nil {
-		return nil, nil, err
+	if err == nil {
+		missing, idle = n.absent(links)
 	}
+	return missing, idle, err
+}
+
+// absent is that for these links.
+func (n *Network) absent(links []presentLink) (missing, idle []savedLink) {
 	for _, l := range n.Links {
 		if !l.hardware() {
 			continue
@@ -77,7 +82,7 @@ func (h *Host) absent(n *Network) (missing, idle []savedLink, err error) {
 			idle = append(idle, l)
 		}
 	}
-	return missing, idle, nil
+	return missing, idle
 }
 
 // presentLink is a link of now with where its device is.

@@ -116,9 +116,14 @@ func (b *builder) checkBuiltin() {
 func (b *builder) checkNeverLoad() {
 	for _, file := range b.w.Files {
 		if b.f.NeverLoad[file.Name] {
-			b.block(spec.ReasonPolicy, "policy never_load: %s is not to be loaded on this node", file.Name)
+			b.block(spec.ReasonPolicy, "%s", NeverLoad(file.Name))
 		}
 	}
+}
+
+// NeverLoad is what to say of a module that the node's policy keeps out.
+func NeverLoad(name string) string {
+	return fmt.Sprintf("policy never_load: %s is not to be loaded on this node", name)
 }
 
 // neverRemove is what to say of a module that the node's policy keeps.
