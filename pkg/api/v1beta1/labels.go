@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1beta1
+
+// What this API writes on other objects begins with one of these.
+const (
+	labelPrefix = "kmm.node.kubernetes.io/"
+
+	// ModuleFinalizer is on each Module until its nodes have unloaded it.
+	ModuleFinalizer = labelPrefix + "module-finalizer"
+	// ModuleNameLabel, ModuleNamespaceLabel and RoleLabel are on what is made
+	// for a Module: DaemonSets, their pods, DeviceClasses, Jobs.
+	ModuleNameLabel      = labelPrefix + "module.name"
+	ModuleNamespaceLabel = labelPrefix + "module.namespace"
+	RoleLabel            = labelPrefix + "role"
+
+	// RoleDevicePlugin and RoleDRA are values of RoleLabel.
+	RoleDevicePlugin = "device-plugin"
+	RoleDRA          = "dra"
+
+	// MaxNameLength is what namespace and name of a Module may have together, in
+	// bytes, so that each label made of them fits in 63.
+	MaxNameLength = 41
+)
+
+// ReadyLabel is on a node whose kernel runs the build that the Module asks for;
+// its value is empty. It goes away before an unload starts.
+func ReadyLabel(namespace, name string) string {
+	return labelPrefix + namespace + "." + name + ".ready"
+}
+
+// VersionReadyLabel is beside ReadyLabel when the Module has a version; its
+// value is the version that runs.
+func VersionReadyLabel(namespace, name string) string {
+	return labelPrefix + namespace + "." + name + ".version.ready"
+}
+
+// VersionLabel is set on a node by the administrator: the version of the Module
+// that the node should run. Without it a Module that has a version is unloaded.
+func VersionLabel(namespace, name string) string {
+	return labelPrefix + "version-module." + namespace + "." + name
+}
+
+// DevicePluginReadyLabel is on a node where the Module's device plugin pod is
+// Ready.
+func DevicePluginReadyLabel(namespace, name string) string {
+	return labelPrefix + namespace + "." + name + ".device-plugin-ready"
+}
+
+// DRAReadyLabel is on a node where the Module's DRA driver pod is Ready.
+func DRAReadyLabel(namespace, name string) string {
+	return labelPrefix + namespace + "." + name + ".dra-ready"
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1beta1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// NodeModulesConfig is what one node is asked to run (spec, written by
+// kmm-watcher) and what it does (status, written by the kmmd of that node). It
+// has the node's name, and goes with the Node object.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,shortName=nmc
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name=Kernel,type=string,JSONPath=.status.kernelRelease
+// +kubebuilder:printcolumn:name=Summary,type=string,JSONPath=.status.summary
+// +kubebuilder:printcolumn:name=SecureBoot,type=string,JSONPath=.status.secureBoot,priority=1
+// +kubebuilder:printcolumn:name=Lockdown,type=string,JSONPath=.status.lockdown,priority=1
+// +kubebuilder:printcolumn:name=Agent,type=string,JSONPath=.status.agentVersion,priority=1
+// +kubebuilder:printcolumn:name=Age,type=date,JSONPath=.metadata.creationTimestamp
+type NodeModulesConfig struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// +optional
+	Spec NodeModulesConfigSpec `json:"spec,omitempty"`
+	// +optional
+	Status NodeModulesConfigStatus `json:"status,omitempty"`
+}
+
+// NodeModulesConfigList is what a list request returns.
+//
+// +kubebuilder:object:root=true
+type NodeModulesConfigList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []NodeModulesConfig `json:"items"`
+}
+
+// NodeModulesConfigSpec is the full set of what the node should run.
+type NodeModulesConfigSpec struct {
+	// Modules that the node takes part in. One that disappears is unloaded.
+	// +optional
+	// +listType=map
+	// +listMapKey=namespace
+	// +listMapKey=name
+	Modules []NodeModule `json:"modules,omitempty"`
+}
+
+// NodeModule is one Module as a node is given it: kernel mappings and all. The
+// node matches the kernel that it really runs.
+type NodeModule struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	// Revision stands for the content of this entry; the status repeats the one
+	// it is about.
+	Revision string `json:"revision"`
+	// Annotations of the Module that a node reads.
+	// +optional
+	Annotations map[string]string `json:"annotations,omitempty"`
+	// PullSecrets are names of Secrets in the Module's namespace, in the order to
+	// try them.
+	// +optional
+	// +listType=atomic
+	PullSecrets []string `json:"pullSecrets,omitempty"`
+	// ModuleLoader of the Module, without build and sign.
+	ModuleLoader ModuleLoaderSpec `json:"moduleLoader"`
+}
+
+// NodeModulesConfigStatus is what the node runs and did.
+type NodeModulesConfigStatus struct {
+	// ObservedGeneration is the metadata.generation that this status is about.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// BootID of the boot that all of this is about
+	// (/proc/sys/kernel/random/boot_id).
+	// +optional
+	BootID string `json:"bootID,omitempty"`
+	// KernelRelease as uname -r gives it.
+	// +optional
+	KernelRelease string `json:"kernelRelease,omitempty"`
+	// SecureBoot is yes, no, or empty when that can not be read.
+	// +optional
+	SecureBoot string `json:"secureBoot,omitempty"`
+	// Lockdown is none, integrity, confidentiality, or empty when there is none.
+	// +optional
+	Lockdown string `json:"lockdown,omitempty"`
+	// SignatureEnforced says whether the kernel takes signed modules only: yes,
+	// no, or empty when that can not be read.
+	// +optional
+	SignatureEnforced string `json:"signatureEnforced,omitempty"`
+	// AgentVersion is kmmd's.
+	// +optional
+	AgentVersion string `json:"agentVersion,omitempty"`
+	// Summary is one line for people, such as "2 loaded, 1 failed".
+	// +optional
+	Summary string `json:"summary,omitempty"`
+	// Modules has an entry for each Module of the spec, for those whose modules
+	// are still being unloaded, and for those of documents on the node.
+	// +optional
+	// +listType=map
+	// +listMapKey=namespace
+	// +listMapKey=name
+	Modules []NodeModuleStatus `json:"modules,omitempty"`
+	// Invalid are documents on the node that could not be read.
+	// +optional
+	// +listType=atomic
+	Invalid []string `json:"invalid,omitempty"`
+}
+
+// NodeModuleStatus is what the node did about one Module.
+type NodeModuleStatus struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	// Revision of the spec's entry that this is about; empty for a document on
+	// the node.
+	// +optional
+	Revision string `json:"revision,omitempty"`
+	// State is Loaded, Pending, Failed or Leaving.
+	State string `json:"state"`
+	// Reason is a word of a closed list when the state is not Loaded.
+	// +optional
+	Reason string `json:"reason,omitempty"`
+	// Message is for people and has the kernel's words.
+	// +optional
+	Message string `json:"message,omitempty"`
+	// RolledBack says that what ran before runs again.
+	// +optional
+	RolledBack bool `json:"rolledBack,omitempty"`
+	// Image and Digest of what was loaded or tried.
+	// +optional
+	Image string `json:"image,omitempty"`
+	// +optional
+	Digest string `json:"digest,omitempty"`
+	// Version of the Module.
+	// +optional
+	Version string `json:"version,omitempty"`
+	// KernelModules are those in the kernel for this Module.
+	// +optional
+	// +listType=atomic
+	KernelModules []KernelModule `json:"kernelModules,omitempty"`
+	// Warnings do not stop the module from being loaded.
+	// +optional
+	// +listType=atomic
+	Warnings []string `json:"warnings,omitempty"`
+	// Since when state and reason are what they are.
+	// +optional
+	Since metav1.Time `json:"since,omitempty"`
+	// RetryAt is when the node tries again by itself.
+	// +optional
+	RetryAt *metav1.Time `json:"retryAt,omitempty"`
+}
+
+// KernelModule is a module as the kernel has it.
+type KernelModule struct {
+	Name string `json:"name"`
+	// BuildID is the GNU build-id of what runs, in hexadecimal.
+	// +optional
+	BuildID string `json:"buildID,omitempty"`
+	// +optional
+	// +listType=atomic
+	Parameters []string `json:"parameters,omitempty"`
+}
+
+// The states of NodeModuleStatus.
+const (
+	StateLoaded  = "Loaded"
+	StatePending = "Pending"
+	StateFailed  = "Failed"
+	// StateLeaving: no longer asked for, and still in the kernel.
+	StateLeaving = "Leaving"
+)
