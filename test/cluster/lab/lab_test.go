@@ -28,6 +28,9 @@ import (
 var cluster *lab.Cluster
 
 func TestMain(m *testing.M) {
+	if os.Getenv(child) != "" {
+		beChild()
+	}
 	os.Exit(lab.Main(m, lab.Options{ControllerManager: true, Scheduler: true, Install: []string{"deploy/crd"}}, &cluster))
 }
 
@@ -49,8 +52,8 @@ func addNode(t *testing.T, player *play.Player, n play.Node) *corev1.Node {
 }
 
 func TestKubectl(t *testing.T) {
-	assert.Contains(t, cluster.Kubectl(t, "version"), "Server Version: v1.37.2")
-	assert.Equal(t, "v1.37.2", cluster.Kubectl(t, "version", "-o", "go-template={{.clientVersion.gitVersion}}"))
+	out := cluster.Kubectl(t, "version")
+	assert.Regexp(t, `(?s)Client Version: v1\.\d+\.\d+\n.*Server Version: v1\.\d+\.\d+\n`, out) // not v0.0.0-master+…
 	out, err := cluster.Run(t.Context(), "", "get", "nodes", "nobody")
 	require.ErrorContains(t, err, `"nobody" not found`)
 	assert.Empty(t, out)
