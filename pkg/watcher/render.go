@@ -213,7 +213,7 @@ func (r *renderer) judge(s *standing, st *state, current *entry, w *want) {
 	if reason == "" || !ours {
 		return
 	}
-	if current != nil && st.revision.Value() != current.Revision && state != v1beta1.StateLeaving {
+	if state != v1beta1.StateLeaving && (current == nil || st.revision.Value() != current.Revision) {
 		return // about what it was told before
 	}
 	s.reason, s.message = reason, st.message

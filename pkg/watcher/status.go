@@ -134,6 +134,8 @@ func failures(named []standingOn, total int) string {
 	var parts []string
 	for _, s := range named {
 		switch {
+		case s.reason != "" && s.message == "":
+			parts = append(parts, s.node+": "+s.reason)
 		case s.reason != "":
 			parts = append(parts, fmt.Sprintf("%s: %s: %s", s.node, s.reason, s.message))
 		default:
