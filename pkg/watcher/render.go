@@ -137,10 +137,12 @@ func (r *renderer) one(k string, w *want) {
 	answered := st != nil && target != nil && st.revision.Value() == target.Revision && settled(st)
 	s.current = same(next, target)
 	s.settling = target != nil && !s.held && !answered
+	// It may be loading just now what it is not to have any more.
+	busy := r.booted && w != nil && s.selected && r.config.observed < r.config.Generation
 	if st != nil {
-		r.judge(&s, st, current, w)
+		r.judge(&s, st, next)
 	}
-	s.present = s.present || current != nil || next != nil
+	s.present = s.present || busy || current != nil || next != nil
 	r.wantLabels(k, w, &s)
 	r.standings = append(r.standings, s)
 }
@@ -202,19 +204,17 @@ func settled(st *state) bool {
 	return st.state.Value() == v1beta1.StateLoaded || st.state.Value() == v1beta1.StateFailed
 }
 
-// judge says what is wrong, and whether the node still has modules of it.
-func (r *renderer) judge(s *standing, st *state, current *entry, w *want) {
+// judge says what is wrong, and whether the node still has modules of it. next is
+// what it is told; what it said of anything else does not count any more.
+func (r *renderer) judge(s *standing, st *state, next *entry) {
 	state, reason := st.state.Value(), st.reason.Value()
 	ours := st.revision.Value() != "" || state == v1beta1.StateLeaving // else a document on the node
 	s.present = ours
-	if w != nil && s.selected && r.config.observed < r.config.Generation {
-		s.present = true // it may be loading just now
-	}
 	if reason == "" || !ours {
 		return
 	}
-	if state != v1beta1.StateLeaving && (current == nil || st.revision.Value() != current.Revision) {
-		return // about what it was told before
+	if state != v1beta1.StateLeaving && (next == nil || st.revision.Value() != next.Revision) {
+		return
 	}
 	s.reason, s.message = reason, st.message
 	if reason == string(spec.ReasonNoMapping) {
