@@ -54,7 +54,13 @@ func run(ctx context.Context, dir string, nodes int) error {
 	if err != nil {
 		return err
 	}
-	if err := writeAccess(cluster, dir, names); err != nil {
+	files, err := writeAccess(cluster, dir, names)
+	defer func() {
+		for _, file := range files {
+			os.Remove(file)
+		}
+	}()
+	if err != nil {
 		return err
 	}
 	usage(cluster, dir, names, time.Since(started))
@@ -81,8 +87,9 @@ func addNodes(ctx context.Context, player *play.Player, n int) (names []string, 
 	return names, player.AddNodes(ctx, nodes...)
 }
 
-// writeAccess writes a kubeconfig for the administrator and for each node's kubelet.
-func writeAccess(cluster *lab.Cluster, dir string, nodes []string) error {
+// writeAccess writes a kubeconfig for the administrator and for each node's kubelet,
+// and returns their paths.
+func writeAccess(cluster *lab.Cluster, dir string, nodes []string) (files []string, err error) {
 	configs := map[string]func() (*rest.Config, error){
 		"kubeconfig": func() (*rest.Config, error) { return cluster.Config(), nil },
 	}
@@ -92,17 +99,18 @@ func writeAccess(cluster *lab.Cluster, dir string, nodes []string) error {
 	for name, make := range configs {
 		config, err := make()
 		if err != nil {
-			return err
+			return files, err
 		}
 		data, err := lab.Kubeconfig(config, "")
 		if err != nil {
-			return err
+			return files, err
 		}
+		files = append(files, filepath.Join(dir, name))
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
-			return fmt.Errorf("write kubeconfig: %w", err)
+			return files, fmt.Errorf("write kubeconfig: %w", err)
 		}
 	}
-	return nil
+	return files, nil
 }
 
 func usage(cluster *lab.Cluster, dir string, nodes []string, took time.Duration) {
