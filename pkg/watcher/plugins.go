@@ -14,8 +14,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
+	appsv1ac "k8s.io/client-go/applyconfigurations/apps/v1"
 
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
 )
@@ -88,9 +88,9 @@ func (w *Watcher) syncPlugins(ctx context.Context, m *v1beta1.Module) error {
 		if have, ok := get[*appsv1.DaemonSet](w.daemonSets, id); ok && w.applied.current("ds/"+id, hash, have) {
 			continue
 		}
-		out, err := w.cfg.Kube.AppsV1().DaemonSets(m.Namespace).Apply(ctx, d, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
+		out, err := w.applyDaemonSet(ctx, m, d)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("apply DaemonSet %s: %w", id, err))
+			errs = append(errs, err)
 			continue
 		}
 		w.cfg.Metrics.wrote("daemonsets")
@@ -102,6 +102,26 @@ func (w *Watcher) syncPlugins(ctx context.Context, m *v1beta1.Module) error {
 		return !wanted[d.Name] && (version == "" || !versions[version] || m.Spec.DevicePlugin == nil && m.Spec.DRA == nil)
 	}), w.syncDeviceClasses(ctx, m))
 	return errors.Join(errs...)
+}
+
+// errForeign is an object of that name which is not this Module's.
+var errForeign = errors.New("there is one of that name that is not this Module's: rename one of the two, or delete it")
+
+// applyDaemonSet takes no stranger's object over.
+func (w *Watcher) applyDaemonSet(ctx context.Context, m *v1beta1.Module, d *appsv1ac.DaemonSetApplyConfiguration) (*appsv1.DaemonSet, error) {
+	api := w.cfg.Kube.AppsV1().DaemonSets(m.Namespace)
+	have, err := api.Get(ctx, *d.Name, metav1.GetOptions{})
+	if err == nil && !OwnedBy(have, m) {
+		err = errForeign
+	}
+	if err != nil && !apierrors.IsNotFound(err) {
+		return nil, fmt.Errorf("apply DaemonSet %s/%s: %w", m.Namespace, *d.Name, err)
+	}
+	out, err := api.Apply(ctx, d, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
+	if err != nil {
+		return nil, fmt.Errorf("apply DaemonSet %s/%s: %w", m.Namespace, *d.Name, err)
+	}
+	return out, nil
 }
 
 // removePlugins removes all of them.
@@ -131,59 +151,6 @@ func (w *Watcher) deleteDaemonSets(ctx context.Context, m *v1beta1.Module, which
 	}
 	return errors.Join(errs...)
 }
-
-// syncDeviceClasses asks the API server what there is: only Modules that have or
-// had some do that, at each change of theirs.
-func (w *Watcher) syncDeviceClasses(ctx context.Context, m *v1beta1.Module) error {
-	id := key(m.Namespace, m.Name)
-	classes, err := DeviceClasses(m)
-	if err != nil {
-		return err
-	}
-	hash := hashOf(classes)
-	if w.applied.is("dc/"+id, hash) || len(classes) == 0 && !w.applied.known("dc/"+id) && !w.mayHaveClasses(m) {
-		return nil
-	}
-	api := w.cfg.Kube.ResourceV1().DeviceClasses()
-	wanted := map[string]bool{}
-	var errs []error
-	for _, c := range classes {
-		wanted[*c.Name] = true
-		if _, err := api.Apply(ctx, c, metav1.ApplyOptions{FieldManager: fieldManager, Force: true}); err != nil {
-			errs = append(errs, fmt.Errorf("apply DeviceClass %s: %w", *c.Name, err))
-			continue
-		}
-		w.cfg.Metrics.wrote("deviceclasses")
-	}
-	list, err := api.List(ctx, metav1.ListOptions{LabelSelector: labels.Set{
-		v1beta1.ModuleNameLabel: m.Name, v1beta1.ModuleNamespaceLabel: m.Namespace,
-	}.String()})
-	if apierrors.IsNotFound(err) {
-		return errors.Join(errs...) // a cluster without them
-	}
-	if err != nil {
-		return errors.Join(append(errs, fmt.Errorf("list DeviceClasses of Module %s: %w", id, err))...)
-	}
-	for i := range list.Items {
-		if wanted[list.Items[i].Name] {
-			continue
-		}
-		err := api.Delete(ctx, list.Items[i].Name, metav1.DeleteOptions{})
-		if err != nil && !apierrors.IsNotFound(err) {
-			errs = append(errs, fmt.Errorf("delete DeviceClass %s: %w", list.Items[i].Name, err))
-			continue
-		}
-		w.cfg.Metrics.wrote("deviceclasses")
-	}
-	if len(errs) == 0 {
-		w.applied.note("dc/"+id, hash, &metav1.ObjectMeta{})
-	}
-	return errors.Join(errs...)
-}
-
-// mayHaveClasses: a Module that was changed or is going may have had some before
-// this Watcher began.
-func (w *Watcher) mayHaveClasses(m *v1beta1.Module) bool { return m.Generation > 1 }
 
 // is reports whether exactly this was applied last.
 func (a *appliedSets) is(id, hash string) bool {
