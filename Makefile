@@ -90,7 +90,7 @@ fuzz: ## each fuzz target of pkg/ for FUZZ_TIME: PACKAGES=./pkg/images/... for s
 lint: ## golangci-lint (built from source the first time), gofmt, the rules who may import whom
 	$(GO) tool -modfile=tools/go.mod golangci-lint run ./...
 
-gen: ## generated files: whatever //go:generate says (nothing yet)
+gen: ## generated files: deepcopy and CustomResourceDefinitions
 	$(GO) generate ./...
 
 demo: setup-vm build ## an in-tree module replaced by one out of an image, in a VM
