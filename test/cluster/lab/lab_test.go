@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -65,6 +66,16 @@ func TestDefinitionsAreEstablished(t *testing.T) {
 		assert.Contains(t, out, kind+".kmm.sigs.x-k8s.io True\n")
 	}
 	assert.Empty(t, cluster.Kubectl(t, "get", "nmc"))
+}
+
+func TestInstallLeavesWorkloadsOut(t *testing.T) {
+	dir := t.TempDir()
+	config := "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: installed, namespace: default}\n"
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "a.yaml"), []byte(daemonSet+"---\n"+config), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte("resources: [a.yaml]\nnamePrefix: by-kustomize-\n"), 0o600))
+	t.Cleanup(func() { cluster.Kubectl(t, "delete", "configmap", "installed", "by-kustomize-installed") })
+	require.NoError(t, cluster.Install(t.Context(), filepath.Join(dir, "a.yaml"), dir))
+	assert.Equal(t, "configmap/by-kustomize-installed\nconfigmap/installed\n", cluster.Kubectl(t, "get", "configmap,daemonset", "-o", "name", "--field-selector=metadata.name!=kube-root-ca.crt"))
 }
 
 const daemonSet = `

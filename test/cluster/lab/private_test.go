@@ -57,8 +57,11 @@ func beChild() {
 		os.Exit(1)
 	}
 	fmt.Println(c.PID("etcd"), c.PID("kube-apiserver"), c.PID("kube-controller-manager"), c.PID("kube-scheduler"))
-	io.Copy(io.Discard, os.Stdin)
+	_, err = io.Copy(io.Discard, os.Stdin)
 	c.Stop()
+	if err != nil {
+		os.Exit(1)
+	}
 	os.Exit(0)
 }
 
@@ -74,7 +77,10 @@ func TestClusterDiesWithItsParent(t *testing.T) {
 			stdout, err := cmd.StdoutPipe()
 			require.NoError(t, err)
 			require.NoError(t, cmd.Start())
-			t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+			t.Cleanup(func() {
+				cmd.Process.Kill() //nolint:errcheck // it has ended when all is well
+				cmd.Wait()         //nolint:errcheck // as above
+			})
 			line, err := bufio.NewReader(stdout).ReadString('\n')
 			require.NoError(t, err)
 			var pids [4]int
