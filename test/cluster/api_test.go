@@ -171,6 +171,8 @@ func TestRefused(t *testing.T) {
 		{"unknown raw argument for unloading", "modprobe", "{moduleName: null, rawArgs: {load: [dummy], unload: [dummy, --wait=1]}}", modprobePath + ".rawArgs.unload", "modprobe's options"},
 		{"unknown argument", "modprobe", "args: {load: [-v, --show-depends]}", modprobePath + ".args.load", "no modprobe runs"},
 		{"no argument", "modprobe", "args: {load: []}", modprobePath + ".args.load", "at least 1"},
+		{"argument with a line break", "modprobe", `args: {load: ["-v\n"]}`, modprobePath + ".args.load[0]", "line break"},
+		{"raw argument with a line break", "modprobe", `{moduleName: null, rawArgs: {load: [a], unload: ["a\nb"]}}`, modprobePath + ".rawArgs.unload[0]", "line break"},
 		{"module among the arguments", "modprobe", "args: {load: [dummy]}", modprobePath + ".args.load", "no modprobe runs"},
 		{"forced unload", "modprobe", "args: {unload: [-f]}", modprobePath + ".args.unload", "never done"},
 
@@ -226,15 +228,47 @@ func TestRefused(t *testing.T) {
 	}
 	policiesKnown(t)
 	r := modules(t)
+	var said strings.Builder
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := try(t.Context(), r, edited(t, edit{tt.at, tt.set}))
 			require.Error(t, err)
+			said.WriteString(err.Error())
 			assert.True(t, apierrors.IsInvalid(err) || apierrors.IsForbidden(err), "%v", err)
 			assert.Contains(t, err.Error(), tt.field+":")
 			assert.Contains(t, err.Error(), tt.says)
 		})
 	}
+	t.Run("every rule has a row", func(t *testing.T) {
+		data, err := os.ReadFile("../../deploy/crd/kmm.sigs.x-k8s.io_modules.yaml")
+		require.NoError(t, err)
+		messages := ruleMessages(parse(t, string(data)))
+		assert.Greater(t, len(messages), 40)
+		for _, message := range messages {
+			if !strings.Contains(message, "delete the Module and create it again") { // TestVersionStays
+				assert.True(t, strings.Contains(said.String(), message), "no row makes the server say %q", message)
+			}
+		}
+	})
+}
+
+// ruleMessages are the messages of all CEL rules below a node of a schema.
+func ruleMessages(node any) []string {
+	var out []string
+	switch node := node.(type) {
+	case []any:
+		for _, n := range node {
+			out = append(out, ruleMessages(n)...)
+		}
+	case map[string]any:
+		if node["rule"] != nil && node["message"] != nil {
+			return []string{node["message"].(string)}
+		}
+		for _, n := range node {
+			out = append(out, ruleMessages(n)...)
+		}
+	}
+	return out
 }
 
 func TestAccepted(t *testing.T) {
@@ -326,10 +360,10 @@ func TestApply(t *testing.T) {
 		"minimal one": plain,
 	} {
 		t.Run(name, func(t *testing.T) {
-			out := cluster.KubectlInput(t, document, "apply", "--validate=ignore", "-f", "-")
+			out := cluster.KubectlInput(t, document, "apply", "-f", "-")
 			assert.Contains(t, out, "created")
 			defer cluster.Kubectl(t, "delete", "modules", "--all")
-			assert.Contains(t, cluster.KubectlInput(t, document, "apply", "--validate=ignore", "-f", "-"), "unchanged")
+			assert.Contains(t, cluster.KubectlInput(t, document, "apply", "-f", "-"), "unchanged")
 		})
 	}
 }
