@@ -22,7 +22,7 @@ import (
 // +kubebuilder:printcolumn:name=Ready,type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name=Degraded,type=string,JSONPath=`.status.conditions[?(@.type=="Degraded")].reason`,priority=1
 // +kubebuilder:printcolumn:name=Age,type=date,JSONPath=.metadata.creationTimestamp
-// +kubebuilder:validation:XValidation:rule=`self.metadata.name.size() <= 40`,message=`metadata.name and namespace may have 41 characters together, so that they fit in the labels of nodes`
+// +kubebuilder:validation:XValidation:rule=`self.metadata.name.size() <= 40`,message=`metadata.name: name and namespace may have 41 characters together, so that they fit in the labels of nodes`
 type Module struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -208,7 +208,7 @@ type ModuleLoaderContainerSpec struct {
 // +kubebuilder:validation:XValidation:rule=`!has(self.args) || !has(self.args.load) || self.args.load.all(w, w in ['-v', '--verbose', '-q', '--quiet', '-s', '--syslog', '-i', '--ignore-install', '--ignore-remove', '-a', '--all', '-f', '--force', '--force-vermagic', '--force-modversion', '-r', '--remove'])`,message=`args.load may have -f, --force-vermagic, --force-modversion, -i, -q, -r, -s and -v: no modprobe runs, and any other option can not be obeyed`,fieldPath=".args.load"
 // +kubebuilder:validation:XValidation:rule=`!has(self.args) || !has(self.args.unload) || self.args.unload.all(w, w in ['-v', '--verbose', '-q', '--quiet', '-s', '--syslog', '-i', '--ignore-install', '--ignore-remove', '-a', '--all', '-r', '--remove'])`,message=`args.unload may have -i, -q, -r, -s and -v: no modprobe runs, and a forced unload is never done`,fieldPath=".args.unload"
 // +kubebuilder:validation:XValidation:rule=`!has(self.modulesLoadingOrder) || has(self.moduleName) && self.modulesLoadingOrder[0].replace('-', '_') == self.moduleName.replace('-', '_')`,message=`modulesLoadingOrder has to begin with moduleName: it goes from the top of the stack down`,fieldPath=".modulesLoadingOrder"
-// +kubebuilder:validation:XValidation:rule=`!has(self.modulesLoadingOrder) || self.modulesLoadingOrder.all(a, self.modulesLoadingOrder.exists_one(b, a.replace('-', '_') == b.replace('-', '_')))`,message=`modulesLoadingOrder has a module twice`,fieldPath=".modulesLoadingOrder",reason="FieldValueDuplicate"
+// +kubebuilder:validation:XValidation:rule=`!has(self.modulesLoadingOrder) || self.modulesLoadingOrder.all(a, self.modulesLoadingOrder.exists_one(b, a.replace('-', '_') == b.replace('-', '_')))`,message=`modulesLoadingOrder has a module twice`,fieldPath=".modulesLoadingOrder"
 type ModprobeSpec struct {
 	// ModuleName as lsmod shows it; may only be missing beside rawArgs.
 	// +optional

@@ -11,7 +11,7 @@ package v1beta1
 //
 // +kubebuilder:validation:MaxLength=1024
 // +kubebuilder:validation:XValidation:rule=`self.matches(r'^([^$]|\$\$|\$[\pL\p{Nd}_]+|\$\{[^}\r\n]*\}|\$[^$\pL\p{Nd}_{]|\$$)*$')`,message=`a variable lacks its closing "}"`
-// +kubebuilder:validation:XValidation:rule=`!self.matches(r'^([^$]|\$\$|\$[\pL\p{Nd}_]+|\$\{[^}\r\n]*\}|\$[^$\pL\p{Nd}_{]|\$$)*$') || self.matches(r'^(([^$]|\$\$|\$[\pL\p{Nd}_]+|\$\{[^}\r\n]*\}|\$[^$\pL\p{Nd}_{]|\$$)*([:@]|\$[:@]|\$\{[\pL\p{Nd}_]+:?[-=+][^}\r\n]*[:@][^}/\r\n]*\})([^$/]|\$\$|\$[\pL\p{Nd}_]+|\$\{[\pL\p{Nd}_][^}\r\n]*\}|\$\{[^}/\r\n]*\}|\$[^$/\pL\p{Nd}_{]|\$$)*|oci(-archive)?:/([^$]|\$\$|\$[\pL\p{Nd}_]+|\$\{[^}\r\n]*\}|\$[^$\pL\p{Nd}_{]|\$$)*)?$')`,message=`an image needs a tag (:TAG) or a digest (@sha256:…) after its last "/"`
+// +kubebuilder:validation:XValidation:rule=`!self.matches(r'^([^$]|\$\$|\$[\pL\p{Nd}_]+|\$\{[^}\r\n]*\}|\$[^$\pL\p{Nd}_{]|\$$)*$') || self.matches(r'^(([^$]|\$\$|\$[\pL\p{Nd}_]+|\$\{[^}\r\n]*\}|\$[^$\pL\p{Nd}_{]|\$$)*([:@]|\$[:@]|\$\{([\pL\p{Nd}_]+:?[-=+]|[^}\r\n\pL\p{Nd}_])[^}\r\n]*[:@][^}/\r\n]*\}|\$\{[:@][^}/\r\n]*\})([^$/]|\$\$|\$[\pL\p{Nd}_]+|\$\{[\pL\p{Nd}_][^}\r\n]*\}|\$\{[^}/\r\n]*\}|\$[^$/\pL\p{Nd}_{]|\$$)*|oci(-archive)?:/([^$]|\$\$|\$[\pL\p{Nd}_]+|\$\{[^}\r\n]*\}|\$[^$\pL\p{Nd}_{]|\$$)*)?$')`,message=`an image needs a tag (:TAG) or a digest (@sha256:…) after its last "/"`
 type ImageTemplate = string
 
 // ModuleName is the name of a kernel module as lsmod shows it; "-" and "_" mean
