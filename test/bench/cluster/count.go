@@ -223,3 +223,28 @@ func (st *stretch) until(what string) time.Duration {
 	}
 	return last.Sub(st.from)
 }
+
+// away is how long nodes were without their label, from the write that took it
+// away to the one that brought it back: the median and the longest.
+func (st *stretch) away() (median, longest time.Duration) {
+	off, on := map[string]time.Time{}, map[string]time.Time{}
+	for i := range st.writes {
+		r := &st.writes[i]
+		if about(r) != aboutLabels {
+			continue
+		}
+		if _, ok := off[r.Name]; !ok {
+			off[r.Name] = r.Time
+		}
+		on[r.Name] = r.Time
+	}
+	var all []time.Duration
+	for name, at := range off {
+		all = append(all, on[name].Sub(at))
+	}
+	if len(all) == 0 {
+		return 0, 0
+	}
+	slices.Sort(all)
+	return all[len(all)/2], all[len(all)-1]
+}

@@ -76,11 +76,16 @@ func rows(o options) []row {
 		add("writes per node", "%.2f", func(r *result) any { return of(r).perNode(r.nodes) })
 		add("writes of Modules and others", "%d", func(r *result) any { return of(r).count(aboutModule, aboutOther) })
 		add("CPU of the watcher, s", "%.1f", cpu(of, watcher))
-		add("CPU of the API server and etcd, s", "%.0f", func(r *result) any { return (of(r).cpu[apiServer] + of(r).cpu[etcd]).Seconds() })
+		add("CPU of all agents together, s", "%.1f", cpu(of, agents))
+		add("CPU of the API server and etcd, s", "%.1f", func(r *result) any { return (of(r).cpu[apiServer] + of(r).cpu[etcd]).Seconds() })
 	}
 	load := func(r *result) *stretch { return r.load }
 	whole(fmt.Sprintf("**%d Modules applied**", o.modules), load)
 	whole("**one Module changed**", func(r *result) *stretch { return r.change })
+	add("a node without its label, s: median (longest)", "%s", func(r *result) any {
+		median, longest := r.change.away()
+		return fmt.Sprintf("%.1f (%.1f)", median.Seconds(), longest.Seconds())
+	})
 	for _, f := range []struct {
 		title string
 		of    func(*result) *stretch
