@@ -89,7 +89,11 @@ func (m *Machine) Start() {
 			return src.Report(ctx, s)
 		},
 		Secrets: func(ctx context.Context, namespace string, names []string) []images.PullSecret {
-			return src.Secrets(ctx, namespace, names)
+			var out []images.PullSecret
+			for _, s := range src.Secrets(ctx, namespace, names) {
+				out = append(out, images.PullSecret(s))
+			}
+			return out
 		},
 	})
 	joint := source.NewJoint(a.SetDesired)
