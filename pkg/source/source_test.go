@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package source_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/kmm-node/kmmd/pkg/source"
+	"github.com/kmm-node/kmmd/pkg/spec"
+)
+
+func module(name, file, revision string) spec.Module {
+	return spec.Module{Metadata: spec.Metadata{Namespace: "ns", Name: name}, File: file, Revision: revision}
+}
+
+func TestMerge(t *testing.T) {
+	bad := errors.New("bad")
+	refused := spec.Refused{Namespace: "ns", Name: "r", Revision: "r9", Reason: spec.ReasonInvalid}
+	conflict := spec.Refused{Namespace: "ns", Name: "a", Revision: "r1", Reason: spec.ReasonConflict,
+		Message: "the node has a document of its own for ns/a in a.yaml, and that one counts: remove one of the two"}
+	files := spec.Node{Modules: []spec.Module{module("a", "a.yaml", "")}, Invalid: []error{bad}}
+	for _, tt := range []struct {
+		name    string
+		cluster *spec.Node
+		want    spec.Node
+	}{
+		{"nobody has heard the cluster", nil, spec.Node{Modules: files.Modules, Invalid: files.Invalid, Partial: true}},
+		{"it asks for nothing", &spec.Node{}, spec.Node{Modules: files.Modules, Refused: []spec.Refused{}, Invalid: files.Invalid}},
+		{"both", &spec.Node{Generation: 3, Modules: []spec.Module{module("a", "", "r1"), module("b", "", "r2")}, Refused: []spec.Refused{refused}},
+			spec.Node{Generation: 3, Modules: []spec.Module{files.Modules[0], module("b", "", "r2")}, Refused: []spec.Refused{refused, conflict}, Invalid: files.Invalid}},
+	} {
+		t.Run(tt.name, func(t *testing.T) { assert.Equal(t, tt.want, source.Merge(files, tt.cluster)) })
+	}
+}
+
+func TestJoint(t *testing.T) {
+	var got []spec.Node
+	j := source.NewJoint(func(n spec.Node) { got = append(got, n) })
+	j.Cluster(spec.Node{Generation: 1})
+	assert.Empty(t, got, "files are there at once")
+	j.Files(spec.Node{Modules: []spec.Module{module("a", "a.yaml", "")}})
+	j.Cluster(spec.Node{Generation: 2})
+	j.Files(spec.Node{})
+	assert.Len(t, got, 3)
+	assert.EqualValues(t, 1, got[0].Generation)
+	assert.Len(t, got[1].Modules, 1, "each side stays as it was last")
+	assert.Empty(t, got[2].Modules)
+	assert.EqualValues(t, 2, got[2].Generation)
+
+	j = source.NewJoint(func(n spec.Node) { got = append(got, n) })
+	j.Files(spec.Node{})
+	assert.True(t, got[3].Partial)
+}
