@@ -24,6 +24,7 @@ import (
 	"github.com/kmm-node/kmmd/pkg/source"
 	"github.com/kmm-node/kmmd/pkg/source/cluster"
 	"github.com/kmm-node/kmmd/pkg/spec"
+	"github.com/kmm-node/kmmd/test/cluster/play"
 )
 
 // Machine is one node: a kernel in memory, a disk, and an agent that can be
@@ -174,3 +175,19 @@ func (o *output) Write(b []byte) (int, error) {
 }
 
 var _ io.Writer = (*output)(nil)
+
+// Join makes a new Node object for the machine, which has started anew, and
+// starts its agent.
+func (m *Machine) Join(labels map[string]string) {
+	t := m.fleet.t
+	t.Helper()
+	m.Kernel.Reboot(Release)
+	m.previous = spec.Status{}
+	require.NoError(t, os.RemoveAll(m.path("run")))
+	require.NoError(t, os.Mkdir(m.path("run"), 0o755))
+	require.NoError(t, m.fleet.player.AddNodes(t.Context(), play.Node{
+		Name: m.Name, Labels: labels, BootID: m.Kernel.BootID(), Kernel: m.Kernel.Release(),
+	}))
+	m.identify()
+	m.Start()
+}
