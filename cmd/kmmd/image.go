@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -164,6 +165,7 @@ func (f *pullFlags) request(c config, ref string) (images.Request, error) {
 		Modules: f.modules, Closure: kmod.Closure, Firmware: kmod.Firmware, DeclaredFirmware: f.declared || c.Firmware == firmwareDeclared,
 		Insecure: f.insecure, InsecureSkipTLSVerify: f.skipTLS,
 	}
+	var secrets []images.PullSecret
 	for _, name := range f.secrets {
 		secret, err := os.ReadFile(name)
 		if err != nil {
@@ -172,8 +174,9 @@ func (f *pullFlags) request(c config, ref string) (images.Request, error) {
 		if _, err := credentials.Parse(name, secret); err != nil {
 			return r, usageError{fmt.Errorf("pull secret: %w", err)}
 		}
-		r.PullSecrets = append(r.PullSecrets, secret)
+		secrets = append(secrets, images.PullSecret{Name: name, Data: secret})
 	}
+	r.PullSecrets = func(context.Context) []images.PullSecret { return secrets }
 	return r, nil
 }
 

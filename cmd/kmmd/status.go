@@ -58,6 +58,15 @@ func printStatus(w io.Writer, o *options, s spec.Status) error {
 		out.line("document gone, modules still there:")
 		printModule(out, &s.Leaving[i])
 	}
+	for i := range s.Refused {
+		out.line("")
+		out.line("order not obeyed, what runs for it stays:")
+		printModule(out, &s.Refused[i])
+	}
+	if s.Partial {
+		out.line("")
+		out.line("the cluster has not been heard yet: nothing is unloaded")
+	}
 	printStaged(out, s.Staged)
 	for _, e := range s.Invalid {
 		out.line("invalid: %s", e)

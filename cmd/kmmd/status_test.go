@@ -37,6 +37,8 @@ func fullStatus() spec.Status {
 	leaving := spec.ModuleStatus{Namespace: "default", Name: "old", State: spec.StatePending, Since: at}
 	return spec.Status{
 		Version: "v1", KernelRelease: "6.1.0-56-cloud-amd64", BootID: bootID, Time: at,
+		Partial: true, ObservedGeneration: 3, Facts: spec.Facts{SecureBoot: "yes", Lockdown: "none", SignatureEnforced: "no"},
+		Refused: []spec.ModuleStatus{{Namespace: "default", Name: "nic", Revision: "r1", State: spec.StateFailed, Reason: spec.ReasonConflict, Message: "in a file too", Since: at}},
 		Modules: []spec.ModuleStatus{failed, loaded}, Leaving: []spec.ModuleStatus{leaving}, Invalid: []string{"x.yaml:1: bad"},
 	}
 }
@@ -63,7 +65,7 @@ func TestStatus(t *testing.T) {
 	assert.Equal(t, fullStatus(), got)
 
 	fine := fullStatus()
-	fine.Modules, fine.Leaving, fine.Invalid = fine.Modules[1:], nil, nil
+	fine.Modules, fine.Leaving, fine.Invalid, fine.Refused = fine.Modules[1:], nil, nil, nil
 	report(fine)
 	_, err = kmmd(t, "status", "--config", config)
 	require.NoError(t, err)

@@ -104,6 +104,13 @@ type Config struct {
 	Previous spec.Status
 	// Retry tries again what the kernel has refused in this boot.
 	Retry bool
+	// Secrets gives the image pull secrets of a Module, by their names and its
+	// namespace. It is called when a registry is about to be asked. nil: there are
+	// none to be had.
+	Secrets func(ctx context.Context, namespace string, names []string) []images.PullSecret
+	// Facts are reported with each status; they are asked for at most once a
+	// minute. nil reports none.
+	Facts func() spec.Facts
 	// Version is reported as kmmd's.
 	Version string
 	Log     *slog.Logger
@@ -111,6 +118,9 @@ type Config struct {
 	Metrics *Metrics
 	// Report is told the status when it changed; it may be nil.
 	Report func(context.Context, spec.Status) error
+	// Announce has Report told the first status also when it equals Previous: for
+	// a Report that may not have passed that on.
+	Announce bool
 	// AfterStep is called after each step of a plan or of a rollback, before
 	// the ledger says that it is done; tests kill the process there. It may
 	// be nil.
@@ -138,11 +148,14 @@ type Agent struct {
 	magic    string     // the running kernel's vermagic without release, "" while unknown
 	resolved map[string]*resolution
 	failures map[string]*failure
+	refused  map[string]string // message of each order that is not obeyed
 	status   spec.Status
+	facts    spec.Facts
+	asked    time.Time // when facts were read
 	pruned   time.Time // when Keeper was asked to last
 	swept    bool      // pins of an earlier kmmd are in pinned
 
-	unreported bool // Report has failed for status
+	unreported bool // Report does not know status
 }
 
 // New reads the ledger of this boot.
@@ -153,6 +166,7 @@ func New(cfg Config) *Agent {
 	a := &Agent{
 		cfg: cfg, trigger: make(chan struct{}, 1), prestage: make(chan struct{}, 1),
 		resolved: map[string]*resolution{}, failures: map[string]*failure{}, pinned: map[string][]string{},
+		unreported: cfg.Announce,
 	}
 	led, err := openLedger(cfg.RunDir, cfg.Kernel.BootID())
 	if err != nil {

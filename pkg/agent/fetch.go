@@ -11,17 +11,22 @@ import (
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
-// fetch gets the files of a choice for a kernel: its modules and what they depend
-// on in the image. host is that kernel's own tree, or nil.
+// fetch gets the files of a Module's choice for a kernel: its modules and what
+// they depend on in the image. host is that kernel's own tree, or nil.
 //
 // What is taken from the host may itself depend on a module that the image has,
 // and a file in the image beats the host's: then the image is asked again.
-func (a *Agent) fetch(ctx context.Context, choice *spec.Choice, release string, host *kmod.Tree) (*images.Tree, error) {
+func (a *Agent) fetch(ctx context.Context, m *spec.Module, choice *spec.Choice, release string, host *kmod.Tree) (*images.Tree, error) {
 	r := images.Request{
 		Ref: choice.Image, PullPolicy: choice.PullPolicy, DirName: choice.DirName,
 		Releases: spec.Release(release).Directories(), FirmwarePath: choice.FirmwarePath,
 		Modules: slices.Clone(choice.Order), Closure: kmod.Closure, Firmware: kmod.Firmware, DeclaredFirmware: a.cfg.DeclaredFirmware,
 		Insecure: choice.Insecure, InsecureSkipTLSVerify: choice.InsecureSkipTLSVerify,
+	}
+	if a.cfg.Secrets != nil && len(m.PullSecrets) > 0 {
+		r.PullSecrets = func(ctx context.Context) []images.PullSecret {
+			return a.cfg.Secrets(ctx, m.Metadata.Namespace, m.PullSecrets)
+		}
 	}
 	for {
 		t, err := a.cfg.Images.Ensure(ctx, r)

@@ -118,7 +118,7 @@ func (a *Agent) forgetPins(owner string) {
 // unpin lets go of the images of Modules that are gone, also of those that went
 // while kmmd was not there, and of kernels that are.
 func (a *Agent) unpin(desired *spec.Node, s spec.Status) {
-	if len(desired.Invalid) > 0 {
+	if !desired.Complete() {
 		return // who knows what is wanted
 	}
 	if !a.swept {
@@ -141,6 +141,9 @@ func (a *Agent) unpin(desired *spec.Node, s spec.Status) {
 	needed := map[string]bool{}
 	for i := range desired.Modules {
 		needed[desired.Modules[i].Key()] = true
+	}
+	for i := range desired.Refused {
+		needed[desired.Refused[i].Key()] = true
 	}
 	for i := range s.Leaving {
 		needed[s.Leaving[i].Key()] = true

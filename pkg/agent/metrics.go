@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -74,7 +75,12 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		}
 		ch <- prometheus.MustNewConstMetric(m.staged, prometheus.GaugeValue, ready, st.Kernel, st.Namespace, st.Name, string(st.Reason))
 	}
-	for _, mod := range s.Modules {
+	known := map[string]bool{}
+	for _, mod := range slices.Concat(s.Modules, s.Refused) {
+		if known[mod.Key()] {
+			continue // the one that is obeyed counts
+		}
+		known[mod.Key()] = true
 		ch <- prometheus.MustNewConstMetric(m.state, prometheus.GaugeValue, 1, mod.Namespace, mod.Name, string(mod.State), string(mod.Reason))
 	}
 }

@@ -21,7 +21,7 @@ func (a *Agent) observe(desired *spec.Node) (plan.Facts, error) {
 		Held: map[string][]string{}, FirmwareDirs: a.ledger.Firmware, FirmwareCurrent: map[string]bool{},
 		FirmwareConflict: map[string]error{}, FirmwareTarget: a.cfg.FirmwareDir,
 		FirmwareBefore: pathAtBoot(a.cfg.Kernel.Cmdline()), // as far as a kmmd without its ledger can know
-		Wanted:         map[string]bool{}, KeepAll: len(desired.Invalid) > 0,
+		Wanted:         map[string]bool{}, KeepAll: !desired.Complete(),
 	}
 	f.AllowNetwork = a.cfg.AllowNetwork
 	f.NeverLoad, f.NeverRemove = nameSet(a.cfg.NeverLoad), nameSet(a.cfg.NeverRemove)
@@ -34,6 +34,9 @@ func (a *Agent) observe(desired *spec.Node) (plan.Facts, error) {
 	}
 	for i := range desired.Modules {
 		f.Wanted[desired.Modules[i].Key()] = desired.Modules[i].Spec.ModuleLoader != nil
+	}
+	for i := range desired.Refused {
+		f.Wanted[desired.Refused[i].Key()] = true
 	}
 	if err := a.observeModules(&f); err != nil {
 		return f, err

@@ -25,6 +25,12 @@ func (a *Agent) Plan(ctx context.Context) (plan.Plan, map[string]plan.Block, err
 			unresolved[owner] = plan.Block{Reason: string(r.fail.reason), Message: r.fail.message}
 		}
 	}
+	for i := range desired.Refused {
+		r := &desired.Refused[i]
+		if _, obeyed := a.resolved[r.Key()]; !obeyed {
+			unresolved[r.Key()] = plan.Block{Reason: string(r.Reason), Message: r.Message}
+		}
+	}
 	return p, unresolved, err
 }
 

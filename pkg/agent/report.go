@@ -25,10 +25,14 @@ func (a *Agent) report(ctx context.Context, desired *spec.Node) (spec.Status, er
 	now := time.Now().UTC().Truncate(time.Second)
 	s := spec.Status{
 		Version: a.cfg.Version, KernelRelease: a.cfg.Kernel.Release(), BootID: a.cfg.Kernel.BootID(),
-		Time: now, Modules: []spec.ModuleStatus{},
+		Time: now, Modules: []spec.ModuleStatus{}, Facts: a.nodeFacts(),
+		ObservedGeneration: desired.Generation, Partial: desired.Partial,
 	}
 	for _, key := range slices.Sorted(maps.Keys(a.resolved)) {
 		s.Modules = append(s.Modules, a.moduleStatus(a.resolved[key], p, f))
+	}
+	for i := range desired.Refused {
+		s.Refused = append(s.Refused, refusedStatus(&desired.Refused[i], f))
 	}
 	for _, t := range p.Transactions {
 		if t.Leaving {
@@ -41,14 +45,16 @@ func (a *Agent) report(ctx context.Context, desired *spec.Node) (spec.Status, er
 	}
 	a.since(&s, now)
 	a.cfg.Metrics.set(s)
-	if same(s, a.status) && !a.unreported {
-		return a.status, nil
+	if same(s, a.status) {
+		if !a.unreported {
+			return a.status, nil
+		}
+		s = a.status // with its time
 	}
 	a.status = s
-	if a.cfg.Report == nil {
-		return s, nil
+	if a.cfg.Report != nil {
+		err = a.cfg.Report(ctx, s)
 	}
-	err = a.cfg.Report(ctx, s)
 	a.unreported = err != nil // the next look tries again
 	return s, err
 }
@@ -56,7 +62,7 @@ func (a *Agent) report(ctx context.Context, desired *spec.Node) (spec.Status, er
 func (a *Agent) moduleStatus(r *resolution, p plan.Plan, f plan.Facts) spec.ModuleStatus {
 	m := &r.module
 	s := spec.ModuleStatus{
-		Namespace: m.Metadata.Namespace, Name: m.Metadata.Name, State: spec.StatePending, Warnings: r.warnings,
+		Namespace: m.Metadata.Namespace, Name: m.Metadata.Name, Revision: m.Revision, State: spec.StatePending, Warnings: r.warnings,
 	}
 	if r.choice != nil {
 		s.Image, s.Version = r.choice.Image, r.choice.Version
@@ -129,6 +135,17 @@ func (a *Agent) leavingStatus(t plan.Transaction, f plan.Facts) spec.ModuleStatu
 	return s
 }
 
+// factsAge is how old the node's facts may be. They hardly ever change before
+// the next boot, and to read them takes some forty files.
+const factsAge = time.Minute
+
+func (a *Agent) nodeFacts() spec.Facts {
+	if a.cfg.Facts != nil && (a.asked.IsZero() || time.Since(a.asked) > factsAge) {
+		a.facts, a.asked = a.cfg.Facts(), time.Now()
+	}
+	return a.facts
+}
+
 func split(owner string) (namespace, name string) {
 	for i := range owner {
 		if owner[i] == '/' {
@@ -140,13 +157,16 @@ func split(owner string) (namespace, name string) {
 
 // since keeps the time of a state that has not changed.
 func (a *Agent) since(s *spec.Status, now time.Time) {
+	keep(now, slices.Concat(a.status.Modules, a.status.Leaving), s.Modules, s.Leaving)
+	keep(now, a.status.Refused, s.Refused)
+}
+
+func keep(now time.Time, old []spec.ModuleStatus, lists ...[]spec.ModuleStatus) {
 	before := map[string]spec.ModuleStatus{}
-	for _, list := range [][]spec.ModuleStatus{a.status.Modules, a.status.Leaving} {
-		for _, m := range list {
-			before[m.Key()] = m
-		}
+	for _, m := range old {
+		before[m.Key()] = m
 	}
-	for _, list := range [][]spec.ModuleStatus{s.Modules, s.Leaving} {
+	for _, list := range lists {
 		for i := range list {
 			old, ok := before[list[i].Key()]
 			list[i].Since = now

@@ -47,7 +47,8 @@ func (a *Agent) resolveAll(ctx context.Context, desired *spec.Node) {
 		key := m.Key()
 		wanted[key] = true
 		old := a.resolved[key]
-		if old != nil && reflect.DeepEqual(old.module, *m) && (old.fail == nil || !old.fail.due()) {
+		if old != nil && old.answers(m) && (old.fail == nil || !old.fail.due()) {
+			old.module = *m
 			continue
 		}
 		if !opened {
@@ -65,18 +66,19 @@ func (a *Agent) resolveAll(ctx context.Context, desired *spec.Node) {
 		}
 		a.resolved[key] = r
 	}
-	for key := range a.resolved {
-		if !wanted[key] {
-			delete(a.resolved, key)
-			delete(a.failures, key)
-		}
+	a.refuse(desired)
+	a.forget(desired, wanted)
+}
+
+// answers says whether the resolution is that of m too: what they differ in has
+// no say in files, or only in how an image is got that is there.
+func (r *resolution) answers(m *spec.Module) bool {
+	a, b := r.module, *m
+	a.Revision, b.Revision = "", ""
+	if r.fail == nil {
+		a.PullSecrets, b.PullSecrets = nil, nil
 	}
-	for owner := range a.ledger.Failures {
-		if !wanted[owner] {
-			delete(a.ledger.Failures, owner)
-			a.save()
-		}
-	}
+	return reflect.DeepEqual(a, b)
 }
 
 // openHost reads the node's own modules anew: a package may have added some
@@ -107,7 +109,7 @@ func (a *Agent) resolve(ctx context.Context, m spec.Module) *resolution {
 	}
 	r.choice = choice
 	r.warnings = append(r.warnings, choice.Warnings...)
-	r.tree, err = a.fetch(ctx, choice, string(release), a.host)
+	r.tree, err = a.fetch(ctx, &m, choice, string(release), a.host)
 	if err != nil {
 		r.fail = fail(err)
 		return r

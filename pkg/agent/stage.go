@@ -60,7 +60,7 @@ func (a *Agent) stageModule(ctx context.Context, m *spec.Module, release string,
 		return err
 	}
 	s.Image = choice.Image
-	tree, err := a.fetch(ctx, choice, release, host)
+	tree, err := a.fetch(ctx, m, choice, release, host)
 	if err != nil {
 		return err
 	}

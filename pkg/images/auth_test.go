@@ -3,8 +3,10 @@
 package images
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -65,6 +67,17 @@ func trust(t *testing.T, host, ca string) map[string]string {
 // secret is a dockerconfigjson with pairs of user and password, by key.
 func secret(key, user, password string) []byte {
 	return fmt.Appendf(nil, `{"auths": {%q: {"username": %q, "password": %q}}}`, key, user, password)
+}
+
+// secretsOf are image pull secrets with that content.
+func secretsOf(data ...[]byte) func(context.Context) []PullSecret {
+	return func(context.Context) []PullSecret {
+		var out []PullSecret
+		for i, b := range data {
+			out = append(out, PullSecret{Name: fmt.Sprintf("image pull secret %d", i+1), Data: b})
+		}
+		return out
+	}
 }
 
 // guarded is a registry that wants tokens, and the service that gives them.
@@ -148,7 +161,7 @@ func TestTokenForCredentials(t *testing.T) {
 	g.users["joe"] = "right"
 	s := nodeStore(t, trust(t, g.host, g.ca))
 	r := g.request()
-	r.PullSecrets = [][]byte{secret(g.host+"/team", "joe", "right")}
+	r.PullSecrets = secretsOf(secret(g.host+"/team", "joe", "right"))
 	_, err := s.Ensure(t.Context(), r)
 	require.NoError(t, err)
 	assert.Equal(t, []string{"joe repository:team/kmod:pull"}, g.granted, "one token for all requests")
@@ -160,7 +173,7 @@ func TestTokenExpiresDuringThePull(t *testing.T) {
 	g.users["joe"], g.uses = "right", 1
 	s := nodeStore(t, trust(t, g.host, g.ca))
 	r := g.request()
-	r.PullSecrets = [][]byte{secret(g.host, "joe", "right")}
+	r.PullSecrets = secretsOf(secret(g.host, "joe", "right"))
 	_, err := s.Ensure(t.Context(), r)
 	require.NoError(t, err)
 	assert.Len(t, g.granted, 2, "manifest and layer")
@@ -176,10 +189,10 @@ func TestEachCredentialIsTried(t *testing.T) {
 			files["var/lib/kubelet/config.json"] = string(secret("127.0.0.*:"+g.host[10:], "joe", "right"))
 			s := nodeStore(t, files)
 			r := g.request()
-			r.PullSecrets = [][]byte{
+			r.PullSecrets = secretsOf(
 				[]byte("no JSON"), secret("other.example", "other", "x"),
 				secret(g.host, "stale", "stale"), secret(g.host, "known", "known"),
-			}
+			)
 			_, err := s.Ensure(t.Context(), r)
 			require.NoError(t, err)
 			assert.Equal(t, []string{"stale"}, g.refused, "what worked is kept")
@@ -202,7 +215,7 @@ func TestNobodyMayPull(t *testing.T) {
 	assert.ErrorContains(t, err, `credHelpers has "ecr-login" for `+g.host+`, which kmmd does not run`)
 	assert.ErrorContains(t, err, "image pull secret")
 
-	r.PullSecrets = [][]byte{secret(g.host, "stale", "pass-word"), secret(g.host, "known", "pass-word"), []byte("{")}
+	r.PullSecrets = secretsOf(secret(g.host, "stale", "pass-word"), secret(g.host, "known", "pass-word"), []byte("{"))
 	_, err = s.Ensure(t.Context(), r)
 	require.ErrorIs(t, err, ErrUnauthorized)
 	assert.ErrorContains(t, err, "tried the credentials of image pull secret 1 ("+g.host+"), image pull secret 2 ("+g.host+")")
@@ -211,12 +224,66 @@ func TestNobodyMayPull(t *testing.T) {
 	assert.NotContains(t, err.Error(), base64.StdEncoding.EncodeToString([]byte("known:pass-word")))
 }
 
+func TestPullSecretsThatCanNotBeHad(t *testing.T) {
+	missing := func(context.Context) []PullSecret {
+		return []PullSecret{{Name: "pull secret drivers/reg", Err: errors.New("not found: create it")}}
+	}
+	for _, status := range []int{http.StatusUnauthorized, http.StatusNotFound} {
+		t.Run(http.StatusText(status), func(t *testing.T) {
+			reg := imagestest.NewRegistry(t)
+			reg.Handle(func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { w.WriteHeader(status) })
+			r := request(reg.Host + "/kmod:v1")
+			r.PullSecrets = missing
+			_, err := openStore(t).Ensure(t.Context(), r)
+			assert.ErrorContains(t, err, "; pull secret drivers/reg: not found: create it")
+		})
+	}
+	t.Run("the node's credentials do", func(t *testing.T) {
+		g := newGuarded(t)
+		g.users["joe"] = "right"
+		files := trust(t, g.host, g.ca)
+		files["var/lib/kubelet/config.json"] = string(secret(g.host, "joe", "right"))
+		r := g.request()
+		r.PullSecrets = missing
+		_, err := nodeStore(t, files).Ensure(t.Context(), r)
+		assert.NoError(t, err)
+	})
+}
+
+func TestPullSecretsAreAskedForLate(t *testing.T) {
+	g := newGuarded(t)
+	g.users["joe"] = "first"
+	s := nodeStore(t, trust(t, g.host, g.ca))
+	asked := 0
+	r := g.request()
+	r.PullSecrets = func(context.Context) []PullSecret {
+		asked++
+		return []PullSecret{{Name: "a", Data: secret(g.host, "joe", g.users["joe"])}}
+	}
+	never := r
+	never.PullPolicy = PullNever
+	_, err := s.Ensure(t.Context(), never)
+	require.ErrorIs(t, err, ErrNotCached)
+	assert.Zero(t, asked, "nobody asks a registry")
+	_, err = s.Ensure(t.Context(), r)
+	require.NoError(t, err)
+	assert.Equal(t, 1, asked)
+	_, err = s.Ensure(t.Context(), r)
+	require.NoError(t, err)
+	assert.Equal(t, 1, asked, "the image is in the store")
+	g.users["joe"] = "second"
+	r.PullPolicy = PullAlways
+	_, err = s.Ensure(t.Context(), r)
+	require.NoError(t, err, "rotated")
+	assert.Equal(t, 2, asked)
+}
+
 func TestPublicImageWithStaleCredentials(t *testing.T) {
 	g := newGuarded(t)
 	g.users[""] = ""
 	s := nodeStore(t, trust(t, g.host, g.ca))
 	r := g.request()
-	r.PullSecrets = [][]byte{secret(g.host, "stale", "x")}
+	r.PullSecrets = secretsOf(secret(g.host, "stale", "x"))
 	_, err := s.Ensure(t.Context(), r)
 	require.NoError(t, err)
 }
@@ -226,7 +293,7 @@ func TestIdentityToken(t *testing.T) {
 	g.users["refresh"] = ""
 	s := nodeStore(t, trust(t, g.host, g.ca))
 	r := g.request()
-	r.PullSecrets = [][]byte{[]byte(`{"auths": {"` + g.host + `": {"username": "0000", "identitytoken": "refresh"}}}`)}
+	r.PullSecrets = secretsOf([]byte(`{"auths": {"` + g.host + `": {"username": "0000", "identitytoken": "refresh"}}}`))
 	_, err := s.Ensure(t.Context(), r)
 	require.NoError(t, err)
 	assert.Equal(t, []string{"refresh repository:team/kmod:pull"}, g.granted)
@@ -243,7 +310,7 @@ func TestTokenServiceWithoutTLSIsRefused(t *testing.T) {
 	s := nodeStore(t, trust(t, host, ca))
 	r := request(host + "/kmod:v1")
 	for _, r.Insecure = range []bool{false, true} { // it does speak TLS
-		r.PullSecrets = [][]byte{secret(host, "joe", "x")}
+		r.PullSecrets = secretsOf(secret(host, "joe", "x"))
 		_, err := s.Ensure(t.Context(), r)
 		require.ErrorContains(t, err, "get a token")
 		assert.NotContains(t, err.Error(), "http://"+host)
@@ -283,7 +350,7 @@ func TestCredentialsStayWithTheirHost(t *testing.T) {
 		"etc/containerd/certs.d/" + host + "/hosts.toml": "skip_verify = true\n[header]\nx-team = \"drivers\"\n",
 	})
 	r := request(host + "/kmod:v1")
-	r.Insecure, r.PullSecrets = false, [][]byte{secret(host, "joe", "right")}
+	r.Insecure, r.PullSecrets = false, secretsOf(secret(host, "joe", "right"))
 	_, err := s.Ensure(t.Context(), r)
 	require.ErrorIs(t, err, ErrUnauthorized)
 	_, err = s.Ensure(t.Context(), r)
@@ -312,11 +379,11 @@ func TestRegistryThatDoesNotAsk(t *testing.T) {
 	})
 	s := openStore(t)
 	r := request(reg.Host + "/kmod:v1")
-	r.PullSecrets = [][]byte{secret(reg.Host, "joe", "right")}
+	r.PullSecrets = secretsOf(secret(reg.Host, "joe", "right"))
 	_, err := s.Ensure(t.Context(), r)
 	assert.NoError(t, err)
 	r = request(reg.Host + "/kmod:v2")
-	r.PullSecrets = [][]byte{secret(reg.Host, "joe", "wrong")}
+	r.PullSecrets = secretsOf(secret(reg.Host, "joe", "wrong"))
 	_, err = s.Ensure(t.Context(), r)
 	assert.ErrorIs(t, err, ErrUnauthorized)
 }

@@ -29,6 +29,9 @@ func (q *query) explain(ctx context.Context, err error) error {
 		return fmt.Errorf("pull %s: %w", q.Ref, err)
 	}
 	advice, sentinel := q.diagnose(err)
+	if len(q.missing) > 0 {
+		advice += "; " + strings.Join(q.missing, "; ")
+	}
 	var places *endpointsError
 	if !errors.As(err, &places) {
 		err = &answerError{err}

@@ -15,6 +15,7 @@
 package images
 
 import (
+	"context"
 	"errors"
 
 	"github.com/kmm-node/kmmd/pkg/images/credentials"
@@ -127,14 +128,27 @@ type Request struct {
 	// has each name that Firmware returns, and at least one. Without it older
 	// layers are read for further files as far down as they could have some.
 	DeclaredFirmware bool
-	// PullSecrets are documents as a Secret of type kubernetes.io/dockerconfigjson
-	// has them. Their credentials are tried before those of the node.
-	PullSecrets [][]byte
+	// PullSecrets gives the image pull secrets, whose credentials are tried before
+	// those of the node. It is called with the pull's context, and only when a
+	// registry is about to be asked. nil is none.
+	PullSecrets func(context.Context) []PullSecret
 	// Insecure allows plain http to this registry, but not to its mirrors.
 	Insecure bool
 	// InsecureSkipTLSVerify takes any certificate of this registry, but not of
 	// its mirrors.
 	InsecureSkipTLSVerify bool
+}
+
+// PullSecret is one image pull secret, or why it could not be had.
+type PullSecret struct {
+	// Name says which one it is, for a person.
+	Name string
+	// Data is as a Secret of type kubernetes.io/dockerconfigjson, or the older
+	// kubernetes.io/dockercfg, has it.
+	Data []byte
+	// Err is why there is no Data. It does not stop the pull: nobody's or the
+	// node's credentials may do. It is told when the pull fails.
+	Err error
 }
 
 // Tree is what the store has for one Request. Its directories are absolute,

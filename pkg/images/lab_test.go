@@ -124,7 +124,7 @@ func TestLabPasswordOverTLS(t *testing.T) {
 	host := l.secure(t, fmt.Sprintf("{htpasswd: {realm: lab, path: %s}}", l.path("htpasswd")))
 	pull := func(files map[string]string, secrets ...[]byte) error {
 		r := l.request(host)
-		r.PullSecrets = secrets
+		r.PullSecrets = secretsOf(secrets...)
 		tree, err := nodeStore(t, files).Ensure(t.Context(), r)
 		if err == nil {
 			assert.NoError(t, tree.Verify())
@@ -178,7 +178,7 @@ func TestLabTokens(t *testing.T) {
 	// Both have certificates of their own, for the same address.
 	s := nodeStore(t, map[string]string{"etc/containerd/certs.d/" + host + "/hosts.toml": "skip_verify = true"})
 	r := l.request(host)
-	r.PullSecrets = [][]byte{secret(host, "joe", "right")}
+	r.PullSecrets = secretsOf(secret(host, "joe", "right"))
 	_, err := s.Ensure(t.Context(), r)
 	require.ErrorIs(t, err, ErrUnauthorized)
 	_, err = s.Ensure(t.Context(), r)

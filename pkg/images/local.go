@@ -105,7 +105,7 @@ func (s *Store) openSource(ctx context.Context, q *query) (source, error) {
 	if ref, ok := q.ref.(localRef); ok {
 		return openLayout(ctx, ref)
 	}
-	c, err := dial(q, s.l, s.o)
+	c, err := dial(ctx, q, s.l, s.o)
 	if err != nil {
 		return nil, err
 	}

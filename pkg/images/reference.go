@@ -23,6 +23,8 @@ type query struct {
 	digest   string // when ref has one
 	dirName  string // clean, absolute
 	firmware string // clean, absolute; empty for none
+
+	missing []string // pull secrets that could not be had, and why
 }
 
 func parseRequest(r Request) (*query, error) {

@@ -32,9 +32,9 @@ type client struct {
 	opened map[string]int // how often a blob was asked for
 }
 
-// dial finds out where to ask, and with which credentials; nothing is sent yet.
-// The caller closes the client.
-func dial(q *query, l limits, o Options) (*client, error) {
+// dial finds out where to ask, and with which credentials; no registry is asked
+// yet. The caller closes the client.
+func dial(ctx context.Context, q *query, l limits, o Options) (*client, error) {
 	repo := q.ref.Context()
 	ref := registries.Reference{
 		Host: repo.RegistryStr(), Repository: repo.RepositoryStr(), Digest: q.digest,
@@ -47,13 +47,7 @@ func dial(q *query, l limits, o Options) (*client, error) {
 	if err != nil {
 		return nil, onDisk(err)
 	}
-	keyrings := make([]*credentials.Keyring, 0, len(q.PullSecrets)+1)
-	for i, b := range q.PullSecrets {
-		// What is wrong with it is told when it could have helped.
-		k, _ := credentials.Parse(fmt.Sprintf("image pull secret %d", i+1), b)
-		keyrings = append(keyrings, k)
-	}
-	keyring := credentials.Join(append(keyrings, o.Keyring)...)
+	keyring := credentials.Join(q.secrets(ctx), o.Keyring)
 	c := &client{l: l, bad: map[int]bool{}, opened: map[string]int{}}
 	for _, e := range list {
 		place := &endpoint{Endpoint: e, l: l}
@@ -61,6 +55,26 @@ func dial(q *query, l limits, o Options) (*client, error) {
 		c.endpoints = append(c.endpoints, place)
 	}
 	return c, nil
+}
+
+// secrets are the credentials of the pull secrets. Those that can not be had are
+// noted in q.
+func (q *query) secrets(ctx context.Context) *credentials.Keyring {
+	if q.PullSecrets == nil {
+		return nil
+	}
+	q.missing = nil
+	var keyrings []*credentials.Keyring
+	for _, s := range q.PullSecrets(ctx) {
+		if s.Err != nil {
+			q.missing = append(q.missing, fmt.Sprintf("%s: %v", s.Name, s.Err))
+			continue
+		}
+		// What is wrong with it is told when it could have helped.
+		k, _ := credentials.Parse(s.Name, s.Data)
+		keyrings = append(keyrings, k)
+	}
+	return credentials.Join(keyrings...)
 }
 
 // Close lets go of the connections.

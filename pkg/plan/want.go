@@ -99,9 +99,10 @@ type Facts struct {
 	// NeverLoad and NeverRemove are modules that the node's own policy keeps out
 	// of the kernel, and in it.
 	NeverLoad, NeverRemove map[string]bool
-	// Wanted are all owners that a document exists for, resolved or not.
+	// Wanted are all owners that a document exists for, resolved or not, obeyed or
+	// refused.
 	Wanted map[string]bool
-	// KeepAll forbids to unload for absence: some document can not be read.
+	// KeepAll forbids to unload for absence: not all that is wanted is known.
 	KeepAll bool
 }
 

@@ -25,11 +25,35 @@ const (
 // Node is everything one node is asked for: the full set, not a change.
 type Node struct {
 	Modules []Module
+	// Refused are Modules that are asked for and can not be obeyed as they stand.
+	// What was loaded for them stays.
+	Refused []Refused
 	// Invalid lists documents that could not be read. While there is one,
 	// nothing is unloaded for being absent: the unreadable document may be
 	// the one that wants it.
 	Invalid []error
+	// Partial says that not everybody who may ask for Modules has spoken yet.
+	// Nothing is unloaded for being absent then either.
+	Partial bool
+	// Generation is that of the cluster's order, 0 without one. It goes back with
+	// the status.
+	Generation int64
 }
+
+// Complete reports whether all that is asked for is known, so that what is in
+// neither Modules nor Refused may go.
+func (n *Node) Complete() bool { return len(n.Invalid) == 0 && !n.Partial }
+
+// Refused is a Module that is asked for and not obeyed.
+type Refused struct {
+	Namespace, Name string
+	Revision        string // of the order, see Module.Revision
+	Reason          Reason
+	Message         string
+}
+
+// Key is "namespace/name".
+func (r *Refused) Key() string { return r.Namespace + "/" + r.Name }
 
 // Module is one document.
 type Module struct {
@@ -43,6 +67,12 @@ type Module struct {
 	Warnings []string `json:"-"`
 	// File is where the document came from, "" when not from a file.
 	File string `json:"-"`
+	// Revision is the cluster's name for this content, "" for a file. The status
+	// of what was done about it has it too.
+	Revision string `json:"-"`
+	// PullSecrets are names of Secrets in the Module's namespace, in the order to
+	// try them; a file has none.
+	PullSecrets []string `json:"-"`
 }
 
 // Key is "namespace/name", the identity of a Module on a node and in every

@@ -3,6 +3,7 @@
 package spec
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -74,6 +75,24 @@ func Parse(file string, data []byte) (modules []Module, ignored []string, err er
 		return nil, ignored, errors.Join(errs...)
 	}
 	return modules, ignored, nil
+}
+
+// ParseJSON reads one Module in JSON, such as one out of a cluster. origin
+// stands for the file in messages. Errors are as of Parse.
+func ParseJSON(origin string, data []byte) (*Module, error) {
+	if len(data) > MaxDocumentSize {
+		return nil, &Problem{File: origin, Message: fmt.Sprintf("has %d bytes, more than the %d a document may have", len(data), MaxDocumentSize)}
+	}
+	var d document
+	if err := json.Unmarshal(data, &d.values); err != nil {
+		return nil, &Problem{File: origin, Message: err.Error()}
+	}
+	m, problems := d.module(origin)
+	if len(problems) > 0 {
+		return nil, errors.Join(problems...)
+	}
+	m.File = ""
+	return m, nil
 }
 
 func (d *document) module(file string) (*Module, []error) {

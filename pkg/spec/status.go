@@ -39,7 +39,7 @@ const (
 	ReasonInUse             Reason = "InUse"             // what must go is held
 	ReasonNoWayBack         Reason = "NoWayBack"         // the in-tree file is missing, so a failed swap could not be undone
 	ReasonWrongBuild        Reason = "WrongBuild"        // another build of that name runs, and nobody said to remove it
-	ReasonConflict          Reason = "Conflict"          // two Modules want what excludes each other
+	ReasonConflict          Reason = "Conflict"          // two Modules want what excludes each other, or there are two of one name
 	ReasonInterfaceLost     Reason = "InterfaceLost"     // the new driver did not bring the network interface back
 	ReasonInitFailed        Reason = "InitFailed"        // the module's own init refused
 	ReasonLoadFailed        Reason = "LoadFailed"        // the kernel refused for another reason
@@ -52,11 +52,19 @@ const (
 
 // Status is what a node says of itself.
 type Status struct {
-	Version       string         `json:"version"` // of kmmd
-	KernelRelease string         `json:"kernelRelease"`
-	BootID        string         `json:"bootID"`
-	Time          time.Time      `json:"time"` // of the last reconcile that changed something here
-	Modules       []ModuleStatus `json:"modules"`
+	Version       string    `json:"version"` // of kmmd
+	KernelRelease string    `json:"kernelRelease"`
+	BootID        string    `json:"bootID"`
+	Time          time.Time `json:"time"` // of the last reconcile that changed something here
+	Facts
+	// ObservedGeneration is the Generation of the Node that this is about.
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// Partial is that of the Node: more may be asked for than is known here.
+	Partial bool           `json:"partial,omitempty"`
+	Modules []ModuleStatus `json:"modules"`
+	// Refused are orders that are not obeyed, though one in Modules may have the
+	// same name.
+	Refused []ModuleStatus `json:"refused,omitempty"`
 	// Leaving are Modules whose document is gone and whose modules are still
 	// in the kernel.
 	Leaving []ModuleStatus `json:"leaving,omitempty"`
@@ -73,13 +81,21 @@ func (s Status) OK() bool {
 			return false
 		}
 	}
-	return len(s.Leaving) == 0 && len(s.Invalid) == 0
+	return len(s.Leaving) == 0 && len(s.Invalid) == 0 && len(s.Refused) == 0
+}
+
+// Facts decide which modules the node's kernel takes. An empty one is unknown.
+type Facts struct {
+	SecureBoot        string `json:"secureBoot,omitempty"`        // yes or no
+	Lockdown          string `json:"lockdown,omitempty"`          // none, integrity or confidentiality
+	SignatureEnforced string `json:"signatureEnforced,omitempty"` // yes or no
 }
 
 // ModuleStatus is what a node did about one Module.
 type ModuleStatus struct {
 	Namespace  string         `json:"namespace"`
 	Name       string         `json:"name"`
+	Revision   string         `json:"revision,omitempty"` // of the document that this is about
 	State      State          `json:"state"`
 	Reason     Reason         `json:"reason,omitempty"`
 	Message    string         `json:"message,omitempty"`

@@ -12,7 +12,7 @@
 //     them, and a node must get what is right for it also when another Module's
 //     copy is older than a rule.
 //
-// It runs in tools/, by go generate in pkg/api/v1beta1.
+// It runs in its own directory, by go generate in pkg/api/v1beta1.
 package main
 
 import (
@@ -32,7 +32,7 @@ import (
 )
 
 const (
-	root     = ".."
+	root     = "../.."
 	apiDir   = "pkg/api/v1beta1"
 	outDir   = "deploy/crd"
 	core     = "k8s.io/api/core/v1"

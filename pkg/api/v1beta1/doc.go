@@ -10,5 +10,5 @@
 // +groupName=kmm.sigs.x-k8s.io
 package v1beta1
 
-//go:generate go tool -modfile=../../../tools/go.mod controller-gen object:headerFile=../boilerplate.go.txt paths=.
-//go:generate go -C ../../../tools run ./crds
+//go:generate go tool -modfile=../../../tools/crds/go.mod controller-gen object:headerFile=../boilerplate.go.txt paths=.
+//go:generate go -C ../../../tools/crds run .

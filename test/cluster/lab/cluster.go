@@ -150,7 +150,7 @@ func (c *Cluster) Stop() {
 		return
 	}
 	c.saveLogs()
-	os.RemoveAll(c.dir) //nolint:errcheck // a leftover in /tmp is not worth an error
+	os.RemoveAll(c.dir)
 }
 
 // Config is the administrator's access, without limits for requests. The caller

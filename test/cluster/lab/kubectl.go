@@ -35,8 +35,8 @@ func (c *Cluster) Run(ctx context.Context, stdin string, args ...string) (string
 }
 
 // Install applies manifests: files, directories of YAML files, or directories
-// with a kustomization; relative to the root of the repository. Deployments and
-// DaemonSets are left out: nobody could run their images. It returns when new
+// with a kustomization; a relative path is below the root of the repository.
+// Deployments and DaemonSets are left out: nobody could run their images. It returns when new
 // kinds are known.
 func (c *Cluster) Install(ctx context.Context, paths ...string) error {
 	var manifests []byte
@@ -62,7 +62,9 @@ func (c *Cluster) Install(ctx context.Context, paths ...string) error {
 }
 
 func (c *Cluster) manifests(ctx context.Context, path string) ([]byte, error) {
-	path = filepath.Join(c.repo, path)
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(c.repo, path)
+	}
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err

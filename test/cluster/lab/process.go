@@ -145,7 +145,7 @@ func (c *Cluster) saveLogs() {
 	if c.options.Logs == "" {
 		return
 	}
-	os.RemoveAll(c.options.Logs)                       //nolint:errcheck // see above
+	os.RemoveAll(c.options.Logs)
 	os.MkdirAll(filepath.Dir(c.options.Logs), 0o755)   //nolint:errcheck // see above
 	os.CopyFS(c.options.Logs, os.DirFS(c.path("log"))) //nolint:errcheck // see above
 }

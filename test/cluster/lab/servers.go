@@ -64,7 +64,7 @@ func (c *Cluster) StartAPIServer(ctx context.Context) (err error) {
 
 // StopAPIServer ends the API server and keeps its data. Until StartAPIServer
 // connections are refused.
-func (c *Cluster) StopAPIServer() { c.apiServer.end(syscall.SIGTERM, 5*time.Second) }
+func (c *Cluster) StopAPIServer() { c.apiServer.end(syscall.SIGTERM, 2*time.Second) }
 
 // KillAPIServer ends the API server as a crash does.
 func (c *Cluster) KillAPIServer() { c.apiServer.kill() }
@@ -80,7 +80,7 @@ func (c *Cluster) StartControllerManager(ctx context.Context) error {
 		"--use-service-account-credentials",
 		"--service-account-private-key-file="+c.path("pki", "tokens.key"), "--root-ca-file="+c.path("pki", "ca.crt"),
 		// Nobody sends heartbeats for nodes that are played.
-		"--node-monitor-grace-period=24h",
+		"--node-monitor-grace-period=24h", "--node-monitor-period=1s",
 		"--kube-api-qps=1000", "--kube-api-burst=2000",
 	)
 	if err != nil {
