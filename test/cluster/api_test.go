@@ -244,11 +244,13 @@ func TestRefused(t *testing.T) {
 		require.NoError(t, err)
 		messages := ruleMessages(parse(t, string(data)))
 		assert.Greater(t, len(messages), 40)
+		var unsaid []string
 		for _, message := range messages {
-			if !strings.Contains(message, "delete the Module and create it again") { // TestVersionStays
-				assert.True(t, strings.Contains(said.String(), message), "no row makes the server say %q", message)
+			if !strings.Contains(said.String(), message) && !strings.Contains(message, "delete the Module and create it again") { // TestVersionStays
+				unsaid = append(unsaid, message)
 			}
 		}
+		assert.Empty(t, unsaid, "no row makes the server say this")
 	})
 }
 
