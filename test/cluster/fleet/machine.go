@@ -130,11 +130,7 @@ func (m *Machine) Kill() {
 func (m *Machine) Boot(release string, withAgent bool) {
 	t := m.fleet.t
 	t.Helper()
-	m.Kill()
-	m.Kernel.Reboot(release)
-	m.previous = spec.Status{}
-	require.NoError(t, os.RemoveAll(m.path("run")))
-	require.NoError(t, os.Mkdir(m.path("run"), 0o755))
+	m.anew(release)
 	_, err := m.fleet.player.Reboot(t.Context(), m.Name, m.Kernel.BootID(), release)
 	require.NoError(t, err)
 	if withAgent {
@@ -181,13 +177,29 @@ var _ io.Writer = (*output)(nil)
 func (m *Machine) Join(labels map[string]string) {
 	t := m.fleet.t
 	t.Helper()
-	m.Kernel.Reboot(Release)
-	m.previous = spec.Status{}
-	require.NoError(t, os.RemoveAll(m.path("run")))
-	require.NoError(t, os.Mkdir(m.path("run"), 0o755))
+	m.anew(Release)
 	require.NoError(t, m.fleet.player.AddNodes(t.Context(), play.Node{
 		Name: m.Name, Labels: labels, BootID: m.Kernel.BootID(), Kernel: m.Kernel.Release(),
 	}))
 	m.identify()
 	m.Start()
+}
+
+// Restart is Boot while nobody can be told of it.
+func (m *Machine) Restart(release string) {
+	t := m.fleet.t
+	t.Helper()
+	m.anew(release)
+	m.Start()
+}
+
+// anew is the machine after a boot.
+func (m *Machine) anew(release string) {
+	t := m.fleet.t
+	t.Helper()
+	m.Kill()
+	m.Kernel.Reboot(release)
+	m.previous = spec.Status{}
+	require.NoError(t, os.RemoveAll(m.path("run")))
+	require.NoError(t, os.Mkdir(m.path("run"), 0o755))
 }
