@@ -18,21 +18,33 @@ FUZZ_TIME ?= 1m
 PACKAGES ?= ./pkg/...
 export CGO_ENABLED = 0
 
-.PHONY: help setup build test unit lab vm bench bench-images fuzz lint gen demo clean
+# How many nodes `make cluster` plays.
+NODES ?= 3
+
+.PHONY: help setup setup-vm setup-cluster build test unit lab vm cluster-test cluster bench bench-images fuzz lint gen demo clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## what the tests need: Debian packages, two kernels, test modules (in .lab/; apt as root)
+setup: setup-vm setup-cluster ## what the tests need, in .lab/
+
+setup-vm: ## Debian packages, two kernels, test modules (apt as root)
 	test/vm/setup
 
-build: ## bin/kmmd, static
-	$(GO) build -trimpath -o bin/ ./cmd/kmmd
-	install -D bin/kmmd .lab/bin/kmmd
+setup-cluster: ## a Kubernetes control plane, built from source the first time (some minutes)
+	test/cluster/setup
+
+build: ## bin/kmmd and bin/kmm-watcher, static
+	$(GO) build -trimpath -o bin/ ./cmd/kmmd ./cmd/kmm-watcher
+	install -D -t .lab/bin bin/kmmd bin/kmm-watcher
 	$(GO) build -trimpath -tags fault -o .lab/bin/kmmd-fault ./cmd/kmmd
 
-test: ## everything: setup, unit, lab, vm on both kernels; says at the end what took how long
-	@report=; for stage in setup build unit lab vm; do \
+# The control plane is built meanwhile, with what the other stages leave idle. Its stage waits for the rest, or shows
+# what went wrong by trying again.
+test: ## everything: setup, unit, lab, vm on both kernels, cluster; says at the end what took how long
+	@mkdir -p .lab/log; set -m; nice -n 19 test/cluster/setup >.lab/log/setup-cluster.txt 2>&1 & \
+	trap "kill -- -$$! 2>/dev/null || true" EXIT; set +m; \
+	report=; for stage in setup-vm build unit lab vm setup-cluster cluster-test; do \
 		start=$$SECONDS; \
 		$(MAKE) --no-print-directory $$stage || { echo "make test: $$stage failed$$report"; exit 1; }; \
 		report+="; $$stage $$((SECONDS - start)) s"; \
@@ -40,9 +52,9 @@ test: ## everything: setup, unit, lab, vm on both kernels; says at the end what 
 
 unit: ## tests without root and network; those that read real kernels do so once setup has run
 	KMMD_LAB="$$(test ! -f .lab/kernels || echo $(CURDIR)/.lab)" CGO_ENABLED=1 \
-		$(GO) test -race $$($(GO) list ./... | grep -v /test/vm/)
+		$(GO) test -race $$($(GO) list ./... | grep -vE '/test/(vm|cluster)/')
 
-vm: setup build ## tests on real kernels, each in VMs of its own, side by side: KERNEL=6.1, 6.12 or all
+vm: setup-vm build ## tests on real kernels, each in VMs of its own, side by side: KERNEL=6.1, 6.12 or all
 	@mkdir -p .lab/log; pids=(); \
 	for kernel in $(KERNELS); do \
 		KMMD_VM_KERNEL=$$kernel KMMD_VM_FILES=.lab/bin/kmmd-fault KMMD_VM_TIMEOUT=2400 \
@@ -56,13 +68,20 @@ vm: setup build ## tests on real kernels, each in VMs of its own, side by side: 
 	done; \
 	test -z "$$failed"
 
-lab: setup ## tests of the lab: failures, panics and time-outs are seen, nothing is left behind
+lab: setup-vm ## tests of the lab: failures, panics and time-outs are seen, nothing is left behind
 	test/vm/selftest
+
+cluster-test: setup-cluster build ## tests against a real API server, scheduler and controllers
+	KMMD_CLUSTER="$(CURDIR)/.lab/cluster/bin" $(GO) test -timeout 20m -count=1 -p 1 ./test/cluster/...
+
+cluster: setup-cluster ## a control plane with played nodes to try things by hand, until Ctrl-C: NODES=5
+	@$(GO) build -o .lab/cluster/run ./test/cluster/run
+	@exec .lab/cluster/run -nodes $(NODES)
 
 bench: ## benchmarks
 	KMMD_LAB="$$(test ! -f .lab/kernels || echo $(CURDIR)/.lab)" $(GO) test -run '^$$' -bench . -benchmem ./pkg/...
 
-bench-images: setup ## what a large image costs: kmmd, skopeo, buildah, containerd in turns (as root; half an hour on an idle machine)
+bench-images: setup-vm ## what a large image costs: kmmd, skopeo, buildah, containerd in turns (as root; half an hour on an idle machine)
 	test/bench/images/run $(BENCH_FLAGS)
 
 fuzz: ## each fuzz target of pkg/ for FUZZ_TIME: PACKAGES=./pkg/images/... for some only
@@ -71,10 +90,10 @@ fuzz: ## each fuzz target of pkg/ for FUZZ_TIME: PACKAGES=./pkg/images/... for s
 lint: ## golangci-lint (built from source the first time), gofmt, the rules who may import whom
 	$(GO) tool -modfile=tools/go.mod golangci-lint run ./...
 
-gen: ## generated files: whatever //go:generate says (nothing yet)
+gen: ## generated files: deepcopy and CustomResourceDefinitions
 	$(GO) generate ./...
 
-demo: setup build ## an in-tree module replaced by one out of an image, in a VM
+demo: setup-vm build ## an in-tree module replaced by one out of an image, in a VM
 	test/vm/demo
 
 clean: ## remove bin/ and .lab/

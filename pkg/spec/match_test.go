@@ -54,6 +54,8 @@ func TestExpand(t *testing.T) {
 		{"dollar", "a:x$$y", k, "a:x$y", nil, false},
 		{"unset", "a:${KERNEL_FULL}-$NOPE", k, "a:-", []string{"KERNEL_FULL", "NOPE"}, false},
 		{"missing brace", "a:${KERNEL_X", k, "", nil, true},
+		{"endless in the library", "a:${NOPE:-$_}", k, "", nil, true},
+		{"endless behind braces", "a:${KERNEL_X:}=$_/", k, "", nil, true},
 		{"short release", "a:${KERNEL_XYZ}", "6.1", "a:6.1", nil, false},
 	}
 	for _, tt := range tests {

@@ -202,6 +202,17 @@ func TestLint(t *testing.T) {
 	}
 }
 
+// TestDefaultBesideRawArgs is what an API server makes of a Module with rawArgs.
+func TestDefaultBesideRawArgs(t *testing.T) {
+	raw := strings.Replace(goodYAML, "        moduleName: dummy\n        parameters: [numdummies=2]\n",
+		"        rawArgs: {load: [dummy], unload: [-r, dummy]}\n        dirName: /opt\n", 1)
+	_, _, err := Parse("raw.yaml", []byte(raw))
+	require.NoError(t, err)
+	_, _, err = Parse("raw.yaml", []byte(strings.Replace(raw, "dirName: /opt", "dirName: /srv", 1)))
+	require.ErrorIs(t, err, ErrInvalid)
+	assert.Contains(t, err.Error(), "may not stand beside args, parameters, dirName")
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add("a.yaml", []byte(goodYAML))
 	f.Add("a.toml", []byte(goodTOML))

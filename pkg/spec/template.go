@@ -4,10 +4,16 @@ package spec
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/a8m/envsubst/parse"
 )
+
+// endless is what the library may never come back from: "$_" or "${_" after a
+// "${". It takes "_" for text, and what follows with it, the closing brace too
+// (a8m/envsubst 1.4.3, lexVariable).
+var endless = regexp.MustCompile(`(?s)\$\{.*\$\{?_([^\pL\p{Nd}_]|$)`)
 
 // Expand substitutes $X, ${X}, ${X:-default}, ${X-default} and ${X:+other} in
 // a template, with the variables of the release and the Module; "$$" is "$".
@@ -15,6 +21,9 @@ import (
 // that is used without a default and does not exist: it expands to nothing.
 // A missing "}" is an error.
 func Expand(template string, r Release, name, namespace string) (out string, unset []string, err error) {
+	if endless.MatchString(template) {
+		return "", nil, fmt.Errorf("expand %q: \"$_\" is no variable, and may not stand beside ${…}", template)
+	}
 	env := r.variables(name, namespace)
 	out, err = parse.New("template", env, parse.Relaxed).Parse(template)
 	if err != nil {

@@ -141,7 +141,7 @@ func (p *Modprobe) validate(f *findings) {
 	switch {
 	case raw && p.ModuleName != "":
 		f.add(at+".moduleName", "may not stand beside rawArgs, which names the module itself")
-	case raw && (p.Args != nil || len(p.Parameters) > 0 || p.DirName != "" || len(p.ModulesLoadingOrder) > 0):
+	case raw && (p.Args != nil || len(p.Parameters) > 0 || p.dir() != DefaultDirName || len(p.ModulesLoadingOrder) > 0):
 		f.add(at+".rawArgs", "may not stand beside args, parameters, dirName or modulesLoadingOrder")
 	case !raw && p.ModuleName == "":
 		f.add(at+".moduleName", "is required")

@@ -35,6 +35,16 @@ content_id() {
 	cd "$repo" && find "$@" -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16
 }
 
+# stamped FILE ID COMMAND... runs the command unless FILE says it was run for ID.
+stamped() {
+	local file=$1 id=$2
+	shift 2
+	[[ ! -f $file || $(<"$file") != "$id" ]] || return 0
+	rm -f "$file"
+	"$@"
+	printf '%s\n' "$id" >"$file"
+}
+
 # pack_cpio DIR FILE makes an uncompressed initramfs archive of DIR, everything owned by root.
 # The kernel unpacks several of them one after the other, so they can simply be concatenated.
 pack_cpio() {

@@ -38,6 +38,9 @@ func New(cfg *rest.Config) (*Client, error) {
 	c.GroupVersion, c.APIPath = &v1beta1.GroupVersion, "/apis"
 	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	c.ContentType, c.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON // no protobuf for custom resources
+	if c.UserAgent == "" {
+		c.UserAgent = rest.DefaultKubernetesUserAgent()
+	}
 	r, err := rest.RESTClientFor(c)
 	if err != nil {
 		return nil, fmt.Errorf("make client: %w", err)

@@ -10,4 +10,5 @@
 // +groupName=kmm.sigs.x-k8s.io
 package v1beta1
 
-//go:generate go tool -modfile=../../../tools/go.mod controller-gen object:headerFile=../boilerplate.go.txt crd:maxDescLen=240 paths=. output:crd:dir=../../../deploy/crd
+//go:generate go tool -modfile=../../../tools/crds/go.mod controller-gen object:headerFile=../boilerplate.go.txt paths=.
+//go:generate go -C ../../../tools/crds run .

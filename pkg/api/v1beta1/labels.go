@@ -2,17 +2,17 @@
 
 package v1beta1
 
-// What this API writes on other objects begins with one of these.
+// Names on other objects. All begin with LabelPrefix.
 const (
-	labelPrefix = "kmm.node.kubernetes.io/"
+	LabelPrefix = "kmm.node.kubernetes.io/"
 
 	// ModuleFinalizer is on each Module until its nodes have unloaded it.
-	ModuleFinalizer = labelPrefix + "module-finalizer"
+	ModuleFinalizer = LabelPrefix + "module-finalizer"
 	// ModuleNameLabel, ModuleNamespaceLabel and RoleLabel are on what is made
 	// for a Module: DaemonSets, their pods, DeviceClasses, Jobs.
-	ModuleNameLabel      = labelPrefix + "module.name"
-	ModuleNamespaceLabel = labelPrefix + "module.namespace"
-	RoleLabel            = labelPrefix + "role"
+	ModuleNameLabel      = LabelPrefix + "module.name"
+	ModuleNamespaceLabel = LabelPrefix + "module.namespace"
+	RoleLabel            = LabelPrefix + "role"
 
 	// RoleDevicePlugin and RoleDRA are values of RoleLabel.
 	RoleDevicePlugin = "device-plugin"
@@ -26,28 +26,28 @@ const (
 // ReadyLabel is on a node whose kernel runs the build that the Module asks for;
 // its value is empty. It goes away before an unload starts.
 func ReadyLabel(namespace, name string) string {
-	return labelPrefix + namespace + "." + name + ".ready"
+	return LabelPrefix + namespace + "." + name + ".ready"
 }
 
 // VersionReadyLabel is beside ReadyLabel when the Module has a version; its
 // value is the version that runs.
 func VersionReadyLabel(namespace, name string) string {
-	return labelPrefix + namespace + "." + name + ".version.ready"
+	return LabelPrefix + namespace + "." + name + ".version.ready"
 }
 
 // VersionLabel is set on a node by the administrator: the version of the Module
 // that the node should run. Without it a Module that has a version is unloaded.
 func VersionLabel(namespace, name string) string {
-	return labelPrefix + "version-module." + namespace + "." + name
+	return LabelPrefix + "version-module." + namespace + "." + name
 }
 
 // DevicePluginReadyLabel is on a node where the Module's device plugin pod is
 // Ready.
 func DevicePluginReadyLabel(namespace, name string) string {
-	return labelPrefix + namespace + "." + name + ".device-plugin-ready"
+	return LabelPrefix + namespace + "." + name + ".device-plugin-ready"
 }
 
 // DRAReadyLabel is on a node where the Module's DRA driver pod is Ready.
 func DRAReadyLabel(namespace, name string) string {
-	return labelPrefix + namespace + "." + name + ".dra-ready"
+	return LabelPrefix + namespace + "." + name + ".dra-ready"
 }

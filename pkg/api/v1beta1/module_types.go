@@ -14,6 +14,15 @@ import (
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Namespaced
 // +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name=Module,type=string,JSONPath=.spec.moduleLoader.container.modprobe.moduleName
+// +kubebuilder:printcolumn:name=Version,type=string,JSONPath=.spec.moduleLoader.container.version,priority=1
+// +kubebuilder:printcolumn:name=Matching,type=integer,JSONPath=.status.moduleLoader.nodesMatchingSelectorNumber
+// +kubebuilder:printcolumn:name=Desired,type=integer,JSONPath=.status.moduleLoader.desiredNumber
+// +kubebuilder:printcolumn:name=Available,type=integer,JSONPath=.status.moduleLoader.availableNumber
+// +kubebuilder:printcolumn:name=Ready,type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name=Degraded,type=string,JSONPath=`.status.conditions[?(@.type=="Degraded")].reason`,priority=1
+// +kubebuilder:printcolumn:name=Age,type=date,JSONPath=.metadata.creationTimestamp
+// +kubebuilder:validation:XValidation:rule=`self.metadata.name.size() <= 40`,message=`metadata.name: name and namespace may have 41 characters together, so that they fit in the labels of nodes`
 type Module struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -34,6 +43,8 @@ type ModuleList struct {
 }
 
 // ModuleSpec is the wish.
+//
+// +kubebuilder:validation:XValidation:rule=`!(has(self.dra) && has(self.devicePlugin))`,message=`a Module has either devicePlugin or dra, not both`,fieldPath=".dra",reason="FieldValueForbidden"
 type ModuleSpec struct {
 	// ModuleLoader says which module runs on which kernel. Without it only the
 	// plugin runs, on every selected node.
@@ -62,6 +73,14 @@ type ModuleSpec struct {
 	// not ready or short of something, take part in any case.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:XValidation:rule=`!has(self.key) || self.key.matches(r'^(([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$') && self.key.indexOf('/') <= 253`,message=`key is not the key of a taint: PREFIX/NAME or NAME, of letters, digits, '-', '_' and '.'`,fieldPath=".key"
+	// +kubebuilder:validation:items:XValidation:rule=`self.?operator.orValue("") in ["", 'Equal', 'Exists']`,message=`operator is Equal or Exists`,fieldPath=".operator"
+	// +kubebuilder:validation:items:XValidation:rule=`self.?key.orValue("") != "" || self.?operator.orValue("") == 'Exists'`,message=`operator has to be Exists when there is no key`,fieldPath=".operator"
+	// +kubebuilder:validation:items:XValidation:rule=`self.?operator.orValue("") != 'Exists' || self.?value.orValue("") == ""`,message=`value has to be empty when operator is Exists`,fieldPath=".value"
+	// +kubebuilder:validation:items:XValidation:rule=`!has(self.value) || self.value.matches(r'^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$')`,message=`value is not the value of a taint: letters, digits, '-', '_' and '.', at most 63`,fieldPath=".value"
+	// +kubebuilder:validation:items:XValidation:rule=`self.?effect.orValue("") in ["", 'NoSchedule', 'PreferNoSchedule', 'NoExecute']`,message=`effect is NoSchedule, PreferNoSchedule or NoExecute`,fieldPath=".effect"
+	// +kubebuilder:validation:items:XValidation:rule=`!has(self.tolerationSeconds) || self.?effect.orValue("") == 'NoExecute'`,message=`effect has to be NoExecute when there are tolerationSeconds`,fieldPath=".effect"
 	Tolerations []corev1.Toleration `json:"tolerations,omitempty"`
 
 	// ImageRebuildTriggerGeneration has all images of this Module built again when
@@ -80,6 +99,8 @@ type Rollout struct {
 	// percentage of the nodes that take part, rounded up. Without it all may.
 	// +optional
 	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:MaxLength=16
+	// +kubebuilder:validation:XValidation:rule=`type(self) == int ? self > 0 : self.matches('^([1-9][0-9]?|100)%$')`,message=`maxUnavailable is a number from 1 on, or a percentage from 1% to 100%`
 	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
 
 	// PauseOnFailures stops the change when it has failed on so many nodes, until
@@ -101,19 +122,32 @@ type ModuleLoaderSpec struct {
 
 // ModuleLoaderContainerSpec holds the defaults that a kernel mapping may
 // override.
+//
+// +kubebuilder:validation:XValidation:rule=`self.?containerImage.orValue("") != "" || self.kernelMappings.all(m, m.?containerImage.orValue("") != "")`,message=`a kernelMapping without containerImage needs the one of the container`,fieldPath=".kernelMappings",reason="FieldValueRequired"
+// +kubebuilder:validation:XValidation:rule=`!(has(self.inTreeModulesToRemove) || self.kernelMappings.exists(m, has(m.inTreeModulesToRemove))) || (self.?inTreeModuleToRemove.orValue("") == "" && self.kernelMappings.all(m, m.?inTreeModuleToRemove.orValue("") == ""))`,message=`inTreeModuleToRemove and inTreeModulesToRemove may not be mixed in one Module: use the plural everywhere`,fieldPath=".inTreeModuleToRemove",reason="FieldValueForbidden"
+// +kubebuilder:validation:XValidation:rule=`(self.?version.orValue("") == "") == (oldSelf.?version.orValue("") == "")`,message=`version can not be added to a Module nor taken away: delete the Module and create it again`,fieldPath=".version",reason="FieldValueForbidden"
+// +kubebuilder:validation:XValidation:rule=`self.kernelMappings.all(m, !(has(self.build) || has(m.build)) || self.?build.?dockerfileConfigMap.?name.orValue("") != "" || m.?build.?dockerfileConfigMap.?name.orValue("") != "")`,message=`build needs dockerfileConfigMap, in the mapping or in the container`,fieldPath=".build.dockerfileConfigMap",reason="FieldValueRequired"
+// +kubebuilder:validation:XValidation:rule=`self.kernelMappings.all(m, !(has(self.sign) || has(m.sign)) || self.?sign.?keySecret.?name.orValue("") != "" || m.?sign.?keySecret.?name.orValue("") != "")`,message=`sign needs keySecret, in the mapping or in the container`,fieldPath=".sign.keySecret",reason="FieldValueRequired"
+// +kubebuilder:validation:XValidation:rule=`self.kernelMappings.all(m, !(has(self.sign) || has(m.sign)) || self.?sign.?certSecret.?name.orValue("") != "" || m.?sign.?certSecret.?name.orValue("") != "")`,message=`sign needs certSecret, in the mapping or in the container`,fieldPath=".sign.certSecret",reason="FieldValueRequired"
+// +kubebuilder:validation:XValidation:rule=`self.kernelMappings.all(m, !(has(self.sign) || has(m.sign)) || (self.?sign.?filesToSign.orValue([]).size() + m.?sign.?filesToSign.orValue([]).size()) > 0)`,message=`sign needs filesToSign, in the mapping or in the container`,fieldPath=".sign.filesToSign",reason="FieldValueRequired"
+// +kubebuilder:validation:XValidation:rule=`self.kernelMappings.all(m, !(has(self.sign) || has(m.sign)) || has(self.build) || has(m.build) || self.?sign.?unsignedImage.orValue("") != "" || m.?sign.?unsignedImage.orValue("") != "")`,message=`sign needs unsignedImage where nothing is built, in the mapping or in the container`,fieldPath=".sign.unsignedImage",reason="FieldValueRequired"
+// +kubebuilder:validation:XValidation:rule=`[!has(self.modprobe.dirName) || self.modprobe.dirName == "" ? '/opt/' : (self.modprobe.dirName + '/').replace('//', '/')].all(dir, !has(self.sign) || !has(self.sign.filesToSign) || self.sign.filesToSign.all(f, f.startsWith(dir)))`,message=`filesToSign have to be below dirName, which is /opt by default`,fieldPath=".sign.filesToSign"
+// +kubebuilder:validation:XValidation:rule=`[!has(self.modprobe.dirName) || self.modprobe.dirName == "" ? '/opt/' : (self.modprobe.dirName + '/').replace('//', '/')].all(dir, self.kernelMappings.all(m, !has(m.sign) || !has(m.sign.filesToSign) || m.sign.filesToSign.all(f, f.startsWith(dir))))`,message=`filesToSign of a kernelMapping have to be below dirName, which is /opt by default`,fieldPath=".kernelMappings"
 type ModuleLoaderContainerSpec struct {
 	// ContainerImage is the image that has the module, with a tag or a digest.
 	// +optional
-	ContainerImage string `json:"containerImage,omitempty"`
+	ContainerImage ImageTemplate `json:"containerImage,omitempty"`
 
 	// ImagePullPolicy is Always, IfNotPresent or Never.
 	// +optional
-	// +kubebuilder:validation:Enum=Always;IfNotPresent;Never
+	// +kubebuilder:validation:Enum=Always;IfNotPresent;Never;""
 	ImagePullPolicy corev1.PullPolicy `json:"imagePullPolicy,omitempty"`
 
 	// Version makes upgrades ordered: a node changes when its label
 	// kmm.node.kubernetes.io/version-module.NAMESPACE.NAME does.
 	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule=`self.matches(r'^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$')`,message=`version becomes the value of a label: letters, digits, '-', '_' and '.', a letter or digit first and last`
 	Version string `json:"version,omitempty"`
 
 	// Modprobe says what is loaded out of the image and how.
@@ -121,17 +155,20 @@ type ModuleLoaderContainerSpec struct {
 
 	// KernelMappings tie kernels to images; the first that matches wins.
 	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=128
 	// +listType=atomic
 	KernelMappings []KernelMapping `json:"kernelMappings"`
 
 	// InTreeModuleToRemove is deprecated: use inTreeModulesToRemove.
 	// +optional
-	InTreeModuleToRemove string `json:"inTreeModuleToRemove,omitempty"`
+	InTreeModuleToRemove ModuleName `json:"inTreeModuleToRemove,omitempty"`
 
 	// InTreeModulesToRemove are unloaded before the module is loaded.
 	// +optional
 	// +listType=atomic
-	InTreeModulesToRemove []string `json:"inTreeModulesToRemove,omitzero"`
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MinLength=1
+	InTreeModulesToRemove []ModuleName `json:"inTreeModulesToRemove,omitzero"`
 
 	// RegistryTLS relaxes how the image's registry is spoken to.
 	// +optional
@@ -148,44 +185,66 @@ type ModuleLoaderContainerSpec struct {
 	// AllowInUse names uses of the old driver that do not stop a replacement:
 	// network.
 	// +optional
-	// +listType=set
+	// +listType=atomic
 	// +kubebuilder:validation:items:Enum=network
 	AllowInUse []string `json:"allowInUse,omitempty"`
 
 	// BeforeUnload is done before the old driver is unloaded: unbind, sriov-reset.
 	// +optional
-	// +listType=set
+	// +listType=atomic
 	// +kubebuilder:validation:items:Enum=unbind;sriov-reset
 	BeforeUnload []string `json:"beforeUnload,omitempty"`
 }
 
 // ModprobeSpec says what is loaded out of the image and how. The name is that
 // of the operator's field; no modprobe runs.
+//
+// +kubebuilder:validation:XValidation:rule=`has(self.rawArgs) || self.?moduleName.orValue("") != ""`,message=`moduleName is required, unless there are rawArgs`,fieldPath=".moduleName",reason="FieldValueRequired"
+// +kubebuilder:validation:XValidation:rule=`!has(self.rawArgs) || self.?moduleName.orValue("") == ""`,message=`moduleName may not stand beside rawArgs, which name the module themselves`,fieldPath=".moduleName",reason="FieldValueForbidden"
+// +kubebuilder:validation:XValidation:rule=`!has(self.rawArgs) || !(has(self.args) || has(self.parameters) && self.parameters.size() > 0 || has(self.modulesLoadingOrder) || !(self.?dirName.orValue("") in ["", '/opt']))`,message=`rawArgs may not stand beside args, parameters, dirName or modulesLoadingOrder`,fieldPath=".rawArgs",reason="FieldValueForbidden"
+// +kubebuilder:validation:XValidation:rule=`!has(self.rawArgs) || has(self.rawArgs.load) && has(self.rawArgs.unload)`,message=`rawArgs need both load and unload`,fieldPath=".rawArgs",reason="FieldValueRequired"
+// +kubebuilder:validation:XValidation:rule=`!has(self.rawArgs) || !has(self.rawArgs.load) || self.rawArgs.load.join('\n').matches(r'^((-v|--verbose|-q|--quiet|-s|--syslog|-i|--ignore-install|--ignore-remove|-a|--all|-f|--force|--force-vermagic|--force-modversion|-r|--remove|--dirname=[^\n]*|(-d|--dirname)\n[^\n]*)?\n)*[A-Za-z0-9_][A-Za-z0-9_-]{0,54}(\n(-v|--verbose|-q|--quiet|-s|--syslog|-i|--ignore-install|--ignore-remove|-a|--all|-f|--force|--force-vermagic|--force-modversion|-r|--remove|--dirname=[^\n]*|(-d|--dirname)\n[^\n]*|[^-\n][^\n]*)?)*$')`,message=`rawArgs.load names a module, as lsmod shows it; of modprobe's options it may have -d, -f, --force-vermagic, --force-modversion, -i, -q, -r, -s and -v`,fieldPath=".rawArgs.load"
+// +kubebuilder:validation:XValidation:rule=`!has(self.rawArgs) || !has(self.rawArgs.unload) || self.rawArgs.unload.join('\n').matches(r'^(-v|--verbose|-q|--quiet|-s|--syslog|-i|--ignore-install|--ignore-remove|-a|--all|-f|--force|--force-vermagic|--force-modversion|-r|--remove|--dirname=[^\n]*|(-d|--dirname)\n[^\n]*|[^-\n][^\n]*)?(\n(-v|--verbose|-q|--quiet|-s|--syslog|-i|--ignore-install|--ignore-remove|-a|--all|-f|--force|--force-vermagic|--force-modversion|-r|--remove|--dirname=[^\n]*|(-d|--dirname)\n[^\n]*|[^-\n][^\n]*)?)*$')`,message=`rawArgs.unload may have of modprobe's options -d, -f, --force-vermagic, --force-modversion, -i, -q, -r, -s and -v`,fieldPath=".rawArgs.unload"
+// +kubebuilder:validation:XValidation:rule=`!has(self.args) || !has(self.args.load) || self.args.load.all(w, w in ['-v', '--verbose', '-q', '--quiet', '-s', '--syslog', '-i', '--ignore-install', '--ignore-remove', '-a', '--all', '-f', '--force', '--force-vermagic', '--force-modversion', '-r', '--remove'])`,message=`args.load may have -f, --force-vermagic, --force-modversion, -i, -q, -r, -s and -v: no modprobe runs, and any other option can not be obeyed`,fieldPath=".args.load"
+// +kubebuilder:validation:XValidation:rule=`!has(self.args) || !has(self.args.unload) || self.args.unload.all(w, w in ['-v', '--verbose', '-q', '--quiet', '-s', '--syslog', '-i', '--ignore-install', '--ignore-remove', '-a', '--all', '-r', '--remove'])`,message=`args.unload may have -i, -q, -r, -s and -v: no modprobe runs, and a forced unload is never done`,fieldPath=".args.unload"
+// +kubebuilder:validation:XValidation:rule=`!has(self.modulesLoadingOrder) || has(self.moduleName) && self.modulesLoadingOrder[0].replace('-', '_') == self.moduleName.replace('-', '_')`,message=`modulesLoadingOrder has to begin with moduleName: it goes from the top of the stack down`,fieldPath=".modulesLoadingOrder"
+// +kubebuilder:validation:XValidation:rule=`!has(self.modulesLoadingOrder) || self.modulesLoadingOrder.all(a, self.modulesLoadingOrder.exists_one(b, a.replace('-', '_') == b.replace('-', '_')))`,message=`modulesLoadingOrder has a module twice`,fieldPath=".modulesLoadingOrder"
 type ModprobeSpec struct {
 	// ModuleName as lsmod shows it; may only be missing beside rawArgs.
 	// +optional
-	ModuleName string `json:"moduleName,omitempty"`
+	ModuleName ModuleName `json:"moduleName,omitempty"`
 
 	// DirName is the directory of the image that has lib/modules below it.
 	// +optional
 	// +kubebuilder:default=/opt
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule=`!self.matches(r'(^|/)\.\.(/|$)')`,message=`dirName may not have ".." in it`
 	DirName string `json:"dirName,omitempty"`
 
 	// Parameters of the module, NAME=VALUE.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=4096
+	// +kubebuilder:validation:items:XValidation:rule=`!self.matches(r'[\x00\n\r\t]')`,message=`a parameter with a tab or a line break can not be handed to a kernel module`
 	Parameters []string `json:"parameters,omitempty"`
 
 	// FirmwarePath is the directory of the image whose content goes to the host's
 	// firmware directory.
 	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule=`!self.matches(r'(^|/)\.\.(/|$)')`,message=`firmwarePath may not have ".." in it`
 	FirmwarePath string `json:"firmwarePath,omitempty"`
 
 	// ModulesLoadingOrder [A, B, C] loads C, B, A and unloads A, B, C; A is
 	// moduleName.
 	// +optional
 	// +listType=atomic
-	ModulesLoadingOrder []string `json:"modulesLoadingOrder,omitempty"`
+	// +kubebuilder:validation:MinItems=2
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MinLength=1
+	ModulesLoadingOrder []ModuleName `json:"modulesLoadingOrder,omitempty"`
 
 	// Args are words of modprobe's command line, before the module's name.
 	// +optional
@@ -198,39 +257,56 @@ type ModprobeSpec struct {
 
 // ModprobeArgs are words of modprobe's command line.
 type ModprobeArgs struct {
+	// Load is for loading.
 	// +optional
 	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=1024
+	// +kubebuilder:validation:items:XValidation:rule=`!self.contains('\n')`,message=`a word of a command line has no line break`
 	// +listType=atomic
 	Load []string `json:"load,omitempty"`
+
+	// Unload is for unloading.
 	// +optional
 	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=1024
+	// +kubebuilder:validation:items:XValidation:rule=`!self.contains('\n')`,message=`a word of a command line has no line break`
 	// +listType=atomic
 	Unload []string `json:"unload,omitempty"`
 }
 
 // KernelMapping ties kernel releases to an image.
+//
+// +kubebuilder:validation:XValidation:rule=`self.?literal.orValue("") == "" || self.?regexp.orValue("") == ""`,message=`a mapping has either literal or regexp, not both`,fieldPath=".regexp",reason="FieldValueForbidden"
+// +kubebuilder:validation:XValidation:rule=`self.?literal.orValue("") != "" || self.?regexp.orValue("") != ""`,message=`a mapping needs a literal or a regexp`,fieldPath=".literal",reason="FieldValueRequired"
 type KernelMapping struct {
 	// Literal is a whole kernel release.
 	// +optional
+	// +kubebuilder:validation:MaxLength=256
 	Literal string `json:"literal,omitempty"`
 
 	// Regexp is an RE2 expression, not anchored.
 	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule=`"".matches(self) ? true : true`,message=`regexp is no RE2 expression`
 	Regexp string `json:"regexp,omitempty"`
 
 	// ContainerImage replaces the container's.
 	// +optional
-	ContainerImage string `json:"containerImage,omitempty"`
+	ContainerImage ImageTemplate `json:"containerImage,omitempty"`
 
 	// InTreeModuleToRemove is deprecated: use inTreeModulesToRemove.
 	// +optional
-	InTreeModuleToRemove string `json:"inTreeModuleToRemove,omitempty"`
+	InTreeModuleToRemove ModuleName `json:"inTreeModuleToRemove,omitempty"`
 
 	// InTreeModulesToRemove replaces the container's list; an empty one switches
 	// removal off for these kernels.
 	// +optional
 	// +listType=atomic
-	InTreeModulesToRemove []string `json:"inTreeModulesToRemove,omitzero"`
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MinLength=1
+	InTreeModulesToRemove []ModuleName `json:"inTreeModulesToRemove,omitzero"`
 
 	// RegistryTLS replaces the container's.
 	// +optional
@@ -303,6 +379,7 @@ type KanikoParams struct {
 type Sign struct {
 	// UnsignedImage is the image to sign; needed where nothing is built.
 	// +optional
+	// +kubebuilder:validation:MaxLength=1024
 	UnsignedImage string `json:"unsignedImage,omitempty"`
 
 	// UnsignedImageRegistryTLS is for the registry of unsignedImage.
@@ -320,6 +397,9 @@ type Sign struct {
 	// FilesToSign are paths in the image, or globs.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=128
+	// +kubebuilder:validation:items:MaxLength=1024
+	// +kubebuilder:validation:items:XValidation:rule=`!self.contains('/../') && !self.endsWith('/..')`,message=`a file to sign may not have ".." in its path`
 	FilesToSign []string `json:"filesToSign,omitempty"`
 }
 
@@ -351,11 +431,11 @@ type ModuleStatus struct {
 // DaemonSetStatus counts nodes.
 type DaemonSetStatus struct {
 	// +optional
-	NodesMatchingSelectorNumber int32 `json:"nodesMatchingSelectorNumber,omitempty"`
+	NodesMatchingSelectorNumber int32 `json:"nodesMatchingSelectorNumber"`
 	// +optional
-	DesiredNumber int32 `json:"desiredNumber,omitempty"`
+	DesiredNumber int32 `json:"desiredNumber"`
 	// +optional
-	AvailableNumber int32 `json:"availableNumber,omitempty"`
+	AvailableNumber int32 `json:"availableNumber"`
 }
 
 // The conditions of a Module.

@@ -19,11 +19,10 @@ type CommonContainerSpec struct {
 	// +listType=atomic
 	Args []string `json:"args,omitempty"`
 	// +optional
-	// +listType=map
-	// +listMapKey=name
+	// +listType=atomic
 	Env []corev1.EnvVar `json:"env,omitempty"`
 	// +optional
-	// +kubebuilder:validation:Enum=Always;IfNotPresent;Never
+	// +kubebuilder:validation:Enum=Always;IfNotPresent;Never;""
 	ImagePullPolicy corev1.PullPolicy `json:"imagePullPolicy,omitempty"`
 	// +optional
 	Resources corev1.ResourceRequirements `json:"resources,omitempty"`
@@ -53,6 +52,8 @@ type PluginPodSpec struct {
 	// Volumes are added to the plugin's own.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=128
+	// +kubebuilder:validation:items:XValidation:rule=`!has(self.hostPath) || self.hostPath.path.matches(r'^/+(\./+)*(dev|sys|var|opt|run)(/|$)') && !self.hostPath.path.matches(r'(^|/)\.\.(/|$)')`,message=`a hostPath may be /dev, /sys, /var, /opt or /run, or below one of them, without ".."`,fieldPath=".hostPath.path",reason="FieldValueForbidden"
 	Volumes []corev1.Volume `json:"volumes,omitempty"`
 }
 

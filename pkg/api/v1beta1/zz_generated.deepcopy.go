@@ -215,7 +215,7 @@ func (in *KernelMapping) DeepCopyInto(out *KernelMapping) {
 	*out = *in
 	if in.InTreeModulesToRemove != nil {
 		in, out := &in.InTreeModulesToRemove, &out.InTreeModulesToRemove
-		*out = make([]string, len(*in))
+		*out = make([]ModuleName, len(*in))
 		copy(*out, *in)
 	}
 	if in.RegistryTLS != nil {
@@ -300,7 +300,7 @@ func (in *ModprobeSpec) DeepCopyInto(out *ModprobeSpec) {
 	}
 	if in.ModulesLoadingOrder != nil {
 		in, out := &in.ModulesLoadingOrder, &out.ModulesLoadingOrder
-		*out = make([]string, len(*in))
+		*out = make([]ModuleName, len(*in))
 		copy(*out, *in)
 	}
 	if in.Args != nil {
@@ -397,7 +397,7 @@ func (in *ModuleLoaderContainerSpec) DeepCopyInto(out *ModuleLoaderContainerSpec
 	}
 	if in.InTreeModulesToRemove != nil {
 		in, out := &in.InTreeModulesToRemove, &out.InTreeModulesToRemove
-		*out = make([]string, len(*in))
+		*out = make([]ModuleName, len(*in))
 		copy(*out, *in)
 	}
 	if in.RegistryTLS != nil {

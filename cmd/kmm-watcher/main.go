@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command kmm-watcher is the cluster side of kmmd: it hands Modules out to nodes
+// and turns what they report into labels, status, events and DaemonSets. It is
+// flags and wiring; what it does is in pkg/watcher.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/klog/v2"
+
+	"github.com/kmm-node/kmmd/pkg/web"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := command().ExecuteContext(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "kmm-watcher:", err)
+		os.Exit(1)
+	}
+}
+
+// options are the flags.
+type options struct {
+	kubeconfig   string
+	listen       string
+	namespace    string
+	account      string
+	group        string
+	workers      int
+	leaderElect  bool
+	identity     string
+	showsVersion bool
+}
+
+func command() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:   "kmm-watcher",
+		Short: "hand kernel Modules out to the nodes of a cluster, and say what became of them",
+		Args:  cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.showsVersion {
+				fmt.Fprintln(cmd.OutOrStdout(), version())
+				return nil
+			}
+			return run(cmd.Context(), o)
+		},
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "kmm-watcher"
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "file that says how to reach the API server (default: the pod's ServiceAccount)")
+	f.StringVar(&o.listen, "listen", ":9809", "address of /metrics, /livez and /readyz; empty serves nothing")
+	f.StringVar(&o.namespace, "namespace", envOr("POD_NAMESPACE", "kmm-system"), "namespace of the lease")
+	f.StringVar(&o.account, "agent-service-account", "kmm-system/kmmd", "NAMESPACE/NAME of the account of kmmd on the nodes, which may read pull secrets")
+	f.StringVar(&o.group, "agent-group", "", "a group that may read them too: system:nodes, where kmmd uses the kubelet's identity")
+	f.IntVar(&o.workers, "workers", 8, "how many nodes and Modules are looked at side by side")
+	f.BoolVar(&o.leaderElect, "leader-elect", true, "wait for a lease, so that several can run")
+	f.StringVar(&o.identity, "identity", envOr("POD_NAME", host), "name in the lease; no two may have the same")
+	f.BoolVar(&o.showsVersion, "version", false, "print the version and end")
+	return cmd
+}
+
+func envOr(name, otherwise string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	return otherwise
+}
+
+func run(ctx context.Context, o options) error {
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	klog.SetSlogLogger(log)
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	l, err := newLeader(o, log, registry)
+	if err != nil {
+		return err
+	}
+	log.Info("kmm-watcher starts", "version", version(), "identity", o.identity)
+	g, ctx := errgroup.WithContext(ctx)
+	if o.listen != "" {
+		listener, err := net.Listen("tcp", o.listen)
+		if err != nil {
+			return fmt.Errorf("listen for /metrics: %w", err)
+		}
+		log.Info("serving", "address", listener.Addr().String())
+		g.Go(func() error { return web.Serve(ctx, listener, registry, web.Checks{Live: l.live, Ready: l.ready}) })
+	}
+	g.Go(func() error { return l.run(ctx) })
+	return g.Wait()
+}
+
+// version is the module version the binary was built from, with the commit.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v := info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && v == "(devel)" {
+			v += " " + s.Value
+		}
+	}
+	return v
+}

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package watcher
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"strings"
+	"sync"
+
+	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
+	"github.com/kmm-node/kmmd/pkg/spec"
+)
+
+// entry is one NodeModule. Thousands of nodes have the same: it is made once and
+// shared, so it must not be changed.
+type entry struct {
+	v1beta1.NodeModule
+	hash string // of the content, without the revision
+
+	once   sync.Once
+	module *spec.Module // as the node reads it
+	err    error
+}
+
+// key is "namespace/name", the name of a Module everywhere in this package.
+func key(namespace, name string) string { return namespace + "/" + name }
+
+func (e *entry) key() string { return key(e.Namespace, e.Name) }
+
+func (e *entry) version() string { return e.ModuleLoader.Container.Version }
+
+// nodeAnnotations are those of a Module that mean something on a node.
+var nodeAnnotations = []string{spec.AnnotationAllowInUse, spec.AnnotationBeforeUnload}
+
+// newEntry is what a node is given of a Module: how to load it, and none of what
+// only the cluster does. A Module without moduleLoader gives nil.
+func newEntry(m *v1beta1.Module, pullSecrets []string) *entry {
+	if m.Spec.ModuleLoader == nil {
+		return nil
+	}
+	e := &entry{NodeModule: v1beta1.NodeModule{
+		Namespace: m.Namespace, Name: m.Name, PullSecrets: pullSecrets, ModuleLoader: *m.Spec.ModuleLoader.DeepCopy(),
+	}}
+	for _, name := range nodeAnnotations {
+		if value, ok := m.Annotations[name]; ok {
+			if e.Annotations == nil {
+				e.Annotations = map[string]string{}
+			}
+			e.Annotations[name] = value
+		}
+	}
+	e.ModuleLoader.ServiceAccountName = "" // its pull secrets are named
+	c := &e.ModuleLoader.Container
+	c.Build, c.Sign = nil, nil
+	for i := range c.KernelMappings {
+		c.KernelMappings[i].Build, c.KernelMappings[i].Sign = nil, nil
+	}
+	e.hash = contentHash(&e.NodeModule)
+	e.Revision = e.hash
+	return e
+}
+
+// contentHash stands for everything in the entry but the revision itself: two
+// entries with the same hash are the same order.
+func contentHash(m *v1beta1.NodeModule) string {
+	c := *m
+	c.Revision = ""
+	data, err := json.Marshal(&c)
+	if err != nil {
+		panic(fmt.Sprintf("marshal NodeModule: %v", err)) // strings, lists and maps of them
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:8])
+}
+
+// document is the entry as the node reads it.
+func (e *entry) document() (*spec.Module, error) {
+	e.once.Do(func() {
+		data, err := json.Marshal(map[string]any{
+			"apiVersion": spec.APIVersion, "kind": spec.Kind,
+			"metadata": map[string]any{"namespace": e.Namespace, "name": e.Name, "annotations": e.Annotations},
+			"spec":     map[string]any{"moduleLoader": e.ModuleLoader},
+		})
+		if err != nil {
+			e.err = fmt.Errorf("marshal %s: %w", e.key(), err)
+			return
+		}
+		modules, _, err := spec.Parse("Module "+e.key(), data)
+		if err != nil || len(modules) != 1 {
+			e.err = fmt.Errorf("read %s: %w", e.key(), err)
+			return
+		}
+		e.module = &modules[0]
+	})
+	return e.module, e.err
+}
+
+// reloads reports whether a node with this kernel would unload and load modules
+// when its entry changes from one to the other. In doubt it would.
+func reloads(from, to *entry, release string) bool {
+	if release == "" {
+		return true
+	}
+	before, ok := from.choice(release)
+	after, ok2 := to.choice(release)
+	if !ok || !ok2 {
+		return true
+	}
+	if after.PullPolicy == "Always" || after.PullPolicy == "" && strings.HasSuffix(after.Image, ":latest") {
+		return true // the registry may have another image by now
+	}
+	before.PullPolicy, after.PullPolicy = "", ""
+	return !reflect.DeepEqual(before, after)
+}
+
+// choice is what the entry means on a kernel, without what makes no difference to
+// the modules that run.
+func (e *entry) choice(release string) (*spec.Choice, bool) {
+	m, err := e.document()
+	if err != nil {
+		return nil, false
+	}
+	c, err := m.For(spec.Release(release))
+	if err != nil {
+		return nil, false
+	}
+	c.Mapping, c.MatchedBy, c.Warnings, c.RegistryTLS = 0, "", nil, spec.RegistryTLS{}
+	c.AllowInUse, c.BeforeUnload = nil, nil
+	return c, true
+}
+
+// entries shares equal entries between the nodes that have them.
+type entries struct {
+	mu    sync.Mutex // guards known
+	known map[string]*entry
+}
+
+// share returns the one entry with this content.
+//
+// It makes its hash anew: the revision is only what somebody wrote there.
+func (s *entries) share(m *v1beta1.NodeModule) *entry {
+	hash := contentHash(m)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := hash + m.Revision
+	if e := s.known[id]; e != nil {
+		return e
+	}
+	e := &entry{NodeModule: *m, hash: hash}
+	if s.known == nil {
+		s.known = map[string]*entry{}
+	}
+	s.known[id] = e
+	return e
+}
+
+// keep forgets all entries but those in use.
+func (s *entries) keep(used map[*entry]bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.known, func(_ string, e *entry) bool { return !used[e] })
+}
+
+// same reports whether two entries are the same order; nil is none.
+func same(a, b *entry) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a == b || a.Revision == b.Revision && a.hash == b.hash
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package watcher
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
+)
+
+// wantOf is a Module as the nodes see it; before is what it was, whose entry is
+// used again when it is the same.
+func (w *Watcher) wantOf(m *v1beta1.Module, before *want) *want {
+	out := &want{
+		key: key(m.Namespace, m.Name), module: m,
+		given: m.DeletionTimestamp == nil && slices.Contains(m.Finalizers, v1beta1.ModuleFinalizer),
+	}
+	switch {
+	case m.Spec.DevicePlugin != nil:
+		out.role = v1beta1.RoleDevicePlugin
+	case m.Spec.DRA != nil:
+		out.role = v1beta1.RoleDRA
+	}
+	out.entry = newEntry(m, PullSecretNames(m, func(namespace, name string) (*corev1.ServiceAccount, bool) {
+		return get[*corev1.ServiceAccount](w.accounts, key(namespace, name))
+	}))
+	if before != nil && same(before.entry, out.entry) {
+		out.entry = before.entry
+	}
+	return out
+}
+
+func sortWants(wants []*want) {
+	slices.SortFunc(wants, func(a, b *want) int { return strings.Compare(a.key, b.key) })
+}
+
+// syncModule looks after everything of a Module that is not on a node: its
+// finalizer, plugins and status.
+func (w *Watcher) syncModule(ctx context.Context, k string) error {
+	m, ok := get[*v1beta1.Module](w.modules, k)
+	if !ok {
+		w.statuses.forget(k)
+		w.tally.drop(k)
+		w.cfg.Metrics.forgetModule(k)
+		return nil
+	}
+	if w.expect.behind(moduleWork, k, m.ResourceVersion) {
+		w.queue.AddAfter(moduleWork+k, patience)
+		return nil
+	}
+	if m.DeletionTimestamp != nil {
+		return w.finalize(ctx, m)
+	}
+	if !slices.Contains(m.Finalizers, v1beta1.ModuleFinalizer) {
+		return w.setFinalizers(ctx, m, append(slices.Clone(m.Finalizers), v1beta1.ModuleFinalizer))
+	}
+	problem := w.syncPlugins(ctx, m)
+	return errors.Join(w.writeStatus(ctx, m, problem), problem)
+}
+
+// finalize lets a Module go when no node has it any more.
+func (w *Watcher) finalize(ctx context.Context, m *v1beta1.Module) error {
+	if !slices.Contains(m.Finalizers, v1beta1.ModuleFinalizer) {
+		return nil // somebody else still holds it
+	}
+	if err := w.removePlugins(ctx, m); err != nil {
+		return err
+	}
+	if w.tally.report(key(m.Namespace, m.Name)).presentTotal > 0 {
+		return w.writeStatus(ctx, m, nil)
+	}
+	rest := slices.DeleteFunc(slices.Clone(m.Finalizers), func(f string) bool { return f == v1beta1.ModuleFinalizer })
+	return w.setFinalizers(ctx, m, rest)
+}
+
+func (w *Watcher) setFinalizers(ctx context.Context, m *v1beta1.Module, finalizers []string) error {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"resourceVersion": m.ResourceVersion, "uid": m.UID, "finalizers": finalizers,
+	}})
+	if err != nil {
+		return fmt.Errorf("set finalizers of Module %s/%s: %w", m.Namespace, m.Name, err)
+	}
+	out, err := w.cfg.API.Modules(m.Namespace).Patch(ctx, m.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("set finalizers of Module %s/%s: %w", m.Namespace, m.Name, err)
+	}
+	w.wroteModule(m, out)
+	return nil
+}
+
+func (w *Watcher) wroteModule(m, out *v1beta1.Module) {
+	w.cfg.Metrics.wrote("modules")
+	if out.DeletionTimestamp == nil || len(out.Finalizers) > 0 {
+		w.expect.wrote(moduleWork, key(m.Namespace, m.Name), out.ResourceVersion)
+	}
+}
+
+// statusPace keeps the status of a Module from being written for each of
+// thousands of nodes.
+type statusPace struct {
+	mu   sync.Mutex // guards last
+	last map[string]time.Time
+}
+
+// wait is how long the next write of a status has to be put off, on so many
+// nodes; 0 notes one as made now.
+func (p *statusPace) wait(k string, nodes int) time.Duration {
+	every := time.Second + time.Duration(nodes)*time.Millisecond
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.last == nil {
+		p.last = map[string]time.Time{}
+	}
+	if left := every - time.Since(p.last[k]); left > 0 {
+		return left
+	}
+	p.last[k] = time.Now()
+	return 0
+}
+
+func (p *statusPace) forget(k string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.last, k)
+}
+
+// writeStatus writes a Module's status when it differs, and not too often.
+func (w *Watcher) writeStatus(ctx context.Context, m *v1beta1.Module, problem error) error {
+	k := key(m.Namespace, m.Name)
+	r := w.tally.report(k)
+	w.cfg.Metrics.module(k, r)
+	status := moduleStatus(m, r, problem)
+	if apiequality.Semantic.DeepEqual(status, m.Status) {
+		return nil
+	}
+	if wait := w.statuses.wait(k, r.desired); wait > 0 {
+		w.queue.AddAfter(moduleWork+k, wait)
+		return nil
+	}
+	patch, err := json.Marshal([]map[string]any{
+		{"op": "test", "path": "/metadata/uid", "value": m.UID},
+		{"op": "add", "path": "/status", "value": status},
+	})
+	if err != nil {
+		return fmt.Errorf("write status of Module %s: %w", k, err)
+	}
+	out, err := w.cfg.API.Modules(m.Namespace).Patch(ctx, m.Name, types.JSONPatchType, patch, metav1.PatchOptions{}, "status")
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("write status of Module %s: %w", k, err)
+	}
+	w.wroteModule(m, out)
+	return nil
+}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package watcher
+
+import (
+	"fmt"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
+)
+
+// Reasons of a Module's conditions. Degraded has the reason of a node where all
+// failed nodes have the same.
+const (
+	reasonAllNodes    = "AllNodes"
+	reasonNoNodes     = "NoNodes"
+	reasonNotAllNodes = "NotAllNodes"
+	reasonRollingOut  = "RollingOut"
+	reasonComplete    = "Complete"
+	reasonPaused      = "RolloutPaused"
+	reasonUnloading   = "Unloading"
+	reasonNodesFailed = "NodesFailed"
+	reasonNoFailures  = "NoFailures"
+	reasonStuck       = "UnloadFailed"
+	reasonPlugin      = "PluginFailed"
+)
+
+// moduleStatus is the status of a Module, from how it stands on its nodes. What
+// went wrong in the cluster itself is in problem.
+func moduleStatus(m *v1beta1.Module, r report, problem error) v1beta1.ModuleStatus {
+	s := *m.Status.DeepCopy()
+	s.ObservedGeneration = m.Generation
+	s.ModuleLoader, s.DevicePlugin, s.DRA = v1beta1.DaemonSetStatus{}, v1beta1.DaemonSetStatus{}, v1beta1.DaemonSetStatus{}
+	if m.Spec.ModuleLoader != nil {
+		s.ModuleLoader = daemonSetStatus(r.selected, r.desired, r.available)
+	}
+	plugins := daemonSetStatus(r.selected, r.desired, r.plugins)
+	if m.Spec.ModuleLoader == nil {
+		plugins.DesiredNumber = plugins.NodesMatchingSelectorNumber
+	}
+	if m.Spec.DevicePlugin != nil {
+		s.DevicePlugin = plugins
+	}
+	if m.Spec.DRA != nil {
+		s.DRA = plugins
+	}
+	for _, c := range []metav1.Condition{readyCondition(m, r), progressingCondition(m, r), degradedCondition(m, r, problem)} {
+		c.ObservedGeneration = m.Generation
+		meta.SetStatusCondition(&s.Conditions, c)
+	}
+	return s
+}
+
+func daemonSetStatus(selected, desired, available int) v1beta1.DaemonSetStatus {
+	return v1beta1.DaemonSetStatus{
+		NodesMatchingSelectorNumber: int32(selected), DesiredNumber: int32(desired), AvailableNumber: int32(available),
+	}
+}
+
+func condition(kind string, is bool, reason, message string) metav1.Condition {
+	c := metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: reason, Message: message}
+	if is {
+		c.Status = metav1.ConditionTrue
+	}
+	return c
+}
+
+func readyCondition(m *v1beta1.Module, r report) metav1.Condition {
+	desired, available, what := r.desired, r.current, "run the module"
+	if m.Spec.ModuleLoader == nil {
+		desired, available, what = r.selected, r.plugins, "run the plugin"
+	}
+	message := fmt.Sprintf("%d of %d nodes %s", available, desired, what)
+	if r.available > r.current && m.Spec.ModuleLoader != nil {
+		message += fmt.Sprintf(", %d more run it as it was before", r.available-r.current)
+	}
+	if r.unmapped > 0 {
+		message += fmt.Sprintf("; %s a kernel that no kernelMapping matches", count(r.unmapped, "node has", "nodes have"))
+	}
+	switch {
+	case m.DeletionTimestamp != nil:
+		return condition(v1beta1.ConditionReady, false, reasonUnloading, "the Module is being deleted")
+	case desired == 0:
+		return condition(v1beta1.ConditionReady, false, reasonNoNodes, message)
+	case available == desired:
+		return condition(v1beta1.ConditionReady, true, reasonAllNodes, message)
+	}
+	return condition(v1beta1.ConditionReady, false, reasonNotAllNodes, message)
+}
+
+func progressingCondition(m *v1beta1.Module, r report) metav1.Condition {
+	switch {
+	case m.DeletionTimestamp != nil:
+		return condition(v1beta1.ConditionProgressing, true, reasonUnloading, unloadingMessage(r))
+	case r.paused:
+		return condition(v1beta1.ConditionProgressing, false, reasonPaused, fmt.Sprintf(
+			"%s; %s. Change the Module, or mend the nodes, and it goes on",
+			count(r.failedTotal, "node has failed", "nodes have failed"), count(r.held, "node was not begun", "nodes were not begun")))
+	case r.begun > 0 || r.held > 0:
+		return condition(v1beta1.ConditionProgressing, true, reasonRollingOut, fmt.Sprintf(
+			"%s, %s", count(r.begun, "node is changing", "nodes are changing"), count(r.held, "waits", "wait")))
+	}
+	return condition(v1beta1.ConditionProgressing, false, reasonComplete, "no node is changing")
+}
+
+func degradedCondition(m *v1beta1.Module, r report, problem error) metav1.Condition {
+	switch {
+	case problem != nil:
+		return condition(v1beta1.ConditionDegraded, true, reasonPlugin, shorten(problem.Error(), maxConditionMessage))
+	case m.DeletionTimestamp != nil && r.failedTotal > 0:
+		return condition(v1beta1.ConditionDegraded, true, reasonStuck, unloadingMessage(r))
+	case r.failedTotal > 0:
+		return condition(v1beta1.ConditionDegraded, true, commonReason(r.failed), failures(r.failed, r.failedTotal))
+	}
+	return condition(v1beta1.ConditionDegraded, false, reasonNoFailures, "no node has failed")
+}
+
+// unloadingMessage names the nodes that a deleted Module waits for.
+func unloadingMessage(r report) string {
+	if r.presentTotal == 0 {
+		return "no node has it any more"
+	}
+	return "waiting for " + failures(r.present, r.presentTotal)
+}
+
+// maxConditionMessage bounds a message, in bytes; the API server takes 32768.
+const maxConditionMessage = 4096
+
+// failures names nodes and what each says.
+func failures(named []standingOn, total int) string {
+	var parts []string
+	for _, s := range named {
+		switch {
+		case s.reason != "" && s.message == "":
+			parts = append(parts, s.node+": "+s.reason)
+		case s.reason != "":
+			parts = append(parts, fmt.Sprintf("%s: %s: %s", s.node, s.reason, s.message))
+		default:
+			parts = append(parts, s.node+": not unloaded yet")
+		}
+	}
+	if more := total - len(named); more > 0 {
+		parts = append(parts, fmt.Sprintf("and %d more", more))
+	}
+	return shorten(strings.Join(parts, "; "), maxConditionMessage)
+}
+
+// commonReason is the one that all have, or a word for several.
+func commonReason(failed []standingOn) string {
+	reason := ""
+	for _, s := range failed {
+		if reason != "" && s.reason != reason {
+			return reasonNodesFailed
+		}
+		reason = s.reason
+	}
+	if reason == "" {
+		return reasonNodesFailed
+	}
+	return reason
+}
+
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}

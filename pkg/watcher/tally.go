@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package watcher
+
+import (
+	"maps"
+	"slices"
+	"sync"
+)
+
+// tally remembers how every Module stands on every node, so that one node's
+// change costs the same however many nodes there are.
+type tally struct {
+	mu      sync.Mutex // guards everything below
+	modules map[string]*moduleTally
+	nodes   map[string][]string // keys that a node has a standing of
+}
+
+// moduleTally is one Module on all nodes.
+type moduleTally struct {
+	standings map[string]*standing // by node
+	counts    counts
+	begun     map[string]bool // nodes that were let through and have not answered
+	held      map[string]bool // nodes that wait for their turn
+	failed    map[string]bool
+	broken    map[string]bool // failed with what the Module says now
+	present   map[string]bool
+	unmapped  int
+	limit     limit
+}
+
+// counts are the numbers of a Module's status.
+type counts struct {
+	selected, desired, available, plugins, current int
+}
+
+func newTally() *tally {
+	return &tally{modules: map[string]*moduleTally{}, nodes: map[string][]string{}}
+}
+
+func (t *tally) module(k string) *moduleTally {
+	m := t.modules[k]
+	if m == nil {
+		m = &moduleTally{
+			standings: map[string]*standing{}, begun: map[string]bool{}, held: map[string]bool{},
+			failed: map[string]bool{}, broken: map[string]bool{}, present: map[string]bool{},
+		}
+		t.modules[k] = m
+	}
+	return m
+}
+
+// set replaces what is known of a node. It returns the Modules whose numbers
+// changed, and nodes that may begin now.
+func (t *tally) set(node string, standings []standing) (changed, wake []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	seen := map[string]bool{}
+	var keys []string
+	for i := range standings {
+		s := standings[i]
+		seen[s.key] = true
+		if s == (standing{key: s.key, version: s.version, current: s.current}) {
+			s = standing{key: s.key} // it has nothing to do with this node
+		}
+		if t.module(s.key).set(node, s) {
+			changed = append(changed, s.key)
+			wake = append(wake, t.modules[s.key].next()...)
+		}
+		keys = append(keys, s.key)
+	}
+	for _, k := range t.nodes[node] {
+		if !seen[k] && t.module(k).set(node, standing{key: k}) {
+			changed = append(changed, k)
+			wake = append(wake, t.modules[k].next()...)
+		}
+	}
+	t.nodes[node] = keys
+	if len(keys) == 0 {
+		delete(t.nodes, node)
+	}
+	return changed, wake
+}
+
+// set changes one standing, and reports whether it was another one.
+func (m *moduleTally) set(node string, s standing) bool {
+	old := m.standings[node]
+	if old == nil {
+		old = &standing{key: s.key}
+	}
+	if *old == s {
+		m.mark(node, &s)
+		return false
+	}
+	m.count(old, -1)
+	m.count(&s, 1)
+	if s == (standing{key: s.key}) {
+		delete(m.standings, node)
+	} else {
+		m.standings[node] = &s
+	}
+	m.mark(node, &s)
+	return true
+}
+
+func (m *moduleTally) mark(node string, s *standing) {
+	put := func(set map[string]bool, in bool) {
+		if in {
+			set[node] = true
+		} else {
+			delete(set, node)
+		}
+	}
+	put(m.begun, s.settling)
+	put(m.held, s.held)
+	put(m.failed, s.failed())
+	put(m.broken, s.failed() && s.desired && s.current)
+	put(m.present, s.present)
+}
+
+func (m *moduleTally) count(s *standing, by int) {
+	for _, c := range []struct {
+		n  *int
+		is bool
+	}{
+		{&m.counts.selected, s.selected}, {&m.counts.desired, s.desired}, {&m.counts.available, s.available},
+		{&m.counts.plugins, s.plugin}, {&m.counts.current, s.desired && s.current && s.available}, {&m.unmapped, s.unmapped},
+	} {
+		if c.is {
+			*c.n += by
+		}
+	}
+}
+
+// versions are those that nodes have of a Module.
+func (t *tally) versions(k string) map[string]bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := map[string]bool{}
+	if m := t.modules[k]; m != nil {
+		for _, s := range m.standings {
+			if s.version != "" {
+				out[s.version] = true
+			}
+		}
+	}
+	return out
+}
+
+// report is what a Module's status is made of.
+type report struct {
+	counts
+	begun, held, unmapped int
+	failed, present       []standingOn // by node; failed at most maxNamed, present too
+	failedTotal           int
+	presentTotal          int
+	paused                bool
+}
+
+// standingOn is a standing with its node.
+type standingOn struct {
+	node string
+	standing
+}
+
+// maxNamed is how many nodes a message names.
+const maxNamed = 5
+
+func (t *tally) report(k string) report {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m := t.modules[k]
+	if m == nil {
+		return report{}
+	}
+	return report{
+		counts: m.counts, begun: len(m.begun), held: len(m.held), unmapped: m.unmapped,
+		failed: m.name(m.failed), failedTotal: len(m.failed),
+		present: m.name(m.present), presentTotal: len(m.present),
+		paused: len(m.held) > 0 && m.paused(),
+	}
+}
+
+// name gives the first of some nodes.
+func (m *moduleTally) name(nodes map[string]bool) []standingOn {
+	var out []standingOn
+	names := slices.Sorted(maps.Keys(nodes))
+	for _, n := range names[:min(len(names), maxNamed)] {
+		if s := m.standings[n]; s != nil {
+			out = append(out, standingOn{n, *s})
+		}
+	}
+	return out
+}
+
+// drop forgets a Module that is gone, once no node has anything of it.
+func (t *tally) drop(k string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if m := t.modules[k]; m != nil && len(m.standings) == 0 {
+		delete(t.modules, k)
+	}
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package watcher
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/tools/cache"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
+)
+
+func noAccounts() cache.SharedIndexInformer {
+	return cache.NewSharedIndexInformerWithOptions(nil, &corev1.ServiceAccount{}, cache.SharedIndexInformerOptions{})
+}
+
+func standings(s standing) []standing { s.key = "ns/a"; return []standing{s} }
+
+func most(v intstr.IntOrString) limit { return limit{max: &v, pauseAt: 2} }
+
+func TestRollout(t *testing.T) {
+	tally := newTally()
+	tally.setLimit("ns/a", most(intstr.FromInt32(2)))
+	var begun []string
+	for i := range 5 {
+		node := fmt.Sprintf("n%d", i)
+		held := standing{desired: true, available: true, held: true}
+		if tally.admit("ns/a", node) {
+			begun = append(begun, node)
+			held = standing{desired: true, settling: true, current: true}
+		}
+		tally.set(node, standings(held))
+	}
+	assert.Equal(t, []string{"n0", "n1"}, begun)
+	assert.True(t, tally.admit("ns/a", "n0"), "asked again")
+	assert.False(t, tally.admit("ns/a", "n2"))
+
+	_, wake := tally.set("n0", standings(standing{desired: true, available: true, current: true}))
+	assert.Equal(t, []string{"n2"}, wake, "one has answered, one may begin")
+	require.True(t, tally.admit("ns/a", "n2"))
+	tally.set("n2", standings(standing{desired: true, settling: true, current: true}))
+
+	failed := standing{desired: true, current: true, reason: "InitFailed"}
+	_, wake = tally.set("n1", standings(failed))
+	assert.Equal(t, []string{"n3"}, wake, "one failure is not enough")
+	_, wake = tally.set("n2", standings(failed))
+	assert.Empty(t, wake)
+	assert.False(t, tally.admit("ns/a", "n3"), "two are")
+	r := tally.report("ns/a")
+	assert.True(t, r.paused)
+	assert.Equal(t, 2, r.held)
+
+	// The Module is mended: what failed was what it said before.
+	_, wake = tally.set("n1", standings(standing{desired: true, settling: true, current: true}))
+	assert.Equal(t, []string{"n3"}, wake)
+
+	tally.set("n1", nil)
+	tally.set("n2", nil)
+	assert.Equal(t, 3, tally.report("ns/a").desired, "nodes that are gone do not count")
+	assert.Equal(t, 0, tally.report("ns/a").begun)
+}
+
+func TestRolloutPercent(t *testing.T) {
+	tally := newTally()
+	tally.setLimit("ns/a", most(intstr.FromString("30%")))
+	for i := range 10 {
+		tally.set(fmt.Sprintf("n%d", i), standings(standing{desired: true, held: true}))
+	}
+	n := 0
+	for i := range 10 {
+		if tally.admit("ns/a", fmt.Sprintf("n%d", i)) {
+			n++
+		}
+	}
+	assert.Equal(t, 3, n)
+}
+
+func TestNoRollout(t *testing.T) {
+	tally := newTally()
+	tally.setLimit("ns/a", limitOf(nil))
+	for i := range 100 {
+		node := fmt.Sprintf("n%d", i)
+		require.True(t, tally.admit("ns/a", node))
+		tally.set(node, standings(standing{desired: true, current: true, reason: "InitFailed"}))
+	}
+}
+
+func TestTally(t *testing.T) {
+	tally := newTally()
+	changed, _ := tally.set("n", []standing{{key: "ns/a", selected: true, desired: true, version: "1"}, {key: "ns/b"}})
+	assert.Equal(t, []string{"ns/a"}, changed)
+	changed, _ = tally.set("n", []standing{{key: "ns/a", selected: true, desired: true, version: "1"}, {key: "ns/b"}})
+	assert.Empty(t, changed, "nothing is new")
+	assert.Equal(t, map[string]bool{"1": true}, tally.versions("ns/a"))
+	changed, _ = tally.set("n", nil)
+	assert.Equal(t, []string{"ns/a"}, changed)
+	assert.Equal(t, counts{}, tally.report("ns/a").counts)
+	tally.drop("ns/a")
+	tally.drop("ns/b")
+	assert.Empty(t, tally.modules)
+	assert.Empty(t, tally.nodes)
+}
+
+func TestModuleStatus(t *testing.T) {
+	failed := []standingOn{{"n1", standing{reason: "InUse", message: "held by fio"}}, {"n2", standing{reason: "InUse"}}}
+	tests := []struct {
+		name    string
+		module  *v1beta1.Module
+		report  report
+		problem error
+		want    [3]string // Ready, Progressing, Degraded
+	}{
+		{"no node", module("a", "1"), report{}, nil,
+			[3]string{"False NoNodes 0 of 0 nodes run the module", "False Complete no node is changing", "False NoFailures no node has failed"}},
+		{"all", module("a", "1"), report{counts: counts{selected: 2, desired: 2, available: 2, current: 2}}, nil,
+			[3]string{"True AllNodes 2 of 2 nodes run the module", "False Complete no node is changing", "False NoFailures no node has failed"}},
+		{"rolling", module("a", "1"), report{counts: counts{desired: 3, available: 2, current: 1}, begun: 1, held: 1}, nil,
+			[3]string{"False NotAllNodes 1 of 3 nodes run the module, 1 more run it as it was before", "True RollingOut 1 node is changing, 1 waits", "False NoFailures no node has failed"}},
+		{"paused", module("a", "1"), report{counts: counts{desired: 9}, held: 7, paused: true, failed: failed, failedTotal: 2}, nil,
+			[3]string{"False NotAllNodes 0 of 9 nodes run the module", "False RolloutPaused 2 nodes have failed; 7 nodes were not begun. Change the Module, or mend the nodes, and it goes on", "True InUse n1: InUse: held by fio; n2: InUse"}},
+		{"many failed", module("a", "1"), report{counts: counts{desired: 9}, failed: append(failed, standingOn{"n3", standing{reason: "NoSpace"}}), failedTotal: 9}, nil,
+			[3]string{"False NotAllNodes 0 of 9 nodes run the module", "False Complete no node is changing", "True NodesFailed n1: InUse: held by fio; n2: InUse; n3: NoSpace; and 6 more"}},
+		{"deleted", module("a", "1", deleted), report{present: failed[:1], presentTotal: 1, failed: failed[:1], failedTotal: 1}, nil,
+			[3]string{"False Unloading the Module is being deleted", "True Unloading waiting for n1: InUse: held by fio", "True UnloadFailed waiting for n1: InUse: held by fio"}},
+		{"no mapping", module("a", "1"), report{counts: counts{desired: 1, available: 1, current: 1}, unmapped: 2}, nil,
+			[3]string{"True AllNodes 1 of 1 nodes run the module; 2 nodes have a kernel that no kernelMapping matches", "False Complete no node is changing", "False NoFailures no node has failed"}},
+		{"plugin only", module("a", "1", withPlugin, func(m *v1beta1.Module) { m.Spec.ModuleLoader = nil }), report{counts: counts{selected: 2, plugins: 2}}, nil,
+			[3]string{"True AllNodes 2 of 2 nodes run the plugin", "False Complete no node is changing", "False NoFailures no node has failed"}},
+		{"problem", module("a", "1"), report{}, errors.New("apply DaemonSet: no"),
+			[3]string{"False NoNodes 0 of 0 nodes run the module", "False Complete no node is changing", "True PluginFailed apply DaemonSet: no"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.module.Generation = 7
+			s := moduleStatus(tt.module, tt.report, tt.problem)
+			assert.Equal(t, int64(7), s.ObservedGeneration)
+			for i, kind := range []string{v1beta1.ConditionReady, v1beta1.ConditionProgressing, v1beta1.ConditionDegraded} {
+				c := meta.FindStatusCondition(s.Conditions, kind)
+				require.NotNil(t, c)
+				assert.Equal(t, tt.want[i], fmt.Sprintf("%s %s %s", c.Status, c.Reason, c.Message))
+			}
+		})
+	}
+}

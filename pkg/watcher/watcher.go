@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package watcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/util/workqueue"
+
+	"github.com/kmm-node/kmmd/pkg/api/client"
+	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
+)
+
+// Config is what a Watcher works with. All but Metrics is required.
+type Config struct {
+	Kube kubernetes.Interface
+	API  *client.Client
+	// Agents are who may read the pull secrets that Modules name: the
+	// ServiceAccount of kmmd, and where kubelets' identities are used, the group
+	// system:nodes.
+	Agents []rbacv1.Subject
+	Log    *slog.Logger
+	// Metrics may be nil.
+	Metrics *Metrics
+	// Workers is how many nodes and Modules are looked at side by side; 0 is 8.
+	Workers int
+}
+
+// Timing of what is done for many nodes at once.
+const (
+	// quiet is how long no Module must have changed before nodes are told:
+	// several documents applied together are one change to a node.
+	quiet = 300 * time.Millisecond
+	// noLonger is how long that is put off at most.
+	noLonger = 2 * time.Second
+	// resync is how often everything is looked at without an event.
+	resync = 10 * time.Minute
+)
+
+// Watcher makes the cluster what the Modules say. One may be at work in a
+// cluster at a time: whoever starts it holds a lease.
+type Watcher struct {
+	cfg   Config
+	queue workqueue.TypedRateLimitingInterface[string]
+	informers
+	compact configs
+	expect  expectations
+	tally   *tally
+	fanned  chan struct{}           // something that concerns all nodes has changed
+	wants   atomic.Pointer[[]*want] // sorted by key
+
+	events   tellings
+	applied  appliedSets
+	statuses statusPace
+	synced   atomic.Bool
+}
+
+// New makes a Watcher; nothing is read yet.
+func New(cfg Config) (*Watcher, error) {
+	if cfg.Workers == 0 {
+		cfg.Workers = 8
+	}
+	w := &Watcher{
+		cfg: cfg, tally: newTally(), fanned: make(chan struct{}, 1),
+		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](50*time.Millisecond, time.Minute)),
+	}
+	w.wants.Store(&[]*want{})
+	if err := w.newInformers(); err != nil {
+		return nil, fmt.Errorf("make informers: %w", err)
+	}
+	cfg.Metrics.queue(w.queue.Len)
+	return w, nil
+}
+
+// Run works until ctx is done, and returns when everything it started has
+// ended. It blocks. The identity of Config.Kube needs the rules of
+// deploy/base/watcher-rbac.yaml.
+func (w *Watcher) Run(ctx context.Context) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer w.queue.ShutDown()
+	if err := w.runInformers(ctx, func(f func()) { running.Go(f) }); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	w.rebuild()
+	w.takeStock()
+	w.synced.Store(true)
+	w.cfg.Log.Info("the cluster is known", "nodes", len(w.nodes.GetStore().ListKeys()), "modules", len(*w.wants.Load()))
+	for range w.cfg.Workers {
+		running.Go(func() { w.work(ctx) })
+	}
+	w.fan()
+	w.fanOut(ctx)
+	return nil
+}
+
+// Ready reports whether the whole cluster has been read.
+func (w *Watcher) Ready() bool { return w.synced.Load() }
+
+// takeStock counts how everything stands before anything is changed: a rollout
+// that an earlier Watcher began goes on within its limits.
+func (w *Watcher) takeStock() {
+	for _, k := range w.nodes.GetStore().ListKeys() {
+		if v, ok := w.view(k); ok {
+			w.tally.set(k, render(v, func(string) bool { return false }).standings)
+		}
+	}
+}
+
+// fan has everything looked at, soon.
+func (w *Watcher) fan() {
+	select {
+	case w.fanned <- struct{}{}:
+	default:
+	}
+}
+
+// fanOut waits for changes that concern all nodes, and for a pause in them.
+func (w *Watcher) fanOut(ctx context.Context) {
+	every := time.NewTicker(resync)
+	defer every.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-every.C:
+		case <-w.fanned:
+			w.pause(ctx)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		w.tellAll(ctx)
+	}
+}
+
+// pause returns when nothing has changed for a moment.
+func (w *Watcher) pause(ctx context.Context) {
+	last := time.NewTimer(noLonger)
+	defer last.Stop()
+	for {
+		moment := time.NewTimer(quiet)
+		select {
+		case <-w.fanned:
+			moment.Stop()
+		case <-moment.C:
+			return
+		case <-last.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// tellAll brings roles up to date, so that a node may read the secrets it is
+// about to be told of, and then has every node looked at.
+func (w *Watcher) tellAll(ctx context.Context) {
+	w.rebuild()
+	if err := w.syncRoles(ctx); err != nil && ctx.Err() == nil {
+		w.cfg.Log.Error("pull secrets can not be granted; tried again", "err", err)
+		time.AfterFunc(5*time.Second, w.fan)
+	}
+	for _, m := range *w.wants.Load() {
+		for _, n := range w.tally.setLimit(m.key, limitOf(m.module.Spec.Rollout)) {
+			w.queue.Add(nodeWork + n)
+		}
+		w.queue.Add(moduleWork + m.key)
+	}
+	for _, k := range w.nodes.GetStore().ListKeys() {
+		w.queue.Add(nodeWork + k)
+	}
+	w.compact.collect()
+}
+
+// rebuild reads what the Modules say.
+func (w *Watcher) rebuild() {
+	before := map[string]*want{}
+	for _, m := range *w.wants.Load() {
+		before[m.key] = m
+	}
+	var wants []*want
+	for _, obj := range w.modules.GetStore().List() {
+		m, ok := obj.(*v1beta1.Module)
+		if !ok {
+			continue
+		}
+		wants = append(wants, w.wantOf(m, before[key(m.Namespace, m.Name)]))
+	}
+	sortWants(wants)
+	w.wants.Store(&wants)
+	w.cfg.Metrics.modules(len(wants))
+}
+
+func (w *Watcher) work(ctx context.Context) {
+	for {
+		item, quit := w.queue.Get()
+		if quit {
+			return
+		}
+		w.one(ctx, item)
+		w.queue.Done(item)
+	}
+}
+
+func (w *Watcher) one(ctx context.Context, item string) {
+	start := time.Now()
+	err := w.sync(ctx, item)
+	w.cfg.Metrics.synced(item, time.Since(start), err)
+	switch {
+	case err == nil || ctx.Err() != nil:
+		w.queue.Forget(item)
+		return
+	case apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err):
+		// Somebody was faster; what he wrote is on its way to us.
+	default:
+		w.cfg.Log.Error("not done; tried again", "what", item, "err", err)
+	}
+	w.queue.AddRateLimited(item)
+}
+
+func (w *Watcher) sync(ctx context.Context, item string) error {
+	if n, ok := strings.CutPrefix(item, nodeWork); ok {
+		return w.syncNode(ctx, n)
+	}
+	if k, ok := strings.CutPrefix(item, moduleWork); ok {
+		return w.syncModule(ctx, k)
+	}
+	return errors.New("nothing known of that name")
+}
