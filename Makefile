@@ -34,9 +34,9 @@ setup-vm: ## Debian packages, two kernels, test modules (apt as root)
 setup-cluster: ## a Kubernetes control plane, built from source the first time (some minutes)
 	test/cluster/setup
 
-build: ## bin/kmmd, static
-	$(GO) build -trimpath -o bin/ ./cmd/kmmd
-	install -D bin/kmmd .lab/bin/kmmd
+build: ## bin/kmmd and bin/kmm-watcher, static
+	$(GO) build -trimpath -o bin/ ./cmd/kmmd ./cmd/kmm-watcher
+	install -D -t .lab/bin bin/kmmd bin/kmm-watcher
 	$(GO) build -trimpath -tags fault -o .lab/bin/kmmd-fault ./cmd/kmmd
 
 # The control plane is built meanwhile, with what the other stages leave idle. Its stage waits for the rest, or shows

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,9 +31,9 @@ type leader struct {
 	options
 	log     *slog.Logger
 	kube    kubernetes.Interface
-	watcher *watcher.Watcher
+	config  watcher.Config
 	health  *leaderelection.HealthzAdaptor
-	leading atomic.Bool
+	watcher atomic.Pointer[watcher.Watcher] // the one at work, nil without the lease
 }
 
 func newLeader(o options, log *slog.Logger, registry *prometheus.Registry) (*leader, error) {
@@ -56,13 +57,12 @@ func newLeader(o options, log *slog.Logger, registry *prometheus.Registry) (*lea
 	if err != nil {
 		return nil, err
 	}
-	w, err := watcher.New(watcher.Config{
-		Kube: kube, API: own, Agents: subjects, Log: log, Metrics: watcher.NewMetrics(registry), Workers: o.workers,
-	})
-	if err != nil {
-		return nil, err
-	}
-	return &leader{options: o, log: log, kube: kube, watcher: w, health: leaderelection.NewLeaderHealthzAdaptor(20 * time.Second)}, nil
+	return &leader{
+		options: o, log: log, kube: kube, health: leaderelection.NewLeaderHealthzAdaptor(20 * time.Second),
+		config: watcher.Config{
+			Kube: kube, API: own, Agents: subjects, Log: log, Metrics: watcher.NewMetrics(registry), Workers: o.workers,
+		},
+	}, nil
 }
 
 // agents are who may read the pull secrets.
@@ -78,17 +78,30 @@ func agents(o options) ([]rbacv1.Subject, error) {
 	return out, nil
 }
 
-// run returns when ctx is done, or with an error when the lease was lost: what
-// another one may do by now must not be done here too.
+// run works whenever it holds the lease, until ctx is done. One that has lost it,
+// for which a minute without the API server is enough, begins anew: what another
+// one has done meanwhile is read again.
 func (l *leader) run(ctx context.Context) error {
 	if !l.leaderElect {
-		l.leading.Store(true)
-		return l.watcher.Run(ctx)
+		return l.watch(ctx)
 	}
-	var failed error // of the watcher itself; written before elector.Run returns
-	done := make(chan struct{})
+	for ctx.Err() == nil {
+		if err := l.term(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// term waits for the lease and works until it is lost. It returns when the work
+// has ended.
+func (l *leader) term(ctx context.Context) error {
+	var failed error // of the watcher itself
+	var working sync.WaitGroup
 	electing, cancel := context.WithCancel(ctx)
 	defer cancel()
+	working.Add(1)
+	var began atomic.Bool
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 		Lock: &resourcelock.LeaseLock{
 			LeaseMeta: metav1.ObjectMeta{Namespace: l.namespace, Name: "kmm-watcher"}, Client: l.kube.CoordinationV1(),
@@ -98,10 +111,9 @@ func (l *leader) run(ctx context.Context) error {
 		ReleaseOnCancel: true, Name: "kmm-watcher", WatchDog: l.health,
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(ctx context.Context) {
-				defer close(done)
-				l.log.Info("holds the lease")
-				l.leading.Store(true)
-				failed = l.watcher.Run(ctx)
+				began.Store(true)
+				defer working.Done()
+				failed = l.watch(ctx)
 				cancel()
 			},
 			OnStoppedLeading: func() {},
@@ -112,23 +124,30 @@ func (l *leader) run(ctx context.Context) error {
 		return fmt.Errorf("set up leader election: %w", err)
 	}
 	elector.Run(electing)
-	if l.leading.Load() {
-		<-done
+	if ctx.Err() != nil && !began.Load() {
+		return nil // it never had the lease
 	}
-	switch {
-	case failed != nil:
-		return failed
-	case ctx.Err() == nil:
-		return errors.New("lost the lease: another one may be at work")
+	working.Wait()
+	return failed
+}
+
+// watch is the work itself.
+func (l *leader) watch(ctx context.Context) error {
+	w, err := watcher.New(l.config)
+	if err != nil {
+		return err
 	}
-	return nil
+	l.log.Info("at work")
+	l.watcher.Store(w)
+	defer l.watcher.Store(nil)
+	return w.Run(ctx)
 }
 
 func (l *leader) live() error { return l.health.Check(&http.Request{}) }
 
 // ready: one that waits for the lease is ready to take over.
 func (l *leader) ready() error {
-	if l.leading.Load() && !l.watcher.Ready() {
+	if w := l.watcher.Load(); w != nil && !w.Ready() {
 		return errors.New("the cluster has not been read yet")
 	}
 	return nil

@@ -55,6 +55,7 @@ type config struct {
 	Firmware        string   `toml:"firmware"`          // all or declared
 	Prestage        bool     `toml:"prestage"`          // images for installed kernels that do not run
 	Policy          policy   `toml:"policy"`
+	Cluster         joins    `toml:"cluster"`
 }
 
 // policy is what this node allows, whatever the documents say.

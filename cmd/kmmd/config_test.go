@@ -18,6 +18,8 @@ func TestConfig(t *testing.T) {
 	full.Listen, full.LoadTimeout, full.Resync = "", duration{90 * time.Second}, duration{time.Hour}
 	host := defaultConfig()
 	host.HostRoot, host.RunDir = "/host", "/host/run/kmmd"
+	joined := defaultConfig()
+	joined.Cluster = joins{Enabled: true, NodeName: "worker-1", Kubeconfig: "/etc/kubernetes/kubelet.conf"}
 	for _, tt := range []struct {
 		name, text string
 		want       config
@@ -26,6 +28,7 @@ func TestConfig(t *testing.T) {
 		{"empty: the defaults", "# nothing\n", defaultConfig(), ""},
 		{"some keys", "listen = ''\nload_timeout = '1m30s'\nresync = \"1h\"\n", full, ""},
 		{"of a container", "host_root = '/host'\nrun_dir = '/host/run/kmmd'\n", host, ""},
+		{"of a cluster", "[cluster]\nenabled = true\nnode_name = 'worker-1'\nkubeconfig = '/etc/kubernetes/kubelet.conf'\n", joined, ""},
 		{"unknown key", "listen = ''\n\nload_timeuot = '1s'\n", config{}, ":3: load_timeuot: unknown key"},
 		{"unknown keys", "a = 1\nb = 2\n", config{}, ":1: a: unknown key\nFILE:2: b: unknown key"},
 		{"unknown table", "[tls]\nkey = 'x'\n", config{}, ":1: tls: unknown key"},

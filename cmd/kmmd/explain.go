@@ -29,13 +29,17 @@ type explanation struct {
 	Preflight []string `json:"preflight,omitempty"`
 }
 
+// fromCluster stands for the file of a Module that the cluster asks for.
+const fromCluster = "cluster"
+
 func explainCommand(o *options) *cobra.Command {
 	var release string
 	var preflight bool
 	cmd := &cobra.Command{
 		Use:   "explain [-f FILE|DIR] [--kernel RELEASE | --preflight]",
 		Short: "tell which kernel mapping wins and why, the image, and warnings",
-		Long: `explain reads documents and asks neither kernel nor registry. With --preflight it
+		Long: `explain reads documents, and the last order of the cluster where there is one,
+and asks neither kernel nor registry. With --preflight it
 pulls the images too, if they are not in the store, and tells what the running
 kernel would say to their modules, and what is in the way of loading them.
 
@@ -72,12 +76,22 @@ func runExplain(cmd *cobra.Command, o *options, kernelFlag string, preflight boo
 	if err != nil {
 		return usageError{err}
 	}
+	joined, err := openCluster(c, o, nil, newLog())
+	if err != nil {
+		return err
+	}
+	node = wish(node, joined)
 	var all []explanation
 	unmatched := false
 	for i := range node.Modules {
 		e := explain(&node.Modules[i], on)
 		unmatched = unmatched || e.Error != ""
 		all = append(all, e)
+	}
+	for i := range node.Refused {
+		r := &node.Refused[i]
+		unmatched = true
+		all = append(all, explanation{Module: r.Key(), File: fromCluster, Kernel: on.Trimmed(), Mappings: []spec.Tried{}, Error: r.Message, release: on})
 	}
 	if preflight {
 		blocked, err := addPreflight(cmd, o, node, all)
@@ -136,7 +150,11 @@ func addPreflight(cmd *cobra.Command, o *options, desired spec.Node, all []expla
 }
 
 func explain(m *spec.Module, release spec.Release) explanation {
-	e := explanation{Module: m.Key(), File: m.File, Kernel: release.Trimmed(), Mappings: m.Explain(release), Warnings: m.Warnings, release: release}
+	from := m.File
+	if from == "" {
+		from = fromCluster
+	}
+	e := explanation{Module: m.Key(), File: from, Kernel: release.Trimmed(), Mappings: m.Explain(release), Warnings: m.Warnings, release: release}
 	if m.Spec.ModuleLoader == nil {
 		e.Warnings = append(e.Warnings, "has no moduleLoader: nothing is loaded for it")
 		return e

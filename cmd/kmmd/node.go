@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,23 +16,27 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/kmm-node/kmmd/pkg/agent"
 	"github.com/kmm-node/kmmd/pkg/devices"
 	"github.com/kmm-node/kmmd/pkg/firmware"
 	"github.com/kmm-node/kmmd/pkg/images"
 	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/preflight/gather"
+	"github.com/kmm-node/kmmd/pkg/source/cluster"
 	"github.com/kmm-node/kmmd/pkg/source/file"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
 // node is everything wired together for one node.
 type node struct {
-	config config
-	host   *kernel.Host
-	source *file.Source
-	agent  *agent.Agent
-	log    *slog.Logger
+	config  config
+	host    *kernel.Host
+	source  *file.Source
+	cluster *cluster.Source // nil without a cluster
+	agent   *agent.Agent
+	log     *slog.Logger
 }
 
 func (c config) statusFile() string { return filepath.Join(c.RunDir, "status.json") }
@@ -41,8 +46,9 @@ func (c config) hostModules() string { return filepath.Join(c.HostRoot, "lib/mod
 
 // openNode wires a node. keep says whether images go to the store; without it
 // they are kept in a directory that close removes. retry tries again what the
-// kernel has refused before. The caller closes.
-func openNode(o *options, metrics *agent.Metrics, keep, retry bool) (*node, func(), error) {
+// kernel has refused before. registry gets the figures; it may be nil. The caller
+// closes.
+func openNode(o *options, registry prometheus.Registerer, keep, retry bool) (*node, func(), error) {
 	c, err := readConfig(o.configFile)
 	if err != nil {
 		return nil, nil, err
@@ -60,6 +66,10 @@ func openNode(o *options, metrics *agent.Metrics, keep, retry bool) (*node, func
 		return nil, nil, err
 	}
 	opts, err := c.imageOptions(n.log)
+	if err != nil {
+		return nil, nil, err
+	}
+	metrics, err := n.join(o, registry)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -86,8 +96,43 @@ func openNode(o *options, metrics *agent.Metrics, keep, retry bool) (*node, func
 	if keep {
 		cfg.Report = n.source.Report
 	}
+	cfg.Facts = n.facts
+	if n.cluster != nil {
+		cfg.Secrets = secrets(n.cluster)
+	}
+	if keep && n.cluster != nil {
+		cfg.Report, cfg.Announce = n.report, true
+	}
 	n.agent = agent.New(cfg)
 	return n, closeImages, nil
+}
+
+// join opens the node's place in the cluster, if it has one, and registers the
+// figures.
+func (n *node) join(o *options, registry prometheus.Registerer) (metrics *agent.Metrics, err error) {
+	enabled, err := n.config.clusterEnabled(o)
+	if err != nil {
+		return nil, err
+	}
+	var ofCluster *cluster.Metrics
+	if registry != nil {
+		metrics = agent.NewMetrics(registry)
+		if enabled {
+			ofCluster = cluster.NewMetrics(registry)
+		}
+	}
+	n.cluster, err = openCluster(n.config, o, ofCluster, n.log)
+	return metrics, err
+}
+
+// report tells both sides.
+func (n *node) report(ctx context.Context, s spec.Status) error {
+	return errors.Join(n.source.Report(ctx, s), n.cluster.Report(ctx, s))
+}
+
+func (n *node) facts() spec.Facts {
+	s := n.host.Security()
+	return spec.Facts{SecureBoot: string(s.SecureBoot), Lockdown: s.Lockdown, SignatureEnforced: string(s.SigEnforce)}
 }
 
 // fill copies what the configuration says.

@@ -15,6 +15,7 @@ type options struct {
 	configFile string
 	output     string // "" or "json"
 	documents  string // -f
+	cluster    bool   // --cluster of run
 }
 
 func rootCommand() *cobra.Command {

@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/kmm-node/kmmd/pkg/agent"
+	"github.com/kmm-node/kmmd/pkg/source"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
@@ -40,6 +40,7 @@ in-tree module they replaced does not come back by itself. Look first: kmmd plan
 	}
 	o.documentsFlag(cmd)
 	cmd.Flags().BoolVar(&once, "once", false, "do it one time and end")
+	cmd.Flags().BoolVar(&o.cluster, "cluster", false, "take orders from the cluster too, as [cluster] enabled in the configuration does")
 	return cmd
 }
 
@@ -80,13 +81,15 @@ func verdict(status spec.Status, invalid []error) error {
 	return nil
 }
 
-// readDesired reads the documents, and has the agent want what they say.
+// readDesired reads the documents and the last order of the cluster, and has the
+// agent want what they say.
 func (n *node) readDesired() (spec.Node, error) {
 	desired, notes, err := n.source.Read()
 	if err != nil {
 		return desired, usageError{err}
 	}
 	n.tell(notes)
+	desired = wish(desired, n.cluster)
 	n.agent.SetDesired(desired)
 	return desired, nil
 }
@@ -98,7 +101,7 @@ func (n *node) tell(notes []string) {
 }
 
 // openLocked is openNode for a kmmd that changes the node.
-func openLocked(o *options, metrics *agent.Metrics, retry bool) (*node, func(), error) {
+func openLocked(o *options, registry prometheus.Registerer, retry bool) (*node, func(), error) {
 	c, err := readConfig(o.configFile)
 	if err != nil {
 		return nil, nil, err
@@ -107,7 +110,7 @@ func openLocked(o *options, metrics *agent.Metrics, retry bool) (*node, func(), 
 	if err != nil {
 		return nil, nil, err
 	}
-	n, closeNode, err := openNode(o, metrics, true, retry)
+	n, closeNode, err := openNode(o, registry, true, retry)
 	if err != nil {
 		_ = l.Close()
 		return nil, nil, err
@@ -121,7 +124,7 @@ func openLocked(o *options, metrics *agent.Metrics, retry bool) (*node, func(), 
 func runDaemon(ctx context.Context, o *options) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	n, unlock, err := openLocked(o, agent.NewMetrics(registry), false)
+	n, unlock, err := openLocked(o, registry, false)
 	if err != nil {
 		return err
 	}
@@ -133,6 +136,7 @@ func runDaemon(ctx context.Context, o *options) error {
 		}
 	}
 	n.log.Info("kmmd starts", "version", version(), "kernel", n.host.Release(), "documents", n.source.Path)
+	joint := n.joint()
 	g, ctx := errgroup.WithContext(ctx)
 	// Subscribe before the first look, so that nothing that happens after it
 	// is missed.
@@ -146,8 +150,11 @@ func runDaemon(ctx context.Context, o *options) error {
 		case <-ctx.Done():
 			return nil
 		}
-		return n.source.Watch(ctx, n.setDesired)
+		return n.source.Watch(ctx, func(files spec.Node, notes []string) { n.setFiles(joint, files, notes) })
 	})
+	if n.cluster != nil {
+		g.Go(func() error { return n.cluster.Watch(ctx, joint.Cluster) })
+	}
 	g.Go(func() error { return n.agent.Run(ctx) })
 	if listener != nil {
 		n.log.Info("serving", "address", listener.Addr().String())
@@ -158,12 +165,24 @@ func runDaemon(ctx context.Context, o *options) error {
 	return err
 }
 
-func (n *node) setDesired(desired spec.Node, notes []string) {
+// joint has the agent want what files and the cluster ask for. What is known of
+// the cluster by now counts from the first look on.
+func (n *node) joint() *source.Joint {
+	j := source.NewJoint(n.agent.SetDesired)
+	if n.cluster == nil {
+		j.Cluster(spec.Node{})
+	} else if saved, ok := n.cluster.Saved(); ok {
+		j.Cluster(saved)
+	}
+	return j
+}
+
+func (n *node) setFiles(j *source.Joint, files spec.Node, notes []string) {
 	n.tell(notes)
-	for _, err := range desired.Invalid {
+	for _, err := range files.Invalid {
 		n.log.Error("document can not be used; nothing is unloaded until it is mended or removed", "err", err)
 	}
-	n.agent.SetDesired(desired)
+	j.Files(files)
 }
 
 func isNotExist(err error) bool { return errors.Is(err, os.ErrNotExist) }

@@ -152,6 +152,10 @@ func TestNotAllHaveSpoken(t *testing.T) {
 	s = n.reconcile(a, b)
 	assert.Empty(t, n.calls(), "what the kernel has refused is not forgotten")
 	assert.Equal(t, map[string]string{"a": "Loaded", "b": "Failed InitFailed"}, states(s))
+	n.reconcileNode(spec.Node{Partial: true})
+	n.start() // also not by the ledger
+	n.reconcile(a, b)
+	assert.Empty(t, n.calls())
 	n.reconcile(b)
 	assert.Equal(t, []string{"unload base"}, n.calls())
 }

@@ -83,4 +83,3 @@ func (w *Watcher) applyDeviceClass(ctx context.Context, m *v1beta1.Module, c *re
 	w.cfg.Metrics.wrote("deviceclasses")
 	return nil
 }
-

@@ -4,6 +4,7 @@ package watcher
 
 import (
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -11,18 +12,17 @@ import (
 
 // Metrics are those of a Watcher; nil counts nothing.
 type Metrics struct {
-	registry prometheus.Registerer
-	writes   *prometheus.CounterVec
-	seconds  *prometheus.HistogramVec
-	errors   *prometheus.CounterVec
-	nodes    *prometheus.GaugeVec
-	known    prometheus.Gauge
+	length  atomic.Pointer[func() int] // of the queue
+	writes  *prometheus.CounterVec
+	seconds *prometheus.HistogramVec
+	errors  *prometheus.CounterVec
+	nodes   *prometheus.GaugeVec
+	known   prometheus.Gauge
 }
 
 // NewMetrics registers the metrics. It panics when they are registered already.
 func NewMetrics(r prometheus.Registerer) *Metrics {
 	m := &Metrics{
-		registry: r,
 		writes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kmm_watcher_writes_total", Help: "Write requests to the API server that succeeded.",
 		}, []string{"resource"}),
@@ -38,18 +38,25 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		}, []string{"namespace", "name", "state"}),
 		known: prometheus.NewGauge(prometheus.GaugeOpts{Name: "kmm_watcher_modules", Help: "Modules in the cluster."}),
 	}
+	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "kmm_watcher_queue_length", Help: "Nodes and Modules that wait for a look.",
+	}, m.queued))
 	r.MustRegister(m.writes, m.seconds, m.errors, m.nodes, m.known)
 	return m
 }
 
-// queue has the length of the queue shown.
+// queue has the length of a Watcher's queue shown, in place of another one's.
 func (m *Metrics) queue(length func() int) {
-	if m == nil {
-		return
+	if m != nil {
+		m.length.Store(&length)
 	}
-	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "kmm_watcher_queue_length", Help: "Nodes and Modules that wait for a look.",
-	}, func() float64 { return float64(length()) }))
+}
+
+func (m *Metrics) queued() float64 {
+	if length := m.length.Load(); length != nil {
+		return float64((*length)())
+	}
+	return 0
 }
 
 func (m *Metrics) wrote(resource string) {

@@ -134,9 +134,9 @@ func (w *Watcher) writeConfig(ctx context.Context, v view, d decision) (bool, er
 			return false, err
 		}
 	}
-	spec := v1beta1.NodeModulesConfigSpec{Modules: []v1beta1.NodeModule{}}
+	modules := []v1beta1.NodeModule{}
 	for _, e := range d.entries {
-		spec.Modules = append(spec.Modules, e.NodeModule)
+		modules = append(modules, e.NodeModule)
 	}
 	configs := w.cfg.API.NodeModulesConfigs()
 	var out *v1beta1.NodeModulesConfig
@@ -146,12 +146,13 @@ func (w *Watcher) writeConfig(ctx context.Context, v view, d decision) (bool, er
 			ObjectMeta: metav1.ObjectMeta{Name: v.node.Name, OwnerReferences: []metav1.OwnerReference{
 				{APIVersion: "v1", Kind: "Node", Name: v.node.Name, UID: v.node.UID},
 			}},
-			Spec: spec,
+			Spec: v1beta1.NodeModulesConfigSpec{Modules: modules},
 		}, metav1.CreateOptions{})
 	} else {
 		var patch []byte
 		patch, err = json.Marshal(map[string]any{
-			"metadata": map[string]any{"resourceVersion": v.config.ResourceVersion, "uid": v.config.UID}, "spec": spec,
+			"metadata": map[string]any{"resourceVersion": v.config.ResourceVersion, "uid": v.config.UID},
+			"spec":     map[string]any{"modules": modules}, // an empty list has to be said
 		})
 		if err == nil {
 			out, err = configs.Patch(ctx, v.node.Name, types.MergePatchType, patch, metav1.PatchOptions{})

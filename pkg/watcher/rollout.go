@@ -39,38 +39,56 @@ func (t *tally) setLimit(k string, l limit) []string {
 }
 
 // admit lets a node begin to change, if its turn has come. It is remembered as
-// one that has begun until set says that it has answered.
+// one that has begun until set says that it has answered; one that has to wait,
+// as held. The turn goes by name among those that are held.
 func (t *tally) admit(k, node string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	m := t.module(k)
-	if m.begun[node] {
+	if m.begun[node] || m.limit == (limit{}) {
 		return true
 	}
-	if m.free() < 1 {
+	m.held[node] = true
+	before := 0
+	for n := range m.held {
+		if n < node {
+			before++
+		}
+	}
+	if before >= m.free() {
 		return false
 	}
+	delete(m.held, node)
 	m.begun[node] = true
 	return true
+}
+
+// hasBegun is admit for somebody who only looks.
+func (t *tally) hasBegun(k, node string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m := t.module(k)
+	return m.begun[node] || m.limit == (limit{})
 }
 
 // paused reports whether too many nodes have failed.
 func (m *moduleTally) paused() bool { return m.limit.pauseAt > 0 && len(m.broken) >= m.limit.pauseAt }
 
-// free is how many nodes more may begin.
+// free is how many nodes more may begin. After the first failure no more do than
+// could fail without going beyond the limit.
 func (m *moduleTally) free() int {
-	if m.paused() {
-		return 0
+	free := 1 << 30
+	if m.limit.max != nil {
+		n, err := intstr.GetScaledValueFromIntOrPercent(m.limit.max, m.counts.desired, true)
+		if err != nil {
+			n = 1 // the API server refuses such a value
+		}
+		free = max(n, 1) - len(m.begun)
 	}
-	const all = 1 << 30
-	if m.limit.max == nil {
-		return all
+	if m.limit.pauseAt > 0 && len(m.broken) > 0 {
+		free = min(free, m.limit.pauseAt-len(m.broken)-len(m.begun))
 	}
-	n, err := intstr.GetScaledValueFromIntOrPercent(m.limit.max, m.counts.desired, true)
-	if err != nil {
-		n = 1 // the API server refuses such a value
-	}
-	return max(n, 1) - len(m.begun)
+	return free
 }
 
 // next are held nodes whose turn it is.

@@ -63,6 +63,7 @@ type Watcher struct {
 	applied  appliedSets
 	statuses statusPace
 	synced   atomic.Bool
+	failing  sync.Map // what has been logged last of each item on the queue
 }
 
 // New makes a Watcher; nothing is read yet.
@@ -113,11 +114,15 @@ func (w *Watcher) Run(ctx context.Context) error {
 func (w *Watcher) Ready() bool { return w.synced.Load() }
 
 // takeStock counts how everything stands before anything is changed: a rollout
-// that an earlier Watcher began goes on within its limits.
+// that an earlier Watcher began goes on within its limits, and nodes take their
+// turns by name.
 func (w *Watcher) takeStock() {
-	for _, k := range w.nodes.GetStore().ListKeys() {
-		if v, ok := w.view(k); ok {
-			w.tally.set(k, render(v, func(string) bool { return false }).standings)
+	for _, m := range *w.wants.Load() {
+		w.tally.setLimit(m.key, limitOf(m.module.Spec.Rollout))
+	}
+	for _, name := range w.nodes.GetStore().ListKeys() {
+		if v, ok := w.view(name); ok {
+			w.tally.set(name, render(v, func(k string) bool { return w.tally.hasBegun(k, name) }).standings)
 		}
 	}
 }
@@ -176,10 +181,8 @@ func (w *Watcher) tellAll(ctx context.Context) {
 		w.cfg.Log.Error("pull secrets can not be granted; tried again", "err", err)
 		time.AfterFunc(5*time.Second, w.fan)
 	}
+	w.takeStock()
 	for _, m := range *w.wants.Load() {
-		for _, n := range w.tally.setLimit(m.key, limitOf(m.module.Spec.Rollout)) {
-			w.queue.Add(nodeWork + n)
-		}
 		w.queue.Add(moduleWork + m.key)
 	}
 	for _, k := range w.nodes.GetStore().ListKeys() {
@@ -225,11 +228,14 @@ func (w *Watcher) one(ctx context.Context, item string) {
 	switch {
 	case err == nil || ctx.Err() != nil:
 		w.queue.Forget(item)
+		w.failing.Delete(item)
 		return
 	case apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err):
 		// Somebody was faster; what he wrote is on its way to us.
 	default:
-		w.cfg.Log.Error("not done; tried again", "what", item, "err", err)
+		if before, _ := w.failing.Swap(item, err.Error()); before != err.Error() {
+			w.cfg.Log.Error("not done; tried again", "what", item, "err", err)
+		}
 	}
 	w.queue.AddRateLimited(item)
 }

@@ -150,7 +150,7 @@ func figures(t *testing.T, r *prometheus.Registry) map[string]float64 {
 	return out
 }
 
-func TestRESTConfig(t *testing.T) {
+func TestAccess(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, content string) string {
 		t.Helper()
@@ -163,17 +163,17 @@ contexts: [{name: c, context: {cluster: c, user: u}}], users: [{name: u, user: {
 	with := func(user string) string { return strings.Replace(kubeconfig, "USER", user, 1) }
 	write("ca.crt", "x")
 	cert := write("client.pem", "x")
-	cfg, err := cluster.RESTConfig(write("kubelet.conf", with("client-certificate: client.pem, client-key: client.pem")), "kmmd/1")
+	cfg, err := cluster.Access(write("kubelet.conf", with("client-certificate: client.pem, client-key: client.pem")), "kmmd/1")()
 	require.NoError(t, err)
 	assert.Equal(t, "https://api.example:6443", cfg.Host)
 	assert.Equal(t, cert, cfg.CertFile, "by its name, so that it is read again")
 	assert.Equal(t, "kmmd/1", cfg.UserAgent)
-	_, err = cluster.RESTConfig(write("exec.conf", with("exec: {apiVersion: client.authentication.k8s.io/v1, command: aws, interactiveMode: Never}")), "")
+	_, err = cluster.Access(write("exec.conf", with("exec: {apiVersion: client.authentication.k8s.io/v1, command: aws, interactiveMode: Never}")), "")()
 	assert.ErrorContains(t, err, "names a program to be run")
-	_, err = cluster.RESTConfig(filepath.Join(dir, "none"), "")
+	_, err = cluster.Access(filepath.Join(dir, "none"), "")()
 	assert.ErrorIs(t, err, os.ErrNotExist)
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
-	_, err = cluster.RESTConfig("", "")
+	_, err = cluster.Access("", "")()
 	assert.ErrorContains(t, err, "this is no pod")
 }
 

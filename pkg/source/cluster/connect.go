@@ -10,10 +10,14 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// RESTConfig says where the API server is and who we are: by a kubeconfig, or,
-// when that is "", by the ServiceAccount of the pod we run in. Tokens and
-// certificates that are named by file are read again when they change.
-func RESTConfig(kubeconfig, userAgent string) (*rest.Config, error) {
+// Access is a Config.Connect: by a kubeconfig, or, when that is "", by the
+// ServiceAccount of the pod we run in. Tokens and certificates that are named by
+// file are read again when they change.
+func Access(kubeconfig, userAgent string) func() (*rest.Config, error) {
+	return func() (*rest.Config, error) { return access(kubeconfig, userAgent) }
+}
+
+func access(kubeconfig, userAgent string) (*rest.Config, error) {
 	cfg, err := load(kubeconfig)
 	if err != nil {
 		return nil, err

@@ -24,6 +24,7 @@ import (
 	"github.com/kmm-node/kmmd/pkg/source"
 	"github.com/kmm-node/kmmd/pkg/source/cluster"
 	"github.com/kmm-node/kmmd/pkg/spec"
+	"github.com/kmm-node/kmmd/test/cluster/play"
 )
 
 // Machine is one node: a kernel in memory, a disk, and an agent that can be
@@ -89,7 +90,11 @@ func (m *Machine) Start() {
 			return src.Report(ctx, s)
 		},
 		Secrets: func(ctx context.Context, namespace string, names []string) []images.PullSecret {
-			return src.Secrets(ctx, namespace, names)
+			var out []images.PullSecret
+			for _, s := range src.Secrets(ctx, namespace, names) {
+				out = append(out, images.PullSecret(s))
+			}
+			return out
 		},
 	})
 	joint := source.NewJoint(a.SetDesired)
@@ -125,11 +130,7 @@ func (m *Machine) Kill() {
 func (m *Machine) Boot(release string, withAgent bool) {
 	t := m.fleet.t
 	t.Helper()
-	m.Kill()
-	m.Kernel.Reboot(release)
-	m.previous = spec.Status{}
-	require.NoError(t, os.RemoveAll(m.path("run")))
-	require.NoError(t, os.Mkdir(m.path("run"), 0o755))
+	m.anew(release)
 	_, err := m.fleet.player.Reboot(t.Context(), m.Name, m.Kernel.BootID(), release)
 	require.NoError(t, err)
 	if withAgent {
@@ -170,3 +171,35 @@ func (o *output) Write(b []byte) (int, error) {
 }
 
 var _ io.Writer = (*output)(nil)
+
+// Join makes a new Node object for the machine, which has started anew, and
+// starts its agent.
+func (m *Machine) Join(labels map[string]string) {
+	t := m.fleet.t
+	t.Helper()
+	m.anew(Release)
+	require.NoError(t, m.fleet.player.AddNodes(t.Context(), play.Node{
+		Name: m.Name, Labels: labels, BootID: m.Kernel.BootID(), Kernel: m.Kernel.Release(),
+	}))
+	m.identify()
+	m.Start()
+}
+
+// Restart is Boot while nobody can be told of it.
+func (m *Machine) Restart(release string) {
+	t := m.fleet.t
+	t.Helper()
+	m.anew(release)
+	m.Start()
+}
+
+// anew is the machine after a boot.
+func (m *Machine) anew(release string) {
+	t := m.fleet.t
+	t.Helper()
+	m.Kill()
+	m.Kernel.Reboot(release)
+	m.previous = spec.Status{}
+	require.NoError(t, os.RemoveAll(m.path("run")))
+	require.NoError(t, os.Mkdir(m.path("run"), 0o755))
+}

@@ -21,7 +21,7 @@ const Patience = 60 * time.Second
 //	func TestMain(m *testing.M) { os.Exit(lab.Main(m, lab.Options{}, &cluster)) }
 //
 // A test in a shared cluster uses names of its own and removes what it made.
-func Main(m *testing.M, o Options, shared **Cluster) int {
+func Main(m interface{ Run() int }, o Options, shared **Cluster) int {
 	if os.Getenv("KMMD_CLUSTER") == "" {
 		fmt.Println("skip: no control plane, run it by make cluster-test")
 		return 0

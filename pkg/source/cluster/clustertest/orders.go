@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -139,6 +140,9 @@ func testSecrets(t *testing.T, s Server) {
 	t.Cleanup(func() { n.secret(http.MethodDelete, good, "") })
 	n.start(good, gone)
 	n.next()
+	require.Eventually(t, func() bool { // until the server knows what was granted a moment ago
+		return n.source.Secrets(t.Context(), "default", []string{good})[0].Err == nil
+	}, patience, 20*time.Millisecond)
 	got := n.source.Secrets(t.Context(), "default", []string{gone, good, "../x"})
 	require.Len(t, got, 3)
 	assert.Equal(t, "pull secret default/"+gone, got[0].Name)

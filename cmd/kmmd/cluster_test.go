@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const lastOrder = `{"node":"worker-1","uid":"u","generation":4,"modules":[
+{"namespace":"ns","name":"nic","revision":"r","moduleLoader":{"container":{"modprobe":{"moduleName":"dummy"},"kernelMappings":[{"regexp":"^7","containerImage":"r/x:1"}]}}},
+{"namespace":"default","name":"both","revision":"r","moduleLoader":{"container":{"modprobe":{"moduleName":"dummy"},"kernelMappings":[{"regexp":"^7","containerImage":"r/x:1"}]}}}]}`
+
+const fileOfBoth = `{apiVersion: kmm.sigs.x-k8s.io/v1beta1, kind: Module, metadata: {name: both},
+spec: {moduleLoader: {container: {modprobe: {moduleName: dummy}, kernelMappings: [{regexp: '^7', containerImage: "r/x:1"}]}}}}`
+
+// TestLastOrder: commands that only look know what the cluster has asked for.
+func TestLastOrder(t *testing.T) {
+	dir, config := root(t)
+	write(t, filepath.Join(dir, "state/cluster.json"), lastOrder)
+	write(t, filepath.Join(dir, "modules.d/both.yaml"), fileOfBoth)
+	for _, tt := range []struct {
+		name, table string
+		env         map[string]string
+		seen        bool
+	}{
+		{"not in a cluster", "", nil, false},
+		{"by the file", "[cluster]\nenabled = true\nnode_name = 'worker-1'\n", nil, true},
+		{"by the environment", "", map[string]string{"KMMD_CLUSTER": "true", "NODE_NAME": "worker-1"}, true},
+		{"another node's order", "[cluster]\nenabled = true\nnode_name = 'worker-2'\n", nil, false},
+		{"the file's name counts", "[cluster]\nenabled = true\nnode_name = 'worker-1'\n", map[string]string{"NODE_NAME": "worker-2"}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, name := range []string{"KMMD_CLUSTER", "NODE_NAME"} {
+				t.Setenv(name, tt.env[name])
+			}
+			text, err := os.ReadFile(config)
+			require.NoError(t, err)
+			path := write(t, filepath.Join(dir, "in.toml"), string(text)+tt.table)
+			explained, err := kmmd(t, "explain", "--config", path)
+			assert.Equal(t, 1, exitCode(err), "no mapping fits this kernel")
+			assert.Contains(t, explained, "default/both ("+dir+"/modules.d/both.yaml)")
+			planned, err := kmmd(t, "plan", "--config", path)
+			assert.Equal(t, 1, exitCode(err))
+			assert.Contains(t, planned, "default/both\n  blocked, NoMapping: ")
+			if !tt.seen {
+				assert.NotContains(t, explained+planned, "ns/nic")
+				return
+			}
+			assert.Contains(t, explained, "ns/nic (cluster) on kernel ")
+			assert.Contains(t, explained, "default/both (cluster) on kernel 6.1.0-56-cloud-amd64\n  error      the node has a document of its own")
+			assert.Contains(t, planned, "ns/nic\n  blocked, NoMapping: ")
+		})
+	}
+	t.Setenv("KMMD_CLUSTER", "perhaps")
+	_, err := kmmd(t, "explain", "--config", config)
+	assert.Equal(t, 2, exitCode(err))
+	assert.ErrorContains(t, err, "KMMD_CLUSTER=perhaps: true or false is needed")
+}

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenario
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/test/cluster/fleet"
+	"github.com/kmm-node/kmmd/test/cluster/lab"
+)
+
+// private is a cluster and a world for a test that stops a part of it.
+func private(t *testing.T, namespace string) *world {
+	t.Helper()
+	return beginIn(t, lab.New(t, options), namespace)
+}
+
+// TestWatcherKilled: two run, one works; it is killed in the middle of a rollout,
+// and the other one goes on with it.
+func TestWatcherKilled(t *testing.T) {
+	t.Parallel()
+	w := private(t, "killed")
+	first := newWatcher(t, w.cluster, "first")
+	w.wait("the first one leads", func() error { return leads(first) })
+	second := newWatcher(t, w.cluster, "second")
+
+	var machines []*fleet.Machine
+	for i := range 4 {
+		machines = append(machines, w.node(fmt.Sprint(i)))
+	}
+	rollout := []string{"rollout: {maxUnavailable: 1}"}
+	w.apply(document{name: "m", image: w.Image("one", "mod"), spec: rollout})
+	for _, m := range machines {
+		w.waitReady(m, "m", true)
+	}
+	machines[1].Kill() // the change gets stuck here
+	w.apply(document{name: "m", image: w.Image("two", "mod"), spec: rollout})
+	w.waitRuns(machines[0], "mod", "two")
+	w.waitReady(machines[1], "m", false)
+	first.kill()
+	w.wait("the second one leads", func() error { return leads(second) })
+	w.kubectl("annotate", "module", "m", "-n", "killed", "look=again")
+	assert.Equal(t, "one", machines[2].Runs("mod"), "one at a time still holds")
+	machines[1].Start()
+	for _, m := range machines {
+		w.waitRuns(m, "mod", "two")
+		w.waitReady(m, "m", true)
+	}
+
+	third := newWatcher(t, w.cluster, "third")
+	second.stop()
+	w.wait("the third one leads at once", func() error { return leads(third) })
+	w.kubectl("delete", "module", "m", "-n", "killed")
+	w.waitGone("m")
+}
+
+func leads(p *process) error {
+	if !strings.Contains(p.log.String(), "the cluster is known") {
+		return fmt.Errorf("log: %s", p.log.String())
+	}
+	return nil
+}
+
+// TestServerStopped: the API server is away for a minute. Nothing changes on the
+// nodes, which start anew meanwhile; all goes on afterwards.
+func TestServerStopped(t *testing.T) {
+	t.Parallel()
+	w := private(t, "stopped")
+	newWatcher(t, w.cluster, "first")
+	a, b, c := w.node("a"), w.node("b"), w.node("c")
+	w.apply(document{name: "m", image: w.Image("one", "mod")})
+	for _, m := range []*fleet.Machine{a, b, c} {
+		w.waitReady(m, "m", true)
+	}
+	w.cluster.StopAPIServer()
+	back := time.After(time.Minute)
+	for _, m := range []*fleet.Machine{a, b, c} {
+		m.Kernel.ResetCalls()
+	}
+	b.Kill()
+	b.Start()
+	c.Kill()
+	c.Restart(fleet.Release) // nobody can be told of the new boot
+	w.waitRuns(c, "mod", "one")
+	<-back
+	assert.Empty(t, a.Kernel.Calls(), "nothing was touched")
+	assert.Empty(t, b.Kernel.Calls(), "what runs was adopted")
+	require.NoError(t, w.cluster.StartAPIServer(t.Context()))
+	_, err := w.player.Reboot(t.Context(), c.Name, c.Kernel.BootID(), fleet.Release)
+	require.NoError(t, err)
+
+	w.apply(document{name: "m", image: w.Image("two", "mod")})
+	for _, m := range []*fleet.Machine{a, b, c} {
+		lab.WaitFor(t, 2*time.Minute, m.Name+" has the new one", func() error {
+			if got := m.Runs("mod"); got != "two" {
+				return fmt.Errorf("%q", got)
+			}
+			return nil
+		})
+		w.waitReady(m, "m", true)
+	}
+}
+
+// TestAgentKilled: the modules stay, the label stays, and an agent that comes
+// back touches nothing.
+func TestAgentKilled(t *testing.T) {
+	w := begin(t, "agent")
+	a := w.node("a")
+	w.apply(document{name: "m", image: w.Image("one", "mod")})
+	w.waitReady(a, "m", true)
+	a.Kill()
+	w.settled()
+	assert.True(t, w.ready(a, "m"))
+	a.Kernel.ResetCalls()
+	mark, err := cluster.Mark(t.Context())
+	require.NoError(t, err)
+	a.Start()
+	w.settled()
+	assert.Empty(t, a.Kernel.Calls())
+	assert.Empty(t, w.writes(mark, a.Name), "an agent that comes back has nothing to say")
+
+	a.Kill()
+	w.apply(document{name: "m", image: w.Image("two", "mod")})
+	w.waitReady(a, "m", false)
+	a.Start()
+	w.waitReady(a, "m", true)
+	assert.Equal(t, "two", a.Runs("mod"))
+}
+
+// TestDrift: a module that somebody removes is back; one that can not come back
+// costs the label.
+func TestDrift(t *testing.T) {
+	w := begin(t, "drift")
+	a := w.node("a")
+	w.apply(document{name: "m", image: w.Image("one", "mod")})
+	w.waitReady(a, "m", true)
+	a.Kernel.FailInit("mod", 5, "mod: no device")
+	require.NoError(t, a.Kernel.Rmmod("mod"))
+	s := w.waitStatus(a, "m", "Failed/InitFailed")
+	assert.Contains(t, s.Message, "mod: no device", "the kernel's own words")
+	w.waitReady(a, "m", false)
+	message := w.waitCondition("m", "Degraded", "True/InitFailed")
+	assert.Contains(t, message, "mod: no device")
+	w.wait("the failure is told", func() error {
+		events := strings.Join(w.events("default", "Node", a.Name), "\n")
+		if !strings.Contains(events, "ModuleLoadFailed: load drift/m: InitFailed") {
+			return fmt.Errorf("%s", events)
+		}
+		return nil
+	})
+}

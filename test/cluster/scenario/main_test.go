@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package scenario plays what happens in a cluster's life: a real control plane,
+// the real kmm-watcher with its own rights, nodes with the real agent on a
+// kernel in memory, and a person with kubectl.
+package scenario
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/kmm-node/kmmd/test/cluster/lab"
+)
+
+// cluster and watcher are shared by all tests that do not stop one of them.
+var (
+	cluster *lab.Cluster
+	watcher *process
+)
+
+// options are those of every control plane here.
+var options = lab.Options{ControllerManager: true, Scheduler: true, Install: []string{"deploy/base"}}
+
+func TestMain(m *testing.M) {
+	os.Exit(lab.Main(runner{m}, options, &cluster))
+}
+
+// runner starts the watcher before the tests.
+type runner struct{ *testing.M }
+
+func (r runner) Run() int {
+	var err error
+	watcher, err = startWatcher(cluster, "shared")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer watcher.kill()
+	code := r.M.Run()
+	if code != 0 {
+		watcher.show(os.Stderr)
+	}
+	return code
+}
