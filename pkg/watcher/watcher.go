@@ -52,6 +52,7 @@ const (
 type Watcher struct {
 	cfg   Config
 	queue workqueue.TypedRateLimitingInterface[string]
+	order *order
 	informers
 	compact configs
 	expect  expectations
@@ -71,10 +72,8 @@ func New(cfg Config) (*Watcher, error) {
 	if cfg.Workers == 0 {
 		cfg.Workers = 8
 	}
-	w := &Watcher{
-		cfg: cfg, tally: newTally(), fanned: make(chan struct{}, 1),
-		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](50*time.Millisecond, time.Minute)),
-	}
+	w := &Watcher{cfg: cfg, tally: newTally(), fanned: make(chan struct{}, 1), order: newOrder()}
+	w.queue = newQueue(w.order)
 	w.wants.Store(&[]*want{})
 	if err := w.newInformers(); err != nil {
 		return nil, fmt.Errorf("make informers: %w", err)
@@ -186,7 +185,7 @@ func (w *Watcher) tellAll(ctx context.Context) {
 		w.queue.Add(moduleWork + m.key)
 	}
 	for _, k := range w.nodes.GetStore().ListKeys() {
-		w.queue.Add(nodeWork + k)
+		w.later(nodeWork + k)
 	}
 	w.compact.collect()
 }
