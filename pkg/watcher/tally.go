@@ -3,7 +3,6 @@
 package watcher
 
 import (
-	"maps"
 	"slices"
 	"sync"
 )
@@ -193,6 +192,7 @@ type report struct {
 	presentTotal          int
 	paused                bool
 	telling               bool // what the Module says now has not reached all nodes
+	untold                int  // those it has not reached, where that is known
 }
 
 // standingOn is a standing with its node.
@@ -211,19 +211,31 @@ func (t *tally) report(k string) report {
 	if m == nil {
 		return report{}
 	}
-	return report{
+	r := report{
 		counts: m.counts, begun: len(m.begun), held: len(m.held), unmapped: m.unmapped,
 		failed: m.name(m.failed), failedTotal: len(m.failed),
 		present: m.name(m.present), presentTotal: len(m.present),
 		paused: len(m.held) > 0 && m.paused(), telling: m.telling,
 	}
+	if m.telling {
+		r.untold = len(t.untold)
+	}
+	return r
 }
 
 // name gives the first of some nodes.
 func (m *moduleTally) name(nodes map[string]bool) []standingOn {
+	var names []string
+	for n := range nodes { // often all that there are: they are not sorted for a few
+		if len(names) == maxNamed && n > names[maxNamed-1] {
+			continue
+		}
+		i, _ := slices.BinarySearch(names, n)
+		names = slices.Insert(names, i, n)
+		names = names[:min(len(names), maxNamed)]
+	}
 	var out []standingOn
-	names := slices.Sorted(maps.Keys(nodes))
-	for _, n := range names[:min(len(names), maxNamed)] {
+	for _, n := range names {
 		if s := m.standings[n]; s != nil {
 			out = append(out, standingOn{n, *s})
 		}
