@@ -7,9 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,7 +35,6 @@ type stage struct {
 	api     *client.Client
 
 	agents, watcher *process
-	metrics         string // address of the watcher's
 }
 
 // setUp starts a control plane with n Node objects, on which nothing runs yet.
@@ -153,10 +152,7 @@ func (s *stage) startWatcher(ctx context.Context, name string) error {
 	if err := os.WriteFile(kubeconfig, data, 0o600); err != nil {
 		return err
 	}
-	if s.metrics, err = freeAddress(); err != nil {
-		return err
-	}
-	s.watcher, err = start(filepath.Join(s.logs, name+".log"), s.o.watcher, "--kubeconfig", kubeconfig, "--listen", s.metrics)
+	s.watcher, err = start(filepath.Join(s.logs, name+".log"), s.o.watcher, "--kubeconfig", kubeconfig, "--listen", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
@@ -167,28 +163,26 @@ func (s *stage) startWatcher(ctx context.Context, name string) error {
 	})
 }
 
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
-}
-
-// quiet waits until the watcher has written nothing for a while: longer than it
-// puts the status of a Module off.
+// quiet waits until the watcher and the agents have written nothing for a while:
+// longer than the watcher puts the status of a Module off. It asks neither of
+// them, since that would take their time.
 func (s *stage) quiet(ctx context.Context) error {
 	pause := 2500*time.Millisecond + time.Duration(len(s.nodes))*time.Millisecond
-	last, since := -1.0, time.Now()
-	return s.watcher.waitFor(ctx, "wait for quiet", 250*time.Millisecond, func() (bool, error) {
-		n, err := s.watcherWrites(ctx)
+	since := time.Now()
+	mark, err := s.cluster.Mark(ctx)
+	if err != nil {
+		return err
+	}
+	return s.watcher.waitFor(ctx, "wait for quiet", 500*time.Millisecond, func() (bool, error) {
+		requests, err := s.cluster.Requests(ctx, mark)
 		if err != nil {
 			return false, err
 		}
-		if n["all"] != last {
-			last, since = n["all"], time.Now()
+		if slices.ContainsFunc(requests, func(r lab.Request) bool { return about(&r) != "" }) {
+			since = time.Now()
 		}
-		return time.Since(since) > pause, nil
+		mark, err = s.cluster.Mark(ctx)
+		return time.Since(since) > pause, err
 	})
 }
 
