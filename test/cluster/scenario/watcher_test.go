@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -69,14 +70,23 @@ func startWatcher(c *lab.Cluster, identity string) (*process, error) {
 	p.cmd = exec.Command(binary, "--kubeconfig", file, "--listen", "127.0.0.1:0", "--namespace", "kmm-system", "--identity", identity)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start kmm-watcher (make build makes it): %w", err)
-	}
+	started := make(chan error)
 	go func() {
+		// The signal comes when the thread that started it ends, so it must last as
+		// long (go.dev/issue/27505).
+		runtime.LockOSThread()
+		err := p.cmd.Start()
+		started <- err
+		if err != nil {
+			return
+		}
 		defer close(p.done)
 		_ = p.cmd.Wait() // killed, or its log says why
 		_ = os.RemoveAll(dir)
 	}()
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("start kmm-watcher (make build makes it): %w", err)
+	}
 	return p, nil
 }
 

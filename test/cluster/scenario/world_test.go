@@ -36,10 +36,11 @@ type world struct {
 	nodes     []string
 }
 
-// begin makes a world in the shared cluster. namespace names it; all that is in
-// it is gone when the test ends.
+// begin makes a world in the shared cluster, beside those of other tests, that go
+// on meanwhile. namespace names it; all that is in it is gone when the test ends.
 func begin(t *testing.T, namespace string) *world {
 	t.Helper()
+	t.Parallel()
 	return beginIn(t, cluster, namespace)
 }
 
