@@ -4,7 +4,9 @@ package vm
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -148,6 +150,18 @@ func (n *node) waitDegraded(module, reason string) string {
 		return nil
 	})
 	return message
+}
+
+// waitEvent waits until kubectl describe shows an event of the Node.
+func (n *node) waitEvent(pattern string) {
+	n.t.Helper()
+	want := regexp.MustCompile(pattern)
+	n.wait("kubectl describe node shows "+pattern, func() error {
+		if described := cluster.Kubectl(n.t, "describe", "node", nodeName); !want.MatchString(described) {
+			return errors.New(described)
+		}
+		return nil
+	})
 }
 
 // history is each value that the label of a Module had, one after the other.

@@ -112,9 +112,8 @@ func (n *node) swapped(i images) {
 		"dummy=" + buildID(n.t, older, "dummy.ko"), "dummy.numdummies=2", "firmware/demo.bin=one",
 		"kmm_fw=" + buildID(n.t, older, "kmm_fw.ko"), "kmm_fw.got=5:hello",
 	})
-	described := cluster.Kubectl(n.t, "describe", "node", nodeName)
-	assert.Regexp(n.t, `ModuleLoaded .*loaded .*drivers/dummy`, described)
-	assert.Regexp(n.t, `ModuleLoadFailed .*drivers/dummy: InitFailed`, described)
+	n.waitEvent(`ModuleLoaded .*loaded .*drivers/dummy`)
+	n.waitEvent(`ModuleLoadFailed .*drivers/dummy: InitFailed`)
 }
 
 // reports requires that the node reports that it runs a test module out of an
@@ -234,5 +233,5 @@ func (n *node) deleted() {
 	for label := range node.Labels {
 		assert.NotContains(n.t, label, v1beta1.LabelPrefix)
 	}
-	assert.Regexp(n.t, `ModuleUnloaded .*drivers/dummy`, cluster.Kubectl(n.t, "describe", "node", nodeName))
+	n.waitEvent(`ModuleUnloaded .*drivers/dummy`)
 }
