@@ -37,6 +37,7 @@ type node struct {
 	cluster *cluster.Source // nil without a cluster
 	agent   *agent.Agent
 	log     *slog.Logger
+	wrong   map[string]bool // what was wrong with documents when they were read last
 }
 
 func (c config) statusFile() string { return filepath.Join(c.RunDir, "status.json") }
