@@ -74,6 +74,12 @@ func openNode(o *options, registry prometheus.Registerer, keep, retry bool) (*no
 	if err != nil {
 		return nil, nil, err
 	}
+	if keep && n.cluster != nil && o.documents == c.ModulesDir {
+		// Without one it would be unknown what files ask for, and nothing could go.
+		if err := os.MkdirAll(o.documents, 0o755); err != nil {
+			return nil, nil, fmt.Errorf("make the directory of documents: %w", err)
+		}
+	}
 	opts.Progress = o.progress(n.log, metrics)
 	cfg := agent.Config{}
 	var closeImages func()

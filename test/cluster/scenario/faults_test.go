@@ -118,10 +118,13 @@ func TestAgentKilled(t *testing.T) {
 	w.settled()
 	assert.True(t, w.ready(a, "m"))
 	a.Kernel.ResetCalls()
+	before, _ := w.nmc(a)
 	mark, err := cluster.Mark(t.Context())
 	require.NoError(t, err)
 	a.Start()
 	w.settled()
+	after, _ := w.nmc(a)
+	assert.Equal(t, before.Status, after.Status)
 	assert.Empty(t, a.Kernel.Calls())
 	assert.Empty(t, w.writes(mark, a.Name), "an agent that comes back has nothing to say")
 
