@@ -79,7 +79,7 @@ func (w *world) node(name string, taints ...corev1.Taint) *fleet.Machine {
 	w.t.Helper()
 	name = w.namespace + "-" + name
 	w.nodes = append(w.nodes, name)
-	return w.Fleet.Node(name, map[string]string{"world": w.namespace}, taints...)
+	return w.Node(name, map[string]string{"world": w.namespace}, taints...)
 }
 
 func (w *world) kubectl(args ...string) string {
