@@ -43,6 +43,19 @@ func (w *Watcher) wantOf(m *v1beta1.Module, before *want) *want {
 	return out
 }
 
+// says reports whether the nodes are asked for the same.
+func (w *want) says(other *want) bool {
+	return w.module.UID == other.module.UID && w.module.Generation == other.module.Generation &&
+		w.given == other.given && same(w.entry, other.entry)
+}
+
+// reached reports whether what a Module says now has been passed on.
+func (w *Watcher) reached(m *v1beta1.Module) bool {
+	wants := *w.wants.Load()
+	i, ok := slices.BinarySearchFunc(wants, key(m.Namespace, m.Name), func(w *want, k string) int { return strings.Compare(w.key, k) })
+	return ok && wants[i].module.UID == m.UID && wants[i].module.Generation == m.Generation
+}
+
 func sortWants(wants []*want) {
 	slices.SortFunc(wants, func(a, b *want) int { return strings.Compare(a.key, b.key) })
 }
@@ -144,6 +157,7 @@ func (p *statusPace) forget(k string) {
 func (w *Watcher) writeStatus(ctx context.Context, m *v1beta1.Module, problem error) error {
 	k := key(m.Namespace, m.Name)
 	r := w.tally.report(k)
+	r.telling = r.telling || !w.reached(m)
 	w.cfg.Metrics.module(k, r)
 	status := moduleStatus(m, r, problem)
 	if apiequality.Semantic.DeepEqual(status, m.Status) {

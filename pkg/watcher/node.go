@@ -54,6 +54,7 @@ func podReady(p *corev1.Pod) bool {
 
 // syncNode makes one node what render says.
 func (w *Watcher) syncNode(ctx context.Context, name string) error {
+	wants := w.wants.Load()
 	v, ok := w.view(name)
 	if !ok {
 		w.forgetNode(name)
@@ -83,6 +84,9 @@ func (w *Watcher) syncNode(ctx context.Context, name string) error {
 	}
 	if written {
 		w.settle(name, d.standings)
+		if wants == w.wants.Load() {
+			w.told(name)
+		}
 	}
 	return w.tell(ctx, v, d)
 }
@@ -98,10 +102,18 @@ func (w *Watcher) settle(name string, standings []standing) {
 	}
 }
 
+// told has Modules looked at that wait for having reached all nodes.
+func (w *Watcher) told(name string) {
+	for _, k := range w.tally.told(name) {
+		w.queue.Add(moduleWork + k)
+	}
+}
+
 func (w *Watcher) forgetNode(name string) {
 	w.expect.forget(nodeWork, name)
 	w.events.forget(name)
 	w.settle(name, nil)
+	w.told(name)
 }
 
 // patchLabels changes labels of a node in one request.

@@ -83,6 +83,8 @@ func readyCondition(m *v1beta1.Module, r report) metav1.Condition {
 	switch {
 	case m.DeletionTimestamp != nil:
 		return condition(v1beta1.ConditionReady, false, reasonUnloading, "the Module is being deleted")
+	case r.telling:
+		return condition(v1beta1.ConditionReady, false, reasonNotAllNodes, "not all nodes have been told of the change")
 	case desired == 0:
 		return condition(v1beta1.ConditionReady, false, reasonNoNodes, message)
 	case available == desired:
@@ -95,6 +97,11 @@ func progressingCondition(m *v1beta1.Module, r report) metav1.Condition {
 	switch {
 	case m.DeletionTimestamp != nil:
 		return condition(v1beta1.ConditionProgressing, true, reasonUnloading, unloadingMessage(r))
+	case r.untold > 0:
+		return condition(v1beta1.ConditionProgressing, true, reasonRollingOut, fmt.Sprintf("%s, %s not been told of the change",
+			count(r.begun, "node is changing", "nodes are changing"), count(r.untold, "has", "have")))
+	case r.telling:
+		return condition(v1beta1.ConditionProgressing, true, reasonRollingOut, "nodes are about to be told of the change")
 	case r.paused:
 		return condition(v1beta1.ConditionProgressing, false, reasonPaused, fmt.Sprintf(
 			"%s; %s. Change the Module, or mend the nodes, and it goes on",

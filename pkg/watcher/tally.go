@@ -3,7 +3,6 @@
 package watcher
 
 import (
-	"maps"
 	"slices"
 	"sync"
 )
@@ -14,6 +13,7 @@ type tally struct {
 	mu      sync.Mutex // guards everything below
 	modules map[string]*moduleTally
 	nodes   map[string][]string // keys that a node has a standing of
+	untold  map[string]bool     // nodes that have not been looked at since Modules have changed
 }
 
 // moduleTally is one Module on all nodes.
@@ -27,6 +27,7 @@ type moduleTally struct {
 	present   map[string]bool
 	unmapped  int
 	limit     limit
+	telling   bool // it has changed, and not all nodes have been looked at since
 }
 
 // counts are the numbers of a Module's status.
@@ -80,6 +81,41 @@ func (t *tally) set(node string, standings []standing) (changed, wake []string) 
 		delete(t.nodes, node)
 	}
 	return changed, wake
+}
+
+// tell notes that some Modules have changed: how they stand is not known before
+// told was said of all these nodes.
+func (t *tally) tell(keys, nodes []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, k := range keys {
+		t.module(k).telling = len(nodes) > 0
+	}
+	t.untold = map[string]bool{}
+	for _, n := range nodes {
+		t.untold[n] = true
+	}
+}
+
+// told notes that a node has been looked at, or is gone. It returns the Modules
+// of which it is known now how they stand.
+func (t *tally) told(node string) (keys []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.untold[node] {
+		return nil
+	}
+	delete(t.untold, node)
+	if len(t.untold) > 0 {
+		return nil
+	}
+	for k, m := range t.modules {
+		if m.telling {
+			m.telling = false
+			keys = append(keys, k)
+		}
+	}
+	return keys
 }
 
 // set changes one standing, and reports whether it was another one.
@@ -155,6 +191,8 @@ type report struct {
 	failedTotal           int
 	presentTotal          int
 	paused                bool
+	telling               bool // what the Module says now has not reached all nodes
+	untold                int  // those it has not reached, where that is known
 }
 
 // standingOn is a standing with its node.
@@ -173,19 +211,31 @@ func (t *tally) report(k string) report {
 	if m == nil {
 		return report{}
 	}
-	return report{
+	r := report{
 		counts: m.counts, begun: len(m.begun), held: len(m.held), unmapped: m.unmapped,
 		failed: m.name(m.failed), failedTotal: len(m.failed),
 		present: m.name(m.present), presentTotal: len(m.present),
-		paused: len(m.held) > 0 && m.paused(),
+		paused: len(m.held) > 0 && m.paused(), telling: m.telling,
 	}
+	if m.telling {
+		r.untold = len(t.untold)
+	}
+	return r
 }
 
 // name gives the first of some nodes.
 func (m *moduleTally) name(nodes map[string]bool) []standingOn {
+	var names []string
+	for n := range nodes { // often all that there are: they are not sorted for a few
+		if len(names) == maxNamed && n > names[maxNamed-1] {
+			continue
+		}
+		i, _ := slices.BinarySearch(names, n)
+		names = slices.Insert(names, i, n)
+		names = names[:min(len(names), maxNamed)]
+	}
 	var out []standingOn
-	names := slices.Sorted(maps.Keys(nodes))
-	for _, n := range names[:min(len(names), maxNamed)] {
+	for _, n := range names {
 		if s := m.standings[n]; s != nil {
 			out = append(out, standingOn{n, *s})
 		}

@@ -113,6 +113,30 @@ func TestTally(t *testing.T) {
 	assert.Empty(t, tally.nodes)
 }
 
+// TestTelling: a Module that has changed is not ready because its nodes were
+// ready with what it was.
+func TestTelling(t *testing.T) {
+	tally := newTally()
+	tally.tell([]string{"ns/a", "ns/b"}, []string{"n1", "n2"})
+	assert.True(t, tally.report("ns/a").telling)
+	assert.Equal(t, 2, tally.report("ns/a").untold)
+	assert.Empty(t, tally.told("n1"))
+	assert.Empty(t, tally.told("n1"), "twice is not two")
+	assert.Empty(t, tally.told("n3"))
+	tally.tell([]string{"ns/c"}, []string{"n1", "n2", "n3"}) // before n2 was told of the first change
+	for _, n := range []string{"n1", "n2"} {
+		assert.Empty(t, tally.told(n))
+	}
+	for _, k := range []string{"ns/a", "ns/b", "ns/c"} {
+		assert.True(t, tally.report(k).telling)
+	}
+	assert.ElementsMatch(t, []string{"ns/a", "ns/b", "ns/c"}, tally.told("n3"))
+	assert.False(t, tally.report("ns/a").telling)
+	assert.Empty(t, tally.told("n3"))
+	tally.tell([]string{"ns/a"}, nil)
+	assert.False(t, tally.report("ns/a").telling, "there is no node to tell")
+}
+
 func TestModuleStatus(t *testing.T) {
 	failed := []standingOn{{"n1", standing{reason: "InUse", message: "held by fio"}}, {"n2", standing{reason: "InUse"}}}
 	tests := []struct {
@@ -126,6 +150,10 @@ func TestModuleStatus(t *testing.T) {
 			[3]string{"False NoNodes 0 of 0 nodes run the module", "False Complete no node is changing", "False NoFailures no node has failed"}},
 		{"all", module("a", "1"), report{counts: counts{selected: 2, desired: 2, available: 2, current: 2}}, nil,
 			[3]string{"True AllNodes 2 of 2 nodes run the module", "False Complete no node is changing", "False NoFailures no node has failed"}},
+		{"just changed", module("a", "1"), report{counts: counts{selected: 2, desired: 2, available: 2, current: 2}, telling: true, paused: true}, nil,
+			[3]string{"False NotAllNodes not all nodes have been told of the change", "True RollingOut nodes are about to be told of the change", "False NoFailures no node has failed"}},
+		{"half told", module("a", "1"), report{counts: counts{selected: 4, desired: 4, available: 4, current: 3}, telling: true, untold: 3, begun: 1}, nil,
+			[3]string{"False NotAllNodes not all nodes have been told of the change", "True RollingOut 1 node is changing, 3 have not been told of the change", "False NoFailures no node has failed"}},
 		{"rolling", module("a", "1"), report{counts: counts{desired: 3, available: 2, current: 1}, begun: 1, held: 1}, nil,
 			[3]string{"False NotAllNodes 1 of 3 nodes run the module, 1 more run it as it was before", "True RollingOut 1 node is changing, 1 waits", "False NoFailures no node has failed"}},
 		{"paused", module("a", "1"), report{counts: counts{desired: 9}, held: 7, paused: true, failed: failed, failedTotal: 2}, nil,

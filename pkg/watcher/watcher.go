@@ -52,6 +52,7 @@ const (
 type Watcher struct {
 	cfg   Config
 	queue workqueue.TypedRateLimitingInterface[string]
+	order *order
 	informers
 	compact configs
 	expect  expectations
@@ -71,10 +72,8 @@ func New(cfg Config) (*Watcher, error) {
 	if cfg.Workers == 0 {
 		cfg.Workers = 8
 	}
-	w := &Watcher{
-		cfg: cfg, tally: newTally(), fanned: make(chan struct{}, 1),
-		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](50*time.Millisecond, time.Minute)),
-	}
+	w := &Watcher{cfg: cfg, tally: newTally(), fanned: make(chan struct{}, 1), order: newOrder()}
+	w.queue = newQueue(w.order)
 	w.wants.Store(&[]*want{})
 	if err := w.newInformers(); err != nil {
 		return nil, fmt.Errorf("make informers: %w", err)
@@ -176,7 +175,8 @@ func (w *Watcher) pause(ctx context.Context) {
 // tellAll brings roles up to date, so that a node may read the secrets it is
 // about to be told of, and then has every node looked at.
 func (w *Watcher) tellAll(ctx context.Context) {
-	w.rebuild()
+	changed, nodes := w.rebuild(), w.nodes.GetStore().ListKeys()
+	w.tally.tell(changed, nodes)
 	if err := w.syncRoles(ctx); err != nil && ctx.Err() == nil {
 		w.cfg.Log.Error("pull secrets can not be granted; tried again", "err", err)
 		time.AfterFunc(5*time.Second, w.fan)
@@ -185,14 +185,14 @@ func (w *Watcher) tellAll(ctx context.Context) {
 	for _, m := range *w.wants.Load() {
 		w.queue.Add(moduleWork + m.key)
 	}
-	for _, k := range w.nodes.GetStore().ListKeys() {
-		w.queue.Add(nodeWork + k)
+	for _, k := range nodes {
+		w.later(nodeWork + k)
 	}
 	w.compact.collect()
 }
 
-// rebuild reads what the Modules say.
-func (w *Watcher) rebuild() {
+// rebuild reads what the Modules say, and returns which say something new.
+func (w *Watcher) rebuild() (changed []string) {
 	before := map[string]*want{}
 	for _, m := range *w.wants.Load() {
 		before[m.key] = m
@@ -203,11 +203,17 @@ func (w *Watcher) rebuild() {
 		if !ok {
 			continue
 		}
-		wants = append(wants, w.wantOf(m, before[key(m.Namespace, m.Name)]))
+		old := before[key(m.Namespace, m.Name)]
+		now := w.wantOf(m, old)
+		if old == nil || !old.says(now) {
+			changed = append(changed, now.key)
+		}
+		wants = append(wants, now)
 	}
 	sortWants(wants)
 	w.wants.Store(&wants)
 	w.cfg.Metrics.modules(len(wants))
+	return changed
 }
 
 func (w *Watcher) work(ctx context.Context) {

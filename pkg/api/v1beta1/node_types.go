@@ -42,9 +42,7 @@ type NodeModulesConfigList struct {
 type NodeModulesConfigSpec struct {
 	// Modules that the node takes part in. One that disappears is unloaded.
 	// +optional
-	// +listType=map
-	// +listMapKey=namespace
-	// +listMapKey=name
+	// +listType=atomic
 	Modules []NodeModule `json:"modules,omitempty"`
 }
 
@@ -99,9 +97,7 @@ type NodeModulesConfigStatus struct {
 	// Modules has an entry for each Module of the spec, for those whose modules
 	// are still being unloaded, and for those of documents on the node.
 	// +optional
-	// +listType=map
-	// +listMapKey=namespace
-	// +listMapKey=name
+	// +listType=atomic
 	Modules []NodeModuleStatus `json:"modules,omitempty"`
 	// Invalid are documents on the node that could not be read.
 	// +optional
