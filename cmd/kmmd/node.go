@@ -37,6 +37,7 @@ type node struct {
 	cluster *cluster.Source // nil without a cluster
 	agent   *agent.Agent
 	log     *slog.Logger
+	wrong   map[string]bool // what was wrong with documents when they were read last
 }
 
 func (c config) statusFile() string { return filepath.Join(c.RunDir, "status.json") }
@@ -72,6 +73,12 @@ func openNode(o *options, registry prometheus.Registerer, keep, retry bool) (*no
 	metrics, err := n.join(o, registry)
 	if err != nil {
 		return nil, nil, err
+	}
+	if keep && n.cluster != nil && o.documents == c.ModulesDir {
+		// Without one it would be unknown what files ask for, and nothing could go.
+		if err := os.MkdirAll(o.documents, 0o755); err != nil {
+			return nil, nil, fmt.Errorf("make the directory of documents: %w", err)
+		}
 	}
 	opts.Progress = o.progress(n.log, metrics)
 	cfg := agent.Config{}

@@ -177,11 +177,18 @@ func (n *node) joint() *source.Joint {
 	return j
 }
 
+// setFiles passes on what the documents say. A directory that can not be read is
+// tried every few seconds: what is wrong is told once.
 func (n *node) setFiles(j *source.Joint, files spec.Node, notes []string) {
 	n.tell(notes)
+	wrong := map[string]bool{}
 	for _, err := range files.Invalid {
-		n.log.Error("document can not be used; nothing is unloaded until it is mended or removed", "err", err)
+		if !n.wrong[err.Error()] {
+			n.log.Error("document can not be used; nothing is unloaded until it is mended or removed", "err", err)
+		}
+		wrong[err.Error()] = true
 	}
+	n.wrong = wrong
 	j.Files(files)
 }
 

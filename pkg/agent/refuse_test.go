@@ -222,11 +222,23 @@ func TestInvalidDocumentKeepsEverything(t *testing.T) {
 	assert.Equal(t, []string{"nic.yaml:3: is no YAML"}, s.Invalid)
 	assert.False(t, s.OK())
 	assert.Empty(t, s.Modules)
+	require.Len(t, s.Leaving, 1, "it runs, and nothing else says so")
+	left := s.Leaving[0]
+	assert.Equal(t, "nic", left.Name)
+	assert.Equal(t, spec.StateFailed, left.State)
+	assert.Equal(t, spec.ReasonInvalid, left.Reason)
+	assert.Contains(t, left.Message, "nic.yaml:3: is no YAML")
+	require.Len(t, left.Kernel, 1)
+	assert.Equal(t, "base", left.Kernel[0].Name)
+	assert.Nil(t, left.RetryAt)
+	require.Len(t, n.reconcileNode(spec.Node{Invalid: []error{invalid, invalid}}).Leaving, 1)
+	assert.Contains(t, n.reconcileNode(spec.Node{Invalid: []error{invalid, invalid}}).Leaving[0].Message, "and 1 more")
+	assert.Empty(t, n.reconcileNode(spec.Node{Partial: true, Invalid: []error{invalid}}).Leaving, "who knows what is wanted")
 
 	t.Run("others are looked after", func(t *testing.T) {
 		desired := documents(want{name: "other", image: w.image, module: "helper"})
 		desired.Invalid = []error{invalid}
-		assert.Equal(t, map[string]string{"other": "Loaded"}, states(n.reconcileNode(desired)))
+		assert.Equal(t, map[string]string{"nic": "leaving Failed", "other": "Loaded"}, states(n.reconcileNode(desired)))
 		assert.Equal(t, []string{"load helper"}, n.calls())
 	})
 	t.Run("without the document all goes", func(t *testing.T) {

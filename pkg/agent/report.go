@@ -39,6 +39,7 @@ func (a *Agent) report(ctx context.Context, desired *spec.Node) (spec.Status, er
 			s.Leaving = append(s.Leaving, a.leavingStatus(t, f))
 		}
 	}
+	s.Leaving = append(s.Leaving, kept(desired, f)...)
 	s.Staged = a.stagedStatus()
 	for _, e := range desired.Invalid {
 		s.Invalid = append(s.Invalid, e.Error())
@@ -133,6 +134,26 @@ func (a *Agent) leavingStatus(t plan.Transaction, f plan.Facts) spec.ModuleStatu
 		s.State, s.Reason, s.Message = spec.StateFailed, failed.reason, failed.message
 	}
 	return s
+}
+
+// kept are Modules that no document names, whose modules stay since one can not be
+// read and may be theirs. Whoever has asked for them to go must not take them for
+// gone.
+func kept(desired *spec.Node, f plan.Facts) []spec.ModuleStatus {
+	if len(desired.Invalid) == 0 || desired.Partial {
+		return nil
+	}
+	message := fmt.Sprintf("stays until all documents on the node can be read: %v", desired.Invalid[0])
+	if more := len(desired.Invalid) - 1; more > 0 {
+		message += fmt.Sprintf("; and %d more", more)
+	}
+	var out []spec.ModuleStatus
+	for _, owner := range plan.Unnamed(f) {
+		s := spec.ModuleStatus{State: spec.StateFailed, Reason: spec.ReasonInvalid, Message: message, Kernel: ours(owner, f)}
+		s.Namespace, s.Name = split(owner)
+		out = append(out, s)
+	}
+	return out
 }
 
 // factsAge is how old the node's facts may be. They hardly ever change before

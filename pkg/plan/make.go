@@ -22,8 +22,10 @@ func Make(wants []Want, f Facts) Plan {
 	wants = slices.Clone(wants)
 	slices.SortFunc(wants, func(a, b Want) int { return strings.Compare(a.Owner, b.Owner) })
 	p := Plan{Transactions: []Transaction{}}
-	for _, owner := range leaving(f) {
-		p.Transactions = append(p.Transactions, leave(owner, wants, f))
+	if !f.KeepAll {
+		for _, owner := range Unnamed(f) {
+			p.Transactions = append(p.Transactions, leave(owner, wants, f))
+		}
 	}
 	conflicts := conflicts(wants)
 	for i := range wants {

@@ -111,12 +111,9 @@ func whoHolds(u devices.Use) string {
 	return text
 }
 
-// leaving are the owners that the ledger or the firmware directory knows and no
-// document names any more.
-func leaving(f Facts) []string {
-	if f.KeepAll {
-		return nil
-	}
+// Unnamed are the owners that the ledger or the firmware directory knows and no
+// document names any more. They leave, unless Facts.KeepAll.
+func Unnamed(f Facts) []string {
 	set := map[string]bool{}
 	for _, e := range f.Ours {
 		for _, owner := range e.Owners {

@@ -81,21 +81,11 @@ func contentHash(m *v1beta1.NodeModule) string {
 // document is the entry as the node reads it.
 func (e *entry) document() (*spec.Module, error) {
 	e.once.Do(func() {
-		data, err := json.Marshal(map[string]any{
-			"apiVersion": spec.APIVersion, "kind": spec.Kind,
-			"metadata": map[string]any{"namespace": e.Namespace, "name": e.Name, "annotations": e.Annotations},
-			"spec":     map[string]any{"moduleLoader": e.ModuleLoader},
-		})
-		if err != nil {
-			e.err = fmt.Errorf("marshal %s: %w", e.key(), err)
-			return
+		data, err := e.Document()
+		if err == nil {
+			e.module, err = spec.ParseJSON("Module "+e.key(), data)
 		}
-		modules, _, err := spec.Parse("Module "+e.key(), data)
-		if err != nil || len(modules) != 1 {
-			e.err = fmt.Errorf("read %s: %w", e.key(), err)
-			return
-		}
-		e.module = &modules[0]
+		e.err = err
 	})
 	return e.module, e.err
 }

@@ -44,7 +44,7 @@ func (w *Watcher) newInformers() error {
 		handler   cache.ResourceEventHandler
 	}{
 		{&w.nodes, core, "nodes", "", &corev1.Node{}, compactNode, nil, w.nodeEvents()},
-		{&w.informers.configs, own, "nodemodulesconfigs", "", &v1beta1.NodeModulesConfig{}, w.compact.compact, nil, w.configEvents()},
+		{&w.configs, own, "nodemodulesconfigs", "", &v1beta1.NodeModulesConfig{}, w.compact.compact, nil, w.configEvents()},
 		{&w.modules, own, "modules", "", &v1beta1.Module{}, dropManagedFields, nil, w.moduleEvents()},
 		{&w.pods, core, "pods", withPlugin, &corev1.Pod{}, compactPod, cache.Indexers{podsByNode: podNode}, w.podEvents()},
 		{&w.accounts, core, "serviceaccounts", "", &corev1.ServiceAccount{}, compactAccount, nil, w.accountEvents()},
@@ -64,7 +64,7 @@ func (w *Watcher) newInformers() error {
 // is done, and wait then waits for them.
 func (w *Watcher) runInformers(ctx context.Context, start func(func())) error {
 	var synced []cache.InformerSynced
-	for _, i := range []cache.SharedIndexInformer{w.nodes, w.informers.configs, w.modules, w.pods, w.accounts, w.daemonSets, w.roles} {
+	for _, i := range []cache.SharedIndexInformer{w.nodes, w.configs, w.modules, w.pods, w.accounts, w.daemonSets, w.roles} {
 		start(func() { i.RunWithContext(ctx) })
 		synced = append(synced, i.HasSynced)
 	}

@@ -25,7 +25,7 @@ func (w *Watcher) view(name string) (view, bool) {
 		return view{}, false
 	}
 	v := view{node: node, wants: *w.wants.Load()}
-	v.config, _ = get[*config](w.informers.configs, name)
+	v.config, _ = get[*config](w.configs, name)
 	pods, err := w.pods.GetIndexer().ByIndex(podsByNode, name)
 	if err != nil {
 		return v, true // the index is there

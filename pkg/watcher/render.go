@@ -78,13 +78,17 @@ func render(v view, admit func(key string) bool) decision {
 	for _, w := range v.wants {
 		keys[w.key] = w
 	}
+	note := func(k string) {
+		if _, known := keys[k]; !known {
+			keys[k] = nil // its Module is gone
+		}
+	}
 	if v.config != nil {
 		for _, e := range v.config.entries {
-			keys[e.key()] = keys[e.key()]
+			note(e.key())
 		}
 		for i := range v.config.states {
-			k := v.config.states[i].key.Value()
-			keys[k] = keys[k]
+			note(v.config.states[i].key.Value())
 		}
 	}
 	for _, k := range slices.Sorted(maps.Keys(keys)) {

@@ -95,10 +95,11 @@ func (s *Source) Saved() (n spec.Node, ok bool) {
 	return s.saved.node(), true
 }
 
-// first and longest wait between two tries to ask the API server.
+// first and longest wait between two tries to ask the API server, each up to
+// twice as long by chance: not all nodes ask at once when it is back.
 const (
 	firstAsk = 500 * time.Millisecond
-	lastAsk  = 30 * time.Second
+	lastAsk  = 10 * time.Second
 )
 
 // Watch calls set with the last order if there is one, then with each that the
@@ -115,13 +116,21 @@ func (s *Source) Watch(ctx context.Context, set func(spec.Node)) error {
 	writing.Go(func() { s.writer.run(ctx) })
 	// What goes wrong is logged here, once and not at each try.
 	quiet := klog.Logger{}
-	cache.NewReflectorWithOptions(&cache.ListWatch{ListWithContextFunc: s.list, WatchFuncWithContext: s.watch},
+	cache.NewReflectorWithOptions(plainList{&cache.ListWatch{ListWithContextFunc: s.list, WatchFuncWithContext: s.watch}},
 		&v1beta1.NodeModulesConfig{}, &mirror{s}, cache.ReflectorOptions{
 			Name: s.cfg.Node, Logger: &quiet,
 			Backoff: &wait.Backoff{Duration: firstAsk, Cap: lastAsk, Steps: 100, Factor: 2, Jitter: 1},
 		}).RunWithContext(klog.NewContext(ctx, quiet))
 	return nil
 }
+
+// plainList is read by a list and then a watch. The other way, a watch that
+// begins with what there is, saves memory for many objects; for one it only makes
+// an API server that has just started keep us waiting.
+type plainList struct{ *cache.ListWatch }
+
+// IsWatchListSemanticsUnSupported is how client-go asks (util/watchlist).
+func (plainList) IsWatchListSemanticsUnSupported() bool { return true }
 
 // server is the client, made when it is first needed.
 func (s *Source) server() (*client.Client, error) {

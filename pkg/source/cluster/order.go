@@ -49,30 +49,10 @@ func (o *order) node() spec.Node {
 
 // module has pkg/spec check an entry as it checks a document.
 func module(e *v1beta1.NodeModule) (*spec.Module, error) {
-	type metadata struct {
-		Namespace   string            `json:"namespace"`
-		Name        string            `json:"name"`
-		Annotations map[string]string `json:"annotations,omitempty"`
-	}
-	var document struct {
-		APIVersion string   `json:"apiVersion"`
-		Kind       string   `json:"kind"`
-		Metadata   metadata `json:"metadata"`
-		Spec       struct {
-			ModuleLoader v1beta1.ModuleLoaderSpec `json:"moduleLoader"`
-		} `json:"spec"`
-	}
-	document.APIVersion, document.Kind = spec.APIVersion, spec.Kind
-	document.Metadata = metadata{e.Namespace, e.Name, e.Annotations}
-	document.Spec.ModuleLoader = e.ModuleLoader
-	// The API server fills in a default beside which rawArgs may not stand.
-	if p := &document.Spec.ModuleLoader.Container.Modprobe; p.RawArgs != nil && p.DirName == spec.DefaultDirName {
-		p.DirName = ""
-	}
 	origin := fmt.Sprintf("Module %s/%s (cluster)", e.Namespace, e.Name)
-	data, err := json.Marshal(&document)
+	data, err := e.Document()
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", origin, err)
+		return nil, err
 	}
 	return spec.ParseJSON(origin, data)
 }

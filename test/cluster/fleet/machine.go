@@ -98,6 +98,9 @@ func (m *Machine) Start() {
 		},
 	})
 	joint := source.NewJoint(a.SetDesired)
+	if saved, ok := src.Saved(); ok {
+		joint.Cluster(saved)
+	}
 	joint.Files(spec.Node{})
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var running sync.WaitGroup

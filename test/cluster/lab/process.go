@@ -22,19 +22,25 @@ type process struct {
 	done chan struct{} // closed when it has ended
 }
 
-// startProcess starts a program of the bin directory that appends to a log of
-// its name, and dies with us.
+// startProcess starts a program of the bin directory; see startCommand.
 func (c *Cluster) startProcess(name string, args ...string) (*process, error) {
+	cmd := exec.Command(filepath.Join(c.options.Bin, name), args...)
+	cmd.Dir = c.dir
+	return c.startCommand(name, cmd, syscall.SIGKILL)
+}
+
+// startCommand starts a program that appends to a log of that name, and gets a
+// signal when we die.
+func (c *Cluster) startCommand(name string, cmd *exec.Cmd, death syscall.Signal) (*process, error) {
 	log, err := os.OpenFile(c.path("log", name+".log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
 	defer log.Close()
-	p := &process{name: name, cmd: exec.Command(filepath.Join(c.options.Bin, name), args...), done: make(chan struct{})}
+	p := &process{name: name, cmd: cmd, done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.Dir = c.dir
 	// A process group of its own: Ctrl-C is for us, and we end the servers.
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: death, Setpgid: true}
 	started := make(chan error)
 	go func() {
 		// The signal comes when the thread that started it ends, so it must last as

@@ -43,7 +43,7 @@ func TestWatcherKilled(t *testing.T) {
 	w.apply(document{name: "m", image: w.Image("two", "mod"), spec: rollout})
 	w.waitRuns(machines[0], "mod", "two")
 	w.waitReady(machines[1], "m", false)
-	first.kill()
+	first.Kill()
 	w.wait("the second one leads", func() error { return leads(second) })
 	w.kubectl("annotate", "module", "m", "-n", "killed", "look=again")
 	assert.Equal(t, "one", machines[2].Runs("mod"), "one at a time still holds")
@@ -54,15 +54,15 @@ func TestWatcherKilled(t *testing.T) {
 	}
 
 	third := newWatcher(t, w.cluster, "third")
-	second.stop()
+	second.Stop()
 	w.wait("the third one leads at once", func() error { return leads(third) })
 	w.kubectl("delete", "module", "m", "-n", "killed")
 	w.waitGone("m")
 }
 
-func leads(p *process) error {
-	if !strings.Contains(p.log.String(), "the cluster is known") {
-		return fmt.Errorf("log: %s", p.log.String())
+func leads(p *lab.Program) error {
+	if !strings.Contains(p.Log(), "the cluster is known") {
+		return fmt.Errorf("log: %s", p.Log())
 	}
 	return nil
 }
@@ -118,10 +118,13 @@ func TestAgentKilled(t *testing.T) {
 	w.settled()
 	assert.True(t, w.ready(a, "m"))
 	a.Kernel.ResetCalls()
+	before, _ := w.nmc(a)
 	mark, err := cluster.Mark(t.Context())
 	require.NoError(t, err)
 	a.Start()
 	w.settled()
+	after, _ := w.nmc(a)
+	assert.Equal(t, before.Status, after.Status)
 	assert.Empty(t, a.Kernel.Calls())
 	assert.Empty(t, w.writes(mark, a.Name), "an agent that comes back has nothing to say")
 

@@ -6,6 +6,7 @@
 package scenario
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"testing"
@@ -13,11 +14,8 @@ import (
 	"github.com/kmm-node/kmmd/test/cluster/lab"
 )
 
-// cluster and watcher are shared by all tests that do not stop one of them.
-var (
-	cluster *lab.Cluster
-	watcher *process
-)
+// cluster and its watcher are shared by all tests that do not stop one of them.
+var cluster *lab.Cluster
 
 // options are those of every control plane here.
 var options = lab.Options{ControllerManager: true, Scheduler: true, Install: []string{"deploy/base"}}
@@ -30,16 +28,11 @@ func TestMain(m *testing.M) {
 type runner struct{ *testing.M }
 
 func (r runner) Run() int {
-	var err error
-	watcher, err = startWatcher(cluster, "shared")
+	watcher, err := cluster.StartWatcher(context.Background(), "shared")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer watcher.kill()
-	code := r.M.Run()
-	if code != 0 {
-		watcher.show(os.Stderr)
-	}
-	return code
+	defer watcher.Kill()
+	return r.M.Run()
 }

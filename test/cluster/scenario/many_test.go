@@ -35,14 +35,17 @@ func (w *world) writes(mark lab.Mark, name string) []string {
 func TestManyModules(t *testing.T) {
 	w := begin(t, "many")
 	a := w.node("a")
+	w.kubectl("label", "node", a.Name, "world-")
 	var docs []document
 	for i := range 20 {
 		name := fmt.Sprintf("mod%d", i)
 		docs = append(docs, document{name: name, module: name, image: w.Image(fmt.Sprintf("v%d", i), name)})
 	}
+	w.apply(docs...)
+	w.settled()
 	mark, err := cluster.Mark(t.Context())
 	require.NoError(t, err)
-	w.apply(docs...)
+	w.kubectl("label", "node", a.Name, "world=many")
 	for _, d := range docs {
 		w.waitReady(a, d.name, true)
 	}

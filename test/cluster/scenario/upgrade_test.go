@@ -60,10 +60,10 @@ func TestPlugin(t *testing.T) {
 	w.waitLabel(a, "plugin.m.device-plugin-ready", "")
 	w.wait("it is counted", func() error {
 		m, err := w.api.Modules("plugin").Get(t.Context(), "m", metav1.GetOptions{})
-		if err != nil || m.Status.DevicePlugin.AvailableNumber != 1 {
-			return fmt.Errorf("%v %v", m.Status.DevicePlugin, err)
+		if err == nil && m.Status.DevicePlugin.AvailableNumber != 1 {
+			return fmt.Errorf("%v", m.Status.DevicePlugin)
 		}
-		return nil
+		return err
 	})
 
 	w.player.Pause(a.Name) // its pods do not end

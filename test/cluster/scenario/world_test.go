@@ -36,10 +36,11 @@ type world struct {
 	nodes     []string
 }
 
-// begin makes a world in the shared cluster. namespace names it; all that is in
-// it is gone when the test ends.
+// begin makes a world in the shared cluster, beside those of other tests, that go
+// on meanwhile. namespace names it; all that is in it is gone when the test ends.
 func begin(t *testing.T, namespace string) *world {
 	t.Helper()
+	t.Parallel()
 	return beginIn(t, cluster, namespace)
 }
 
@@ -78,7 +79,7 @@ func (w *world) node(name string, taints ...corev1.Taint) *fleet.Machine {
 	w.t.Helper()
 	name = w.namespace + "-" + name
 	w.nodes = append(w.nodes, name)
-	return w.Fleet.Node(name, map[string]string{"world": w.namespace}, taints...)
+	return w.Node(name, map[string]string{"world": w.namespace}, taints...)
 }
 
 func (w *world) kubectl(args ...string) string {
