@@ -81,7 +81,7 @@ func (s *stage) pids() map[string]int {
 	out := map[string]int{apiServer: s.cluster.PID(apiServer), etcd: s.cluster.PID(etcd)}
 	for name, p := range map[string]*process{watcher: s.watcher, agents: s.agents} {
 		if p != nil {
-			out[name] = p.cmd.Process.Pid
+			out[name] = p.pid()
 		}
 	}
 	return out

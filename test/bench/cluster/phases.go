@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -20,7 +21,7 @@ type result struct {
 	nodes       int
 	loadAverage string // before
 
-	connect, load, change, rest, off, on, again *stretch
+	connect, load, change, rest, beats, off, on, again *stretch
 
 	offTook, onTook time.Duration // medians
 	object          [3]int        // bytes of a NodeModulesConfig: all, its status, its managedFields
@@ -60,6 +61,7 @@ func measureSize(ctx context.Context, o options, n int) (*result, error) {
 		{"first load", &r.load, s.load},
 		{"one Module changes", &r.change, s.change},
 		{"rest", &r.rest, s.rest},
+		{"kubelets report", &r.beats, s.beats},
 		{"a node leaves a Module", &r.off, func(ctx context.Context) (err error) { r.offTook, err = s.flip(ctx, nil, gone); return err }},
 		{"a node gets a Module", &r.on, func(ctx context.Context) (err error) {
 			pool := "a"
@@ -127,6 +129,20 @@ func (s *stage) rest(ctx context.Context) error {
 	return nil
 }
 
+// beats has each kubelet report that all is as it was, as they do every five
+// minutes.
+func (s *stage) beats(ctx context.Context) error {
+	group, sending := errgroup.WithContext(ctx)
+	group.SetLimit(16)
+	for _, n := range s.nodes {
+		group.Go(func() error { return s.player.SetNodeReady(sending, n.Name, true) })
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return s.quiet(ctx)
+}
+
 // flip changes a label of some nodes, one after the other, which takes them out of
 // the last Module or back in. It gives the median of how long that took.
 func (s *stage) flip(ctx context.Context, pool *string, over func(context.Context, *stage, string) (bool, error)) (time.Duration, error) {
@@ -171,7 +187,7 @@ func ready(ctx context.Context, s *stage, node string) (bool, error) {
 
 // startAgain ends the watcher and starts another, which finds everything done.
 func (s *stage) startAgain(ctx context.Context) error {
-	s.watcher.stop()
+	s.watcher.Stop()
 	if err := s.startWatcher(ctx, "watcher-again"); err != nil {
 		return err
 	}

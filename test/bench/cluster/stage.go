@@ -29,8 +29,8 @@ type stage struct {
 	o       options
 	nodes   []play.Node
 	dir     string // for files, removed in the end
-	logs    string
 	cluster *lab.Cluster
+	player  *play.Player
 	kube    kubernetes.Interface
 	api     *client.Client
 
@@ -48,15 +48,11 @@ func setUp(ctx context.Context, o options, n int) (_ *stage, err error) {
 	if s.dir, err = os.MkdirTemp("", "kmmd-bench."); err != nil {
 		return nil, err
 	}
-	servers := ""
-	if s.logs = s.dir; o.logs != "" {
-		s.logs = filepath.Join(o.logs, strconv.Itoa(n))
-		servers = filepath.Join(s.logs, "servers")
+	logs := o.logs
+	if logs != "" {
+		logs = filepath.Join(logs, strconv.Itoa(n))
 	}
-	if err := os.MkdirAll(s.logs, 0o755); err != nil {
-		return nil, err
-	}
-	if s.cluster, err = lab.Start(ctx, lab.Options{Bin: o.bin, Logs: servers, Install: []string{"deploy/base"}}); err != nil {
+	if s.cluster, err = lab.Start(ctx, lab.Options{Bin: o.bin, Logs: logs, Install: []string{"deploy/base"}}); err != nil {
 		return nil, err
 	}
 	config := s.cluster.Config()
@@ -74,9 +70,8 @@ func setUp(ctx context.Context, o options, n int) (_ *stage, err error) {
 	return s, s.addNodes(ctx, n)
 }
 
-func (s *stage) addNodes(ctx context.Context, n int) error {
-	player, err := play.New(s.cluster.Config())
-	if err != nil {
+func (s *stage) addNodes(ctx context.Context, n int) (err error) {
+	if s.player, err = play.New(s.cluster.Config()); err != nil {
 		return err
 	}
 	for i := range n {
@@ -85,13 +80,13 @@ func (s *stage) addNodes(ctx context.Context, n int) error {
 			BootID: fmt.Sprintf("%08x-5d1b-4d5c-9a53-0a6f6d0b7c11", i),
 		})
 	}
-	return player.AddNodes(ctx, s.nodes...)
+	return s.player.AddNodes(ctx, s.nodes...)
 }
 
 func (s *stage) tearDown() {
 	for _, p := range []*process{s.watcher, s.agents} {
 		if p != nil {
-			p.stop()
+			p.Stop()
 		}
 	}
 	if s.cluster != nil {
@@ -130,11 +125,11 @@ func (s *stage) startAgents(ctx context.Context, f *fleet) error {
 	if err != nil {
 		return err
 	}
-	if s.agents, err = start(filepath.Join(s.logs, "agents.log"), self, "-agents", path); err != nil {
+	if s.agents, err = s.start("agents", self, "-agents", path); err != nil {
 		return err
 	}
 	return s.agents.waitFor(ctx, "start agents", 50*time.Millisecond, func() (bool, error) {
-		return strings.Contains(s.agents.tail(), allWatch), nil
+		return strings.Contains(s.agents.Log(), allWatch), nil
 	})
 }
 
@@ -152,14 +147,13 @@ func (s *stage) startWatcher(ctx context.Context, name string) error {
 	if err := os.WriteFile(kubeconfig, data, 0o600); err != nil {
 		return err
 	}
-	s.watcher, err = start(filepath.Join(s.logs, name+".log"), s.o.watcher, "--kubeconfig", kubeconfig, "--listen", "127.0.0.1:0")
+	s.watcher, err = s.start(name, s.o.watcher, "--kubeconfig", kubeconfig, "--listen", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	return s.watcher.waitFor(ctx, "start watcher", 10*time.Millisecond, func() (bool, error) {
 		// Before it leads it is ready, to take over.
-		log, err := os.ReadFile(s.watcher.log)
-		return strings.Contains(string(log), "the cluster is known"), err
+		return strings.Contains(s.watcher.Log(), "the cluster is known"), nil
 	})
 }
 
