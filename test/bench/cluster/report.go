@@ -21,7 +21,7 @@ const (
 func misses(results []*result) (out []string) {
 	for _, r := range results {
 		if n := r.load.perNode(r.nodes); n > maxWrites {
-			out = append(out, fmt.Sprintf("%d nodes: %.2f writes per node for the first load, more than %d", r.nodes, n, maxWrites))
+			out = append(out, fmt.Sprintf("%d nodes: %.4g writes per node for the first load, more than %d", r.nodes, n, maxWrites))
 		}
 		if n := r.rest.count() + r.beats.count(); n > 0 {
 			out = append(out, fmt.Sprintf("%d nodes: %d writes at rest", r.nodes, n))

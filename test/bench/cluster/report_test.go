@@ -73,7 +73,7 @@ func TestReport(t *testing.T) {
 	r.again.memory[watcher] = memory{peak: 301 << 20}
 	missed := misses([]*result{r})
 	require.Len(t, missed, 3)
-	assert.Equal(t, "3 nodes: 4.33 writes per node for the first load, more than 4", missed[0])
+	assert.Equal(t, "3 nodes: 4.333 writes per node for the first load, more than 4", missed[0])
 	assert.Equal(t, "3 nodes: 4 writes at rest", missed[1])
 	assert.Equal(t, "3 nodes: the watcher took 301 MiB, more than 300", missed[2])
 }
