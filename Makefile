@@ -21,7 +21,7 @@ export CGO_ENABLED = 0
 # How many nodes `make cluster` plays.
 NODES ?= 3
 
-.PHONY: help setup setup-vm setup-cluster build test unit lab vm cluster-test cluster bench bench-images fuzz lint gen demo clean
+.PHONY: help setup setup-vm setup-cluster build test unit lab vm cluster-test cluster bench bench-images bench-cluster fuzz lint gen demo clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,6 +83,9 @@ bench: ## benchmarks
 
 bench-images: setup-vm ## what a large image costs: kmmd, skopeo, buildah, containerd in turns (as root; half an hour on an idle machine)
 	test/bench/images/run $(BENCH_FLAGS)
+
+bench-cluster: setup-cluster ## what 1,000 and 5,000 nodes cost the API server and kmm-watcher (some 12 minutes)
+	test/bench/cluster/run $(BENCH_FLAGS)
 
 fuzz: ## each fuzz target of pkg/ for FUZZ_TIME: PACKAGES=./pkg/images/... for some only
 	@GO="$(GO)" test/fuzz $(FUZZ_TIME) $(PACKAGES)

@@ -95,7 +95,7 @@ func (w *Watcher) syncNode(ctx context.Context, name string) error {
 func (w *Watcher) settle(name string, standings []standing) {
 	changed, wake := w.tally.set(name, standings)
 	for _, k := range changed {
-		w.queue.Add(moduleWork + k)
+		w.queue.AddAfter(moduleWork+k, together)
 	}
 	for _, n := range wake {
 		w.queue.Add(nodeWork + n)

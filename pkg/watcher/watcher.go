@@ -43,6 +43,9 @@ const (
 	quiet = 300 * time.Millisecond
 	// noLonger is how long that is put off at most.
 	noLonger = 2 * time.Second
+	// together is how long a Module is not looked at after a node has changed, in
+	// case others do too.
+	together = 100 * time.Millisecond
 	// resync is how often everything is looked at without an event.
 	resync = 10 * time.Minute
 )

@@ -3,13 +3,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"net/http"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/kmm-node/kmmd/test/cluster/lab"
@@ -85,7 +81,7 @@ func (s *stage) pids() map[string]int {
 	out := map[string]int{apiServer: s.cluster.PID(apiServer), etcd: s.cluster.PID(etcd)}
 	for name, p := range map[string]*process{watcher: s.watcher, agents: s.agents} {
 		if p != nil {
-			out[name] = p.cmd.Process.Pid
+			out[name] = p.pid()
 		}
 	}
 	return out
@@ -120,37 +116,6 @@ func (s *stage) counts(ctx context.Context) (writes, reads int, err error) {
 		}
 	}
 	return writes, reads, nil
-}
-
-// watcherWrites are those that the watcher's metrics have, by resource, and all
-// of them.
-func (s *stage) watcherWrites(ctx context.Context) (map[string]float64, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.metrics+"/metrics", nil)
-	if err != nil {
-		return nil, err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close()
-	out := map[string]float64{}
-	lines := bufio.NewScanner(response.Body)
-	for lines.Scan() {
-		// kmm_watcher_writes_total{resource="nodes"} 1000
-		rest, ok := strings.CutPrefix(lines.Text(), `kmm_watcher_writes_total{resource="`)
-		resource, value, ok2 := strings.Cut(rest, `"} `)
-		if !ok || !ok2 {
-			continue
-		}
-		n, err := strconv.ParseFloat(value, 64)
-		if err != nil {
-			return nil, fmt.Errorf("read metrics of the watcher: %w", err)
-		}
-		out[resource] += n
-		out["all"] += n
-	}
-	return out, lines.Err()
 }
 
 // What a write is about. Together the first four are a node's.

@@ -8,53 +8,33 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kmm-node/kmmd/test/cluster/lab"
 )
 
-// process is one that we started.
+// process is a program that is measured.
 type process struct {
-	cmd  *exec.Cmd
-	log  string
-	done chan struct{} // closed when it has ended
+	*lab.Program
+	cmd *exec.Cmd
 }
 
-// start a program; what it says goes to a file. It dies with us, so this must be
-// called on the main thread.
-func start(log string, program string, args ...string) (*process, error) {
-	out, err := os.Create(log)
+// start a program beside the control plane; what it says goes to a log of that
+// name.
+func (s *stage) start(name, program string, args ...string) (*process, error) {
+	cmd := exec.Command(program, args...)
+	p, err := s.cluster.StartProgram(name, cmd)
 	if err != nil {
 		return nil, err
 	}
-	defer out.Close()
-	p := &process{cmd: exec.Command(program, args...), log: log, done: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = out, out
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	if err := p.cmd.Start(); err != nil {
-		return nil, err
-	}
-	go func() {
-		_ = p.cmd.Wait() // how it ended is in ProcessState
-		close(p.done)
-	}()
-	return p, nil
+	return &process{p, cmd}, nil
 }
 
-// stop ends it as Kubernetes does, and waits.
-func (p *process) stop() {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
-	select {
-	case <-p.done:
-	case <-time.After(20 * time.Second):
-		_ = p.cmd.Process.Kill()
-		<-p.done
-	}
-}
+func (p *process) pid() int { return p.cmd.Process.Pid }
 
 // waitFor asks until the answer is yes, while the process lives.
 func (p *process) waitFor(ctx context.Context, what string, every time.Duration, yes func() (bool, error)) error {
@@ -70,20 +50,14 @@ func (p *process) waitFor(ctx context.Context, what string, every time.Duration,
 		}
 		select {
 		case <-tick.C:
-		case <-p.done:
-			return fmt.Errorf("%s: %s has ended: %s; its last words: %s", what, filepath.Base(p.cmd.Path), p.cmd.ProcessState, p.tail())
 		case <-ctx.Done():
 			return fmt.Errorf("%s: %w", what, context.Cause(ctx))
 		}
+		if !p.Alive() {
+			log := p.Log()
+			return fmt.Errorf("%s: %s has ended; its last words: %s", what, p.cmd.Path, log[max(0, len(log)-2000):])
+		}
 	}
-}
-
-func (p *process) tail() string {
-	data, err := os.ReadFile(p.log)
-	if err != nil {
-		return err.Error()
-	}
-	return string(data[max(0, len(data)-2000):])
 }
 
 // cpuOf is the time that all threads of a process have run.

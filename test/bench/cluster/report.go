@@ -23,7 +23,7 @@ func misses(results []*result) (out []string) {
 		if n := r.load.perNode(r.nodes); n > maxWrites {
 			out = append(out, fmt.Sprintf("%d nodes: %.2f writes per node for the first load, more than %d", r.nodes, n, maxWrites))
 		}
-		if n := r.rest.count(); n > 0 {
+		if n := r.rest.count() + r.beats.count(); n > 0 {
 			out = append(out, fmt.Sprintf("%d nodes: %d writes at rest", r.nodes, n))
 		}
 		if n := mib(r.peak()); n > maxMemory {
@@ -100,6 +100,8 @@ func rows(o options) []row {
 	}
 	add(fmt.Sprintf("**rest for %.0f s**: writes", o.rest.Seconds()), "%d", func(r *result) any { return r.rest.count() })
 	add("CPU of the watcher, s", "%.2f", cpu(func(r *result) *stretch { return r.rest }, watcher))
+	add("**each kubelet reports once**: writes", "%d", func(r *result) any { return r.beats.count() })
+	add("CPU of the watcher, s", "%.2f", cpu(func(r *result) *stretch { return r.beats }, watcher))
 	add("**watcher started anew**: writes", "%d", func(r *result) any { return r.again.count() })
 	add("CPU of the watcher, s", "%.1f", cpu(func(r *result) *stretch { return r.again }, watcher))
 	add("**memory of the watcher**: after the first load, MiB", "%.0f", func(r *result) any { return mib(r.load.memory[watcher].now) })
@@ -123,7 +125,7 @@ func (r *result) each(st *stretch) time.Duration {
 
 func (r *result) refusals() string {
 	var words []string
-	for _, st := range []*stretch{r.connect, r.load, r.change, r.rest, r.off, r.on, r.again} {
+	for _, st := range []*stretch{r.connect, r.load, r.change, r.rest, r.beats, r.off, r.on, r.again} {
 		for code, n := range st.refused() {
 			words = append(words, fmt.Sprintf("%d of %d", n, code))
 		}

@@ -7,9 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,13 +29,12 @@ type stage struct {
 	o       options
 	nodes   []play.Node
 	dir     string // for files, removed in the end
-	logs    string
 	cluster *lab.Cluster
+	player  *play.Player
 	kube    kubernetes.Interface
 	api     *client.Client
 
 	agents, watcher *process
-	metrics         string // address of the watcher's
 }
 
 // setUp starts a control plane with n Node objects, on which nothing runs yet.
@@ -49,15 +48,11 @@ func setUp(ctx context.Context, o options, n int) (_ *stage, err error) {
 	if s.dir, err = os.MkdirTemp("", "kmmd-bench."); err != nil {
 		return nil, err
 	}
-	servers := ""
-	if s.logs = s.dir; o.logs != "" {
-		s.logs = filepath.Join(o.logs, strconv.Itoa(n))
-		servers = filepath.Join(s.logs, "servers")
+	logs := o.logs
+	if logs != "" {
+		logs = filepath.Join(logs, strconv.Itoa(n))
 	}
-	if err := os.MkdirAll(s.logs, 0o755); err != nil {
-		return nil, err
-	}
-	if s.cluster, err = lab.Start(ctx, lab.Options{Bin: o.bin, Logs: servers, Install: []string{"deploy/base"}}); err != nil {
+	if s.cluster, err = lab.Start(ctx, lab.Options{Bin: o.bin, Logs: logs, Install: []string{"deploy/base"}}); err != nil {
 		return nil, err
 	}
 	config := s.cluster.Config()
@@ -75,9 +70,8 @@ func setUp(ctx context.Context, o options, n int) (_ *stage, err error) {
 	return s, s.addNodes(ctx, n)
 }
 
-func (s *stage) addNodes(ctx context.Context, n int) error {
-	player, err := play.New(s.cluster.Config())
-	if err != nil {
+func (s *stage) addNodes(ctx context.Context, n int) (err error) {
+	if s.player, err = play.New(s.cluster.Config()); err != nil {
 		return err
 	}
 	for i := range n {
@@ -86,13 +80,13 @@ func (s *stage) addNodes(ctx context.Context, n int) error {
 			BootID: fmt.Sprintf("%08x-5d1b-4d5c-9a53-0a6f6d0b7c11", i),
 		})
 	}
-	return player.AddNodes(ctx, s.nodes...)
+	return s.player.AddNodes(ctx, s.nodes...)
 }
 
 func (s *stage) tearDown() {
 	for _, p := range []*process{s.watcher, s.agents} {
 		if p != nil {
-			p.stop()
+			p.Stop()
 		}
 	}
 	if s.cluster != nil {
@@ -131,11 +125,11 @@ func (s *stage) startAgents(ctx context.Context, f *fleet) error {
 	if err != nil {
 		return err
 	}
-	if s.agents, err = start(filepath.Join(s.logs, "agents.log"), self, "-agents", path); err != nil {
+	if s.agents, err = s.start("agents", self, "-agents", path); err != nil {
 		return err
 	}
 	return s.agents.waitFor(ctx, "start agents", 50*time.Millisecond, func() (bool, error) {
-		return strings.Contains(s.agents.tail(), allWatch), nil
+		return strings.Contains(s.agents.Log(), allWatch), nil
 	})
 }
 
@@ -153,42 +147,36 @@ func (s *stage) startWatcher(ctx context.Context, name string) error {
 	if err := os.WriteFile(kubeconfig, data, 0o600); err != nil {
 		return err
 	}
-	if s.metrics, err = freeAddress(); err != nil {
-		return err
-	}
-	s.watcher, err = start(filepath.Join(s.logs, name+".log"), s.o.watcher, "--kubeconfig", kubeconfig, "--listen", s.metrics)
+	s.watcher, err = s.start(name, s.o.watcher, "--kubeconfig", kubeconfig, "--listen", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	return s.watcher.waitFor(ctx, "start watcher", 10*time.Millisecond, func() (bool, error) {
 		// Before it leads it is ready, to take over.
-		log, err := os.ReadFile(s.watcher.log)
-		return strings.Contains(string(log), "the cluster is known"), err
+		return strings.Contains(s.watcher.Log(), "the cluster is known"), nil
 	})
 }
 
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
-}
-
-// quiet waits until the watcher has written nothing for a while: longer than it
-// puts the status of a Module off.
+// quiet waits until the watcher and the agents have written nothing for a while:
+// longer than the watcher puts the status of a Module off. It asks neither of
+// them, since that would take their time.
 func (s *stage) quiet(ctx context.Context) error {
 	pause := 2500*time.Millisecond + time.Duration(len(s.nodes))*time.Millisecond
-	last, since := -1.0, time.Now()
-	return s.watcher.waitFor(ctx, "wait for quiet", 250*time.Millisecond, func() (bool, error) {
-		n, err := s.watcherWrites(ctx)
+	since := time.Now()
+	mark, err := s.cluster.Mark(ctx)
+	if err != nil {
+		return err
+	}
+	return s.watcher.waitFor(ctx, "wait for quiet", 500*time.Millisecond, func() (bool, error) {
+		requests, err := s.cluster.Requests(ctx, mark)
 		if err != nil {
 			return false, err
 		}
-		if n["all"] != last {
-			last, since = n["all"], time.Now()
+		if slices.ContainsFunc(requests, func(r lab.Request) bool { return about(&r) != "" }) {
+			since = time.Now()
 		}
-		return time.Since(since) > pause, nil
+		mark, err = s.cluster.Mark(ctx)
+		return time.Since(since) > pause, err
 	})
 }
 
