@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 
 	"github.com/kmm-node/kmmd/pkg/api/client"
+	"github.com/kmm-node/kmmd/pkg/version"
 	"github.com/kmm-node/kmmd/pkg/watcher"
 )
 
@@ -41,7 +42,7 @@ func newLeader(o options, log *slog.Logger, registry *prometheus.Registry) (*lea
 	if err != nil {
 		return nil, fmt.Errorf("find the API server: %w", err)
 	}
-	cfg.UserAgent = "kmm-watcher/" + version()
+	cfg.UserAgent = "kmm-watcher/" + version.String()
 	cfg.QPS = -1 // the API server has its own idea of fairness
 	subjects, err := agents(o)
 	if err != nil {

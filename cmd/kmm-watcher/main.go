@@ -12,7 +12,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
 
+	"github.com/kmm-node/kmmd/pkg/version"
 	"github.com/kmm-node/kmmd/pkg/web"
 )
 
@@ -55,7 +55,7 @@ func command() *cobra.Command {
 		Args:  cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.showsVersion {
-				fmt.Fprintln(cmd.OutOrStdout(), version())
+				fmt.Fprintln(cmd.OutOrStdout(), version.String())
 				return nil
 			}
 			return run(cmd.Context(), o)
@@ -94,7 +94,7 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	log.Info("kmm-watcher starts", "version", version(), "identity", o.identity)
+	log.Info("kmm-watcher starts", "version", version.String(), "identity", o.identity)
 	g, ctx := errgroup.WithContext(ctx)
 	if o.listen != "" {
 		listener, err := net.Listen("tcp", o.listen)
@@ -106,19 +106,4 @@ func run(ctx context.Context, o options) error {
 	}
 	g.Go(func() error { return l.run(ctx) })
 	return g.Wait()
-}
-
-// version is the module version the binary was built from, with the commit.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && v == "(devel)" {
-			v += " " + s.Value
-		}
-	}
-	return v
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/kmm-node/kmmd/pkg/source"
 	"github.com/kmm-node/kmmd/pkg/source/cluster"
 	"github.com/kmm-node/kmmd/pkg/spec"
+	"github.com/kmm-node/kmmd/pkg/version"
 )
 
 // joins is the table [cluster] of kmmd.toml.
@@ -61,7 +62,7 @@ func openCluster(c config, o *options, metrics *cluster.Metrics, log *slog.Logge
 	}
 	return cluster.New(cluster.Config{
 		Node: name, StateFile: filepath.Join(c.StateDir, "cluster.json"), Log: log, Metrics: metrics,
-		Connect: cluster.Access(c.Cluster.Kubeconfig, "kmmd/"+version()),
+		Connect: cluster.Access(c.Cluster.Kubeconfig, "kmmd/"+version.String()),
 	})
 }
 

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,6 +26,7 @@ import (
 	"github.com/kmm-node/kmmd/pkg/source/cluster"
 	"github.com/kmm-node/kmmd/pkg/source/file"
 	"github.com/kmm-node/kmmd/pkg/spec"
+	"github.com/kmm-node/kmmd/pkg/version"
 )
 
 // node is everything wired together for one node.
@@ -74,22 +74,15 @@ func openNode(o *options, registry prometheus.Registerer, keep, retry bool) (*no
 	if err != nil {
 		return nil, nil, err
 	}
-	if keep && n.cluster != nil && o.documents == c.ModulesDir {
-		// Without one it would be unknown what files ask for, and nothing could go.
-		if err := os.MkdirAll(o.documents, 0o755); err != nil {
-			return nil, nil, fmt.Errorf("make the directory of documents: %w", err)
+	if keep {
+		if err := n.makeDocuments(o); err != nil {
+			return nil, nil, err
 		}
 	}
 	opts.Progress = o.progress(n.log, metrics)
 	cfg := agent.Config{}
-	var closeImages func()
-	if keep {
-		s, err := images.Open(c.imageDir(), opts)
-		if err != nil {
-			return nil, nil, err
-		}
-		cfg.Images, cfg.Keeper, closeImages = s, s, func() { logClose(n.log, s) }
-	} else if cfg.Images, closeImages, err = openPeek(n.log, c.imageDir(), opts); err != nil {
+	closeImages, err := n.openImages(&cfg, opts, keep)
+	if err != nil {
 		return nil, nil, err
 	}
 	previous, err := file.ReadStatus(c.statusFile())
@@ -99,7 +92,7 @@ func openNode(o *options, registry prometheus.Registerer, keep, retry bool) (*no
 	c.fill(&cfg)
 	cfg.Previous, cfg.Retry, cfg.Kernel, cfg.Firmware = previous, retry, n.host, fw
 	cfg.Devices, cfg.Preflight = devices.Open(c.HostRoot), gather.New(n.host, runtime.GOARCH)
-	cfg.Version, cfg.Log, cfg.Metrics, cfg.AfterStep = version(), n.log, metrics, afterStep()
+	cfg.Version, cfg.Log, cfg.Metrics, cfg.AfterStep = version.String(), n.log, metrics, afterStep()
 	if keep {
 		cfg.Report = n.source.Report
 	}
@@ -142,6 +135,32 @@ func (n *node) facts() spec.Facts {
 	return spec.Facts{SecureBoot: string(s.SecureBoot), Lockdown: s.Lockdown, SignatureEnforced: string(s.SigEnforce)}
 }
 
+// makeDocuments makes the directory of documents on a node of a cluster: without
+// one it would be unknown what files ask for, and nothing could be unloaded.
+func (n *node) makeDocuments(o *options) error {
+	if n.cluster == nil || o.documents != n.config.ModulesDir {
+		return nil
+	}
+	if err := os.MkdirAll(o.documents, 0o755); err != nil {
+		return fmt.Errorf("make the directory of documents: %w", err)
+	}
+	return nil
+}
+
+// openImages opens the store, or without keep one that close removes.
+func (n *node) openImages(cfg *agent.Config, opts images.Options, keep bool) (closeImages func(), err error) {
+	if !keep {
+		cfg.Images, closeImages, err = openPeek(n.log, n.config.imageDir(), opts)
+		return closeImages, err
+	}
+	s, err := images.Open(n.config.imageDir(), opts)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Images, cfg.Keeper = s, s
+	return func() { logClose(n.log, s) }, nil
+}
+
 // fill copies what the configuration says.
 func (c config) fill(cfg *agent.Config) {
 	cfg.AllowNetwork, cfg.NetworkTimeout = slices.Contains(c.AllowInUse, spec.UseNetwork), c.NetworkTimeout.Duration
@@ -178,19 +197,4 @@ func lock(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
 	return f, nil
-}
-
-// version is the module version the binary was built from, with the commit.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && v == "(devel)" {
-			v += " " + s.Value
-		}
-	}
-	return v
 }

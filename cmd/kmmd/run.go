@@ -16,6 +16,7 @@ import (
 
 	"github.com/kmm-node/kmmd/pkg/source"
 	"github.com/kmm-node/kmmd/pkg/spec"
+	"github.com/kmm-node/kmmd/pkg/version"
 )
 
 func runCommand(o *options) *cobra.Command {
@@ -135,7 +136,7 @@ func runDaemon(ctx context.Context, o *options) error {
 			return fmt.Errorf("listen for /metrics: %w", err)
 		}
 	}
-	n.log.Info("kmmd starts", "version", version(), "kernel", n.host.Release(), "documents", n.source.Path)
+	n.log.Info("kmmd starts", "version", version.String(), "kernel", n.host.Release(), "documents", n.source.Path)
 	joint := n.joint()
 	g, ctx := errgroup.WithContext(ctx)
 	// Subscribe before the first look, so that nothing that happens after it

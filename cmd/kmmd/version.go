@@ -6,6 +6,8 @@ import (
 	"runtime"
 
 	"github.com/spf13/cobra"
+
+	"github.com/kmm-node/kmmd/pkg/version"
 )
 
 func versionCommand(o *options) *cobra.Command {
@@ -15,10 +17,10 @@ func versionCommand(o *options) *cobra.Command {
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.output == "json" {
-				return writeJSON(cmd.OutOrStdout(), map[string]string{"version": version(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH})
+				return writeJSON(cmd.OutOrStdout(), map[string]string{"version": version.String(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH})
 			}
 			out := &printer{w: cmd.OutOrStdout()}
-			out.line("kmmd %s %s %s/%s", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			out.line("kmmd %s %s %s/%s", version.String(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return out.err
 		},
 	}

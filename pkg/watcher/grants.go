@@ -53,7 +53,9 @@ func (w *Watcher) grant(ctx context.Context, namespace string, names []string) e
 		return nil
 	}
 	rbac, options := w.cfg.Kube.RbacV1(), metav1.ApplyOptions{FieldManager: fieldManager, Force: true}
-	if _, err := rbac.Roles(namespace).Apply(ctx, role, options); err != nil {
+	if _, err := rbac.Roles(namespace).Apply(ctx, role, options); ending(err) {
+		return nil
+	} else if err != nil {
 		return fmt.Errorf("apply Role %s/%s: %w", namespace, PullSecretRoleName, err)
 	}
 	if _, err := rbac.RoleBindings(namespace).Apply(ctx, binding, options); err != nil {

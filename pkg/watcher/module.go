@@ -182,5 +182,5 @@ func (w *Watcher) writeStatus(ctx context.Context, m *v1beta1.Module, problem er
 		return fmt.Errorf("write status of Module %s: %w", k, err)
 	}
 	w.wroteModule(m, out)
-	return nil
+	return w.makeEvents(ctx, moduleEvents(m, status, time.Now()))
 }

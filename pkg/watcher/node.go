@@ -88,7 +88,7 @@ func (w *Watcher) syncNode(ctx context.Context, name string) error {
 			w.told(name)
 		}
 	}
-	return w.tell(ctx, v, d)
+	return w.makeEvents(ctx, w.events.due(v, d, time.Now()))
 }
 
 // settle takes note of how a node stands, and has looked at what that changes.
@@ -206,17 +206,5 @@ func (w *Watcher) removeConfig(ctx context.Context, c *config) error {
 	}
 	w.cfg.Metrics.wrote("nodemodulesconfigs")
 	w.cfg.Log.Info("removed the NodeModulesConfig of a former Node of that name", "node", c.Name)
-	return nil
-}
-
-// tell makes the events of a node.
-func (w *Watcher) tell(ctx context.Context, v view, d decision) error {
-	for _, e := range w.events.due(v, d, time.Now()) {
-		_, err := w.cfg.Kube.CoreV1().Events(e.Namespace).Create(ctx, e, metav1.CreateOptions{})
-		if err != nil && !apierrors.IsAlreadyExists(err) {
-			return fmt.Errorf("tell of node %s: %w", v.node.Name, err)
-		}
-		w.cfg.Metrics.wrote("events")
-	}
 	return nil
 }

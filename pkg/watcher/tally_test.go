@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -181,4 +182,32 @@ func TestModuleStatus(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestModuleEvents: each change is told once.
+func TestModuleEvents(t *testing.T) {
+	m := module("a", "1")
+	m.Generation = 1
+	next := func(r report) []string {
+		s := moduleStatus(m, r, nil)
+		var out []string
+		for _, e := range moduleEvents(m, s, time.Unix(1, 0)) {
+			out = append(out, e.Type+" "+e.Reason+": "+e.Message)
+		}
+		m.Status = s
+		return out
+	}
+	all := report{counts: counts{desired: 1, available: 1, current: 1}}
+	bad := report{counts: counts{desired: 2}, failed: []standingOn{{"n1", standing{reason: "InUse", message: "x"}}}, failedTotal: 1}
+	paused := bad
+	paused.paused, paused.held = true, 1
+	assert.Empty(t, next(report{}))
+	assert.Equal(t, []string{"Normal ModuleReady: 1 of 1 nodes run the module"}, next(all))
+	assert.Empty(t, next(all))
+	assert.Equal(t, []string{"Warning ModuleDegraded: InUse: n1: InUse: x"}, next(bad))
+	assert.Empty(t, next(bad))
+	assert.Len(t, next(paused), 1)
+	assert.Equal(t, []string{"Normal ModuleReady: 1 of 1 nodes run the module"}, next(all))
+	m.Generation = 2
+	assert.Equal(t, []string{"Normal ModuleReady: 1 of 1 nodes run the module"}, next(all), "of what it says now")
 }

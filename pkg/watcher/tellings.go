@@ -3,12 +3,15 @@
 package watcher
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
 )
@@ -75,6 +78,26 @@ func failure(node *corev1.Node, s *state, id string, now time.Time) *corev1.Even
 	}
 	return NodeEvent(node, reason, id, fmt.Sprintf("%s %s: %s: %s", what, s.key.Value(), s.reason.Value(), s.message), now)
 }
+
+// makeEvents creates events; those that exist, and those for which it is too late,
+// are no error.
+func (w *Watcher) makeEvents(ctx context.Context, events []*corev1.Event) error {
+	for _, e := range events {
+		_, err := w.cfg.Kube.CoreV1().Events(e.Namespace).Create(ctx, e, metav1.CreateOptions{})
+		if apierrors.IsAlreadyExists(err) || ending(err) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("tell of %s %s: %w", e.InvolvedObject.Kind, e.InvolvedObject.Name, err)
+		}
+		w.cfg.Metrics.wrote("events")
+	}
+	return nil
+}
+
+// ending reports whether a request was refused because its namespace is on its
+// way out.
+func ending(err error) bool { return apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) }
 
 // version of a config, "" for none.
 func (c *config) version() string {

@@ -4,6 +4,7 @@ package scenario
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -39,6 +40,13 @@ func TestLife(t *testing.T) {
 	require.Len(t, nmc.OwnerReferences, 1)
 	assert.Equal(t, w.getNode(a).UID, nmc.OwnerReferences[0].UID)
 	assert.Contains(t, w.events("default", "Node", a.Name), "ModuleLoaded: loaded life/m")
+
+	w.wait("the Module's readiness is told", func() error {
+		if events := w.events("life", "Module", "m"); !slices.Contains(events, "ModuleReady: 2 of 2 nodes run the module") {
+			return fmt.Errorf("events: %q", events)
+		}
+		return nil
+	})
 
 	w.apply(document{name: "m", image: second})
 	w.waitRuns(a, "mod", "two")

@@ -246,8 +246,12 @@ func TestOneAtATime(t *testing.T) {
 	w.waitReady(b, "m", true)
 	a.Kill() // it can not answer
 	w.apply(document{name: "m", image: w.Image("two", "mod"), spec: rollout})
-	message := w.waitCondition("m", "Progressing", "True/RollingOut")
-	assert.Equal(t, "1 node is changing, 1 waits", message)
+	w.wait("one changes, one waits", func() error {
+		if message := w.waitCondition("m", "Progressing", "True/RollingOut"); message != "1 node is changing, 1 waits" {
+			return fmt.Errorf("%s", message)
+		}
+		return nil
+	})
 	assert.Equal(t, "one", b.Runs("mod"))
 	a.Start()
 	w.waitRuns(b, "mod", "two")
