@@ -144,6 +144,9 @@ func about(r *lab.Request) string {
 	case "nodes":
 		return aboutLabels
 	case "events":
+		if r.Namespace == namespace {
+			return aboutModule
+		}
 		return aboutEvent
 	case "modules":
 		return aboutModule

@@ -49,9 +49,11 @@ func TestStretch(t *testing.T) {
 	assert.Equal(t, 2200*time.Millisecond, st.until(aboutLabels))
 	assert.Zero(t, st.until(aboutModule))
 	st.writes = append(st.writes,
+		lab.Request{User: byWatcher, Resource: "events", Namespace: namespace, Code: 201},
 		lab.Request{User: byWatcher, Resource: "modules", Code: 409},
 		lab.Request{User: byWatcher, Resource: "nodes", Name: "n1", Code: 200, Time: st.from.Add(5 * time.Second)})
 	assert.Equal(t, map[int]int{409: 1}, st.refused())
+	assert.Equal(t, 2, st.count(aboutModule), "its own events, too")
 	median, longest := st.away()
 	assert.Zero(t, median)
 	assert.Equal(t, 3800*time.Millisecond, longest)
