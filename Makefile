@@ -74,7 +74,7 @@ lab: setup-vm ## tests of the lab: failures, panics and time-outs are seen, noth
 cluster-test: setup-vm setup-cluster build ## tests against a real API server, scheduler and controllers; one with a node in a VM
 	KMMD_CLUSTER="$(CURDIR)/.lab/cluster/bin" $(GO) test -timeout 20m -count=1 -p 2 -parallel 4 ./test/cluster/...
 
-cluster: setup-cluster ## a control plane with played nodes to try things by hand, until Ctrl-C: NODES=5
+cluster: setup-cluster build ## a control plane, kmm-watcher and played nodes to try things by hand, until Ctrl-C: NODES=5
 	@$(GO) build -o .lab/cluster/run ./test/cluster/run
 	@exec .lab/cluster/run -nodes $(NODES)
 

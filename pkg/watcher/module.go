@@ -66,6 +66,7 @@ func (w *Watcher) syncModule(ctx context.Context, k string) error {
 	m, ok := get[*v1beta1.Module](w.modules, k)
 	if !ok {
 		w.statuses.forget(k)
+		w.expect.forget(moduleWork, k)
 		w.tally.drop(k)
 		w.cfg.Metrics.forgetModule(k)
 		return nil

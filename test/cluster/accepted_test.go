@@ -24,7 +24,7 @@ func TestAccepted(t *testing.T) {
 		{"a name that begins with a digit", []edit{{"metadata", "name: 3w-9xxx"}}},
 		{"permissions", []edit{{"metadata", "annotations: {kmm.node.kubernetes.io/allow-in-use: network, kmm.node.kubernetes.io/before-unload: ' unbind,sriov-reset,', other: x}"}}},
 		{"no moduleLoader", []edit{{"spec", "{moduleLoader: null, devicePlugin: {container: {image: 'a:1'}}}"}}},
-		{"nothing", []edit{{"spec", "{moduleLoader: null, selector: null}"}}},
+		{"nothing", []edit{{"spec", "{moduleLoader: null}"}}},
 		{"driver", []edit{{"spec", `dra: {driverName: d.example.com, container: {image: 'a:1'}, initContainer: {image: 'a:1'}, serviceAccountName: s,
 			deviceClasses: [{name: d.example.com, selectors: [{cel: {expression: 'device.driver == "d"'}}], config: [{opaque: {driver: d, parameters: {a: [1, {b: c}]}}}]}]}`}}},
 		{"plugin with all", []edit{{"spec", `devicePlugin: {automountServiceAccountToken: false, container: {image: img, imagePullPolicy: Always, command: [a], args: [b],

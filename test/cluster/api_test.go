@@ -125,6 +125,8 @@ func TestRefused(t *testing.T) {
 		{"misspelt permission", "metadata", "annotations: {kmm.node.kubernetes.io/allow-in-use: net}", "kmm.node.kubernetes.io/allow-in-use", "network"},
 		{"misspelt action", "metadata", "annotations: {kmm.node.kubernetes.io/before-unload: 'unbind, sriov'}", "kmm.node.kubernetes.io/before-unload", "sriov-reset"},
 
+		{"no selector", "spec", "selector: null", "spec.selector", "Required"},
+
 		{"no mapping", "container", "kernelMappings: []", containerPath + ".kernelMappings", "at least 1"},
 		{"no mappings", "container", "kernelMappings: null", containerPath + ".kernelMappings", "Required"},
 		{"literal and regexp", "mapping", "literal: '6.1'", mappingPath + ".regexp", "not both"},

@@ -65,9 +65,10 @@ type ModuleSpec struct {
 	// +optional
 	ImageRepoSecret *corev1.LocalObjectReference `json:"imageRepoSecret,omitempty"`
 
-	// Selector is labels that a node must all have.
-	// +optional
-	Selector map[string]string `json:"selector,omitempty"`
+	// Selector is labels that a node must all have. It has to be there: an empty
+	// one, {}, selects every node.
+	// +required
+	Selector map[string]string `json:"selector"`
 
 	// Tolerations let tainted nodes take part. Cordoned nodes, and those that are
 	// not ready or short of something, take part in any case.

@@ -40,12 +40,17 @@ func run(ctx context.Context, dir string, nodes int) error {
 	}
 	cluster, err := lab.Start(ctx, lab.Options{
 		Bin: filepath.Join(dir, "bin"), Logs: filepath.Join(dir, "log"),
-		ControllerManager: true, Scheduler: true, Install: installed(),
+		ControllerManager: true, Scheduler: true, Install: []string{"deploy/base"},
 	})
 	if err != nil {
 		return err
 	}
 	defer cluster.Stop()
+	watcher, err := cluster.StartWatcher(ctx, "run")
+	if err != nil {
+		return err
+	}
+	defer watcher.Kill()
 	player, err := play.New(cluster.Config())
 	if err != nil {
 		return err
@@ -67,15 +72,6 @@ func run(ctx context.Context, dir string, nodes int) error {
 	player.Run(ctx)
 	fmt.Println("cluster: stopped, logs are in", filepath.Join(dir, "log"))
 	return nil
-}
-
-// installed is what of deploy/ there is.
-func installed() []string {
-	paths := []string{"deploy/crd"}
-	if _, err := os.Stat("deploy/base"); err == nil {
-		paths = append(paths, "deploy/base")
-	}
-	return paths
 }
 
 func addNodes(ctx context.Context, player *play.Player, n int) (names []string, err error) {
@@ -114,8 +110,9 @@ func writeAccess(cluster *lab.Cluster, dir string, nodes []string) (files []stri
 }
 
 func usage(cluster *lab.Cluster, dir string, nodes []string, took time.Duration) {
-	fmt.Printf(`cluster: ready after %.1f s at https://127.0.0.1:%d, with deploy/ installed except its Deployment and DaemonSet
-and %d nodes of which only the Node objects are real: pods on them become Ready, no container runs.
+	fmt.Printf(`cluster: ready after %.1f s at https://127.0.0.1:%d, with deploy/base installed, kmm-watcher at work, and %d nodes
+of which only the Node objects are real: pods on them become Ready, but no container runs, and no kmmd. So nodes are told what to
+run (kubectl get nmc -o yaml), and do not answer.
 
 In another terminal:
 
