@@ -44,7 +44,7 @@ func sample(n int) *stretch {
 func TestStretch(t *testing.T) {
 	st := sample(3)
 	assert.Equal(t, 12, st.count(), "somebody else's do not count")
-	assert.Equal(t, 4.0, st.perNode(3))
+	assert.InDelta(t, 4, st.perNode(3), 1e-9)
 	assert.Equal(t, 2*time.Second, st.until(aboutSpec))
 	assert.Equal(t, 2200*time.Millisecond, st.until(aboutLabels))
 	assert.Zero(t, st.until(aboutModule))
