@@ -111,11 +111,10 @@ func ended(job *batchv1.Job) (done bool, failure *batchv1.JobCondition) {
 
 func success(pod *corev1.Pod) Result {
 	r := Result{State: Succeeded}
-	for _, s := range pod.Status.ContainerStatuses {
-		if s.State.Terminated == nil {
-			continue
+	for _, s := range pod.Status.ContainerStatuses { // others may have been put beside ours
+		if t := s.State.Terminated; t != nil && (s.Name == stepPublish || s.Name == stepCheck) {
+			r.Step, r.Output = s.Name, t.Message
 		}
-		r.Step, r.Output = s.Name, s.State.Terminated.Message
 	}
 	var said struct {
 		Digest    string `json:"digest"`
@@ -152,7 +151,7 @@ func failedPod(pod *corev1.Pod, failure *batchv1.JobCondition) Result {
 		} else {
 			what = r.Message
 		}
-		r.Message = withLines(what, t.Message)
+		r.Message = withLines(what+hint(s.Name, t.Message), t.Message)
 		return r
 	}
 	if r.Reason == "" && failure != nil {
@@ -168,7 +167,11 @@ func failedJob(pod *corev1.Pod, failure *batchv1.JobCondition) Result {
 	if pod != nil {
 		last := running(pod)
 		r.Step = last.Step
-		r.Message = withLines(fmt.Sprintf("%s, while at %s", r.Message, cmp.Or(last.Step, "waiting for a node")), last.Message)
+		while := "waiting for a node"
+		if last.Step != "" {
+			while = "at " + last.Step
+		}
+		r.Message = withLines(fmt.Sprintf("%s, while %s", r.Message, while), last.Message)
 	} else if failure.Reason == batchv1.JobReasonBackoffLimitExceeded {
 		r.Reason = ReasonPodGone
 		r.Message = "the pod was deleted before it could say how it ended: its node was drained or is gone, or somebody deleted it"
