@@ -85,6 +85,9 @@ func (e *entry) document() (*spec.Module, error) {
 		if err == nil {
 			e.module, err = spec.ParseJSON("Module "+e.key(), data)
 		}
+		if err == nil {
+			e.module.Made = spec.MadeBy(e.Made.Digests())
+		}
 		e.err = err
 	})
 	return e.module, e.err
