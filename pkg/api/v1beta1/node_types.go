@@ -189,7 +189,7 @@ const (
 	StatePending = "Pending"
 	// StateBuilding: waits for the cluster to make the image.
 	StateBuilding = "Building"
-	StateFailed  = "Failed"
+	StateFailed   = "Failed"
 	// StateLeaving: no longer asked for, and still in the kernel.
 	StateLeaving = "Leaving"
 )
