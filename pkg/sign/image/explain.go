@@ -51,11 +51,11 @@ func (r *registry) diagnose(err error, found credentials.Found) (sentinel error,
 	}
 	var certificate *tls.CertificateVerificationError
 	switch {
-	case errors.Is(err, errPlainHTTP), errors.Is(err, http.ErrSchemeMismatch):
-		return images.ErrUnreachable, host + " has no https: allow plain http to it (registryTLS.insecure, --insecure-to), or give it a certificate"
 	case errors.As(err, &certificate):
 		return images.ErrUnreachable, "give " + host + " a certificate that is known here (SSL_CERT_DIR), or do without " +
 			"(registryTLS.insecureSkipTLSVerify, --skip-tls-verify-to)"
+	case errors.Is(err, errPlainHTTP), errors.Is(err, http.ErrSchemeMismatch):
+		return images.ErrUnreachable, host + " has no https: allow plain http to it (registryTLS.insecure, --insecure-to), or give it a certificate"
 	}
 	return images.ErrUnreachable, "check the network, the proxy and that " + host + " is up; the tag is as it was"
 }
