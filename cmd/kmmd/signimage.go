@@ -4,19 +4,16 @@ package main
 
 import (
 	"errors"
-	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kmm-node/kmmd/pkg/images"
-	"github.com/kmm-node/kmmd/pkg/sign"
 	"github.com/kmm-node/kmmd/pkg/sign/image"
 )
 
 func signImageCommand(o *options) *cobra.Command {
 	var f copyFlags
-	var key keyFlags
+	var key signFlags
 	var files []string
 	cmd := &cobra.Command{
 		Use:   "image --from REF|oci:/DIR --to REF|oci:/DIR --files GLOB... --key FILE --cert FILE",
@@ -51,51 +48,5 @@ match neither a slash nor the dot a name begins with. Each has to match a file.`
 	f.register(cmd)
 	key.register(cmd)
 	cmd.Flags().StringArrayVar(&files, "files", nil, "modules to sign, by path in the image; may be repeated")
-	return cmd
-}
-
-// passphraseVariable is where the kernel's own sign-file looks (scripts/sign-file.c).
-const passphraseVariable = "KBUILD_SIGN_PIN"
-
-// keyFlags say what is signed with.
-type keyFlags struct{ key, cert, hash string }
-
-func (f *keyFlags) register(cmd *cobra.Command) {
-	flags := cmd.Flags()
-	flags.StringVar(&f.key, "key", "", "private key, PEM or DER; the passphrase of an encrypted one is taken from "+passphraseVariable)
-	flags.StringVar(&f.cert, "cert", "", "its certificate, PEM or DER")
-	flags.StringVar(&f.hash, "hash", "sha256", "sha256, sha384 or sha512")
-}
-
-// signer reads the files.
-func (f *keyFlags) signer() (*sign.Signer, error) {
-	if f.key == "" || f.cert == "" {
-		return nil, usageError{errors.New("--key and --cert are needed")}
-	}
-	hash, err := sign.ParseHash(f.hash)
-	if err != nil {
-		return nil, usageError{err}
-	}
-	pem, err := os.ReadFile(f.key)
-	if err != nil {
-		return nil, fmt.Errorf("read the key: %w", err)
-	}
-	key, err := sign.ReadKey(pem, os.Getenv(passphraseVariable))
-	if err != nil {
-		return nil, fmt.Errorf("read the key %s: %w", f.key, err)
-	}
-	if pem, err = os.ReadFile(f.cert); err != nil {
-		return nil, fmt.Errorf("read the certificate: %w", err)
-	}
-	cert, err := sign.ReadCertificate(pem)
-	if err != nil {
-		return nil, fmt.Errorf("read the certificate %s: %w", f.cert, err)
-	}
-	return sign.New(key, cert, hash)
-}
-
-func signCommand(o *options) *cobra.Command {
-	cmd := &cobra.Command{Use: "sign", Short: "sign kernel modules"}
-	cmd.AddCommand(signImageCommand(o))
 	return cmd
 }

@@ -90,22 +90,23 @@ func (r *resigner) sign(f images.File, content io.Reader) ([]byte, error) {
 			return nil, err
 		}
 	}
-	plain, kind, err := kmod.Unpack(file.Bytes())
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", sign.ErrNotModule, f.Path, err)
-	}
-	if len(plain) > maxModule {
-		return nil, fmt.Errorf("%w: %s unpacks to %d bytes, more than %d", images.ErrLimit, f.Path, len(plain), maxModule)
-	}
-	if r.signer.Signed(plain) {
-		return nil, nil
-	}
-	signed, err := r.signer.Sign(plain)
-	if err == nil {
-		signed, err = kmod.Pack(signed, kind)
-	}
-	if err != nil {
+	kept := false
+	signed, err := kmod.Rewrite(file.Bytes(), func(plain []byte) ([]byte, error) {
+		if len(plain) > maxModule {
+			return nil, fmt.Errorf("%w: it unpacks to %d bytes, more than %d", images.ErrLimit, len(plain), maxModule)
+		}
+		if kept = r.signer.Signed(plain); kept {
+			return plain, nil
+		}
+		return r.signer.Sign(plain)
+	})
+	switch {
+	case errors.Is(err, kmod.ErrFormat):
+		return nil, fmt.Errorf("sign %s: %w: %w", f.Path, sign.ErrNotModule, err)
+	case err != nil:
 		return nil, fmt.Errorf("sign %s: %w", f.Path, err)
+	case kept:
+		return nil, nil
 	}
 	return signed, nil
 }
