@@ -62,6 +62,9 @@ func (a *Agent) findings(r *resolution, files []plan.File, leaving []string, f p
 			}
 			r.parsed[file.Path] = parsed
 		}
+		if err := parsed.Examine(); err != nil {
+			return nil, err
+		}
 		l, runs := f.Loaded[file.Name]
 		optional[file.Name] = file.Optional
 		modules = append(modules, preflight.Module{

@@ -70,6 +70,7 @@ vm_begin() {
 	trap 'exit 143' TERM
 	mkdir -p "$vm_logs" "$vm_work/guest/kmmd-test/bin" "$vm_work/guest/usr/bin"
 	[[ ! -x $lab/bin/kmmd ]] || cp "$lab/bin/kmmd" "$vm_work/guest/usr/bin/kmmd"
+	[[ ! -d $lab/boot/keys ]] || cp -r "$lab/boot/keys" "$vm_work/guest/kmmd-test/keys"
 }
 
 vm_end() {

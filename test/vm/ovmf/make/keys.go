@@ -21,9 +21,9 @@ import (
 
 // pair is a key with its certificate.
 type pair struct {
-	name     string
-	bits     int  // of RSA; 0 is P-256
-	trusted  bool // by the firmware
+	name    string
+	bits    int  // of RSA; 0 is P-256
+	trusted bool // by the firmware
 	authority,
 	expired,
 	bare bool // without a subject key identifier, the kernel names it by its serial number
