@@ -8,6 +8,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+
+	"github.com/kmm-node/kmmd/pkg/sign"
 )
 
 // Limits of one module file; amdgpu, the largest in distributions, has 3000
@@ -51,7 +53,7 @@ type Symbols struct {
 type File struct {
 	Info      *Info
 	Symbols   *Symbols
-	Signature *Signature // nil: none
+	Signature *sign.Signature // nil: none
 }
 
 // ReadFile reads the module file at path, of any compression. ErrFormat when it
@@ -79,7 +81,7 @@ func ParseFile(name string, r io.ReaderAt) (*File, error) {
 	if file.Symbols, err = parseSymbols(f); err != nil {
 		return nil, fmt.Errorf("parse symbols of %s: %w", name, err)
 	}
-	if file.Signature, err = parseSignature(r); err != nil {
+	if file.Signature, err = sign.Read(r); err != nil {
 		return nil, fmt.Errorf("parse signature of %s: %w", name, err)
 	}
 	return &file, nil

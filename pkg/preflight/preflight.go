@@ -12,6 +12,7 @@ import (
 
 	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/kmod"
+	"github.com/kmm-node/kmmd/pkg/sign"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
@@ -87,7 +88,7 @@ type Kernel struct {
 	ForceLoad, MissingNamespaces kernel.State
 	Security                     kernel.Security
 	// Trusted are signatures of modules that it has taken without a taint.
-	Trusted []kmod.Signature
+	Trusted []sign.Signature
 }
 
 // Check judges all modules, which are in load order: what one exports, those

@@ -15,6 +15,7 @@ import (
 	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
 	"github.com/kmm-node/kmmd/pkg/preflight"
+	"github.com/kmm-node/kmmd/pkg/sign"
 )
 
 const (
@@ -198,16 +199,16 @@ func TestSignature(t *testing.T) {
 		s.Keyrings, s.Certificates = rings, certs
 		return s
 	}
-	byName := &kmod.Signature{Hash: "sha256", Issuer: "Acme: key", RawIssuer: []byte("acme"), Serial: "a1"}
-	byKey := &kmod.Signature{Hash: "sha256", KeyID: "abcd"}
+	byName := &sign.Signature{Hash: "sha256", Issuer: "Acme: key", RawIssuer: []byte("acme"), Serial: "a1"}
+	byKey := &sign.Signature{Hash: "sha256", KeyID: "abcd"}
 	tests := []struct {
 		name     string
-		sig      *kmod.Signature
+		sig      *sign.Signature
 		security kernel.Security
 		want     string
 	}{
 		{"nobody asks", nil, kernel.Security{SigEnforce: kernel.No, Lockdown: "none", SecureBoot: kernel.Yes}, ""},
-		{"not readable", &kmod.Signature{Problem: "not PKCS#7"}, kernel.Security{}, "warning: mod: its signature can not be read (not PKCS#7): the kernel will refuse it whatever its policy"},
+		{"not readable", &sign.Signature{Problem: "not PKCS#7"}, kernel.Security{}, "warning: mod: its signature can not be read (not PKCS#7): the kernel will refuse it whatever its policy"},
 		{"unsigned", nil, enforced, "warning: mod: unsigned, and module.sig_enforce is on: the kernel will refuse it"},
 		{"unsigned, locked down", nil, kernel.Security{Lockdown: "integrity"}, "warning: mod: unsigned, and lockdown=integrity is on: the kernel will refuse it"},
 		{"unsigned, Secure Boot", nil, kernel.Security{SecureBoot: kernel.Yes}, "warning: mod: unsigned, and Secure Boot is on (whether the kernel is locked down is not known): the kernel will refuse it"},
@@ -230,7 +231,7 @@ func TestSignature(t *testing.T) {
 				want += " (Signature)"
 			}
 			assert.Equal(t, want, lines(preflight.Check([]preflight.Module{m}, k)))
-			k.Trusted = []kmod.Signature{*byName, *byKey}
+			k.Trusted = []sign.Signature{*byName, *byKey}
 			if tt.sig != nil && tt.sig.Problem == "" {
 				assert.Empty(t, preflight.Check([]preflight.Module{m}, k), "the kernel took one of that key")
 			}

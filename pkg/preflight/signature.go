@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/kmm-node/kmmd/pkg/kernel"
-	"github.com/kmm-node/kmmd/pkg/kmod"
+	"github.com/kmm-node/kmmd/pkg/sign"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
@@ -46,7 +46,7 @@ func (c *checker) policy() string {
 }
 
 // key tells whether the kernel has the signer's key.
-func (c *checker) key(s *kmod.Signature, policy string) {
+func (c *checker) key(s *sign.Signature, policy string) {
 	for _, t := range c.kernel.Trusted {
 		if s.Serial != "" && s.Serial == t.Serial && bytes.Equal(s.RawIssuer, t.RawIssuer) || s.KeyID != "" && s.KeyID == t.KeyID {
 			return // the kernel has taken modules of that key
@@ -66,7 +66,7 @@ func (c *checker) key(s *kmod.Signature, policy string) {
 			}
 		}
 	}
-	switch by := signer(s); {
+	switch by := s.String(); {
 	case c.certificate(s) != "":
 		c.add(Unknown, spec.ReasonSignature, "signed by %s, a key of %s; whether this kernel takes modules by it is not known, and %s", by, c.certificate(s), policy)
 	case len(named) > 0:
@@ -79,18 +79,11 @@ func (c *checker) key(s *kmod.Signature, policy string) {
 }
 
 // certificate says where the signer's certificate is known from outside the kernel.
-func (c *checker) certificate(s *kmod.Signature) string {
+func (c *checker) certificate(s *sign.Signature) string {
 	for _, cert := range c.kernel.Security.Certificates {
 		if s.KeyID != "" && s.KeyID == cert.KeyID || s.Serial != "" && s.Serial == cert.Serial && bytes.Equal(s.RawIssuer, cert.RawIssuer) {
 			return fmt.Sprintf("%s (%s)", cert.Source, cert.Subject)
 		}
 	}
 	return ""
-}
-
-func signer(s *kmod.Signature) string {
-	if s.KeyID != "" {
-		return "key id " + s.KeyID
-	}
-	return fmt.Sprintf("%q serial %s", s.Issuer, s.Serial)
 }

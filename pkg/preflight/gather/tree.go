@@ -8,6 +8,7 @@ import (
 	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/preflight"
+	"github.com/kmm-node/kmmd/pkg/sign"
 )
 
 // treeFacts is what the host's module directory tells of the running kernel.
@@ -21,7 +22,7 @@ type treeFacts struct {
 	sure     bool
 	vermagic string
 	layout   uint32 // the CRC of module_layout in that file
-	trusted  []kmod.Signature
+	trusted  []sign.Signature
 
 	owners  map[string]string
 	symvers map[string]kmod.Symver
@@ -63,7 +64,7 @@ func (t *treeFacts) identify(host *kernel.Host, loaded []kernel.Module) {
 		if running, err := host.Module(m.Name); err == nil && running.BuildID != "" && running.BuildID == file.Info.BuildID {
 			t.sure = true
 			if file.Signature != nil && file.Signature.Problem == "" && running.Taint == "" {
-				t.trusted = []kmod.Signature{*file.Signature}
+				t.trusted = []sign.Signature{*file.Signature}
 			}
 		}
 	}

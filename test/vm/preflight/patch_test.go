@@ -13,7 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/kmm-node/kmmd/pkg/kmod"
+	"github.com/kmm-node/kmmd/pkg/sign"
 )
 
 // image is a module file that is changed in place: every change keeps its size.
@@ -108,7 +108,7 @@ func lastIndex(t *testing.T, raw, b []byte) int {
 }
 
 // signatureEnd is how far before the end of the file the last byte of the signer's serial number is.
-func signatureEnd(t *testing.T, raw []byte, s *kmod.Signature) int {
+func signatureEnd(t *testing.T, raw []byte, s *sign.Signature) int {
 	t.Helper()
 	serial, err := hex.DecodeString(s.Serial)
 	require.NoError(t, err)
