@@ -11,6 +11,7 @@ import (
 	"path"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -141,6 +142,9 @@ func (f *checkFlags) check(ctx context.Context, o *options, store string, out *c
 			return err
 		}
 		t, err := s.Ensure(ctx, r)
+		if errors.Is(err, images.ErrInvalidRef) {
+			return usageError{err}
+		}
 		if err != nil {
 			return err
 		}
@@ -169,8 +173,27 @@ func (f *checkFlags) wants() (k content.Kernel, w content.Want, err error) {
 		if w.Signed.Cert, err = readCertificate(f.cert); err != nil {
 			return k, w, err
 		}
+		w.Signed.Match, err = anyOf(f.files)
 	}
-	return k, w, nil
+	return k, w, err
+}
+
+// anyOf matches what one of the patterns stands for; nil for none.
+func anyOf(patterns []string) (func(string) bool, error) {
+	if len(patterns) == 0 {
+		return nil, nil
+	}
+	var globs []images.Glob
+	for _, p := range patterns {
+		g, err := images.ParseGlob(p)
+		if err != nil {
+			return nil, usageError{fmt.Errorf("--files: %w", err)}
+		}
+		globs = append(globs, g)
+	}
+	return func(file string) bool {
+		return slices.ContainsFunc(globs, func(g images.Glob) bool { return g.Match(file) })
+	}, nil
 }
 
 // readCertificate is nil for no file.
@@ -184,7 +207,7 @@ func readCertificate(file string) (*x509.Certificate, error) {
 	}
 	cert, err := sign.ReadCertificate(data)
 	if err != nil {
-		return nil, usageError{fmt.Errorf("read certificate %s: %w", file, err)}
+		return nil, usageError{fmt.Errorf("%s: %w", file, err)}
 	}
 	return cert, nil
 }

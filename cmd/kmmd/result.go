@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"sort"
 	"strings"
 )
 
@@ -35,16 +36,24 @@ func (r result) write(file string) error {
 	return nil
 }
 
+// line is the longest that Kubernetes keeps.
 func (r result) line() ([]byte, error) {
-	for {
-		line, err := json.Marshal(r)
-		if err != nil || len(line)+1 <= maxResult || r.Message == "" {
-			return append(line, '\n'), err
-		}
-		keep := len(r.Message) - max(len(line)+1-maxResult, 8)
-		r.Message = strings.ToValidUTF8(r.Message[:max(keep, 0)], "")
-		if r.Message != "" {
-			r.Message = strings.TrimSuffix(r.Message, "…") + "…"
-		}
+	line, err := json.Marshal(r)
+	if err != nil || len(line) < maxResult {
+		return append(line, '\n'), err
 	}
+	whole, fit := r.Message, []byte(nil)
+	sort.Search(len(whole), func(n int) bool {
+		r.Message = strings.ToValidUTF8(whole[:n], "") + "…"
+		line, err := json.Marshal(r)
+		if err == nil && len(line) < maxResult {
+			fit = line
+			return false
+		}
+		return true
+	})
+	if fit == nil {
+		return nil, fmt.Errorf("the rest of it has more than %d bytes", maxResult)
+	}
+	return append(fit, '\n'), nil
 }
