@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"github.com/kmm-node/kmmd/pkg/images"
@@ -17,11 +18,17 @@ import (
 // What is taken from the host may itself depend on a module that the image has,
 // and a file in the image beats the host's: then the image is asked again.
 func (a *Agent) fetch(ctx context.Context, m *spec.Module, choice *spec.Choice, release string, host *kmod.Tree) (*images.Tree, error) {
+	if choice.Awaited {
+		return nil, fmt.Errorf("get %s: %w: the cluster builds or signs it, see the status of the Module", choice.Image, spec.ErrAwaited)
+	}
 	r := images.Request{
 		Ref: choice.Image, PullPolicy: choice.PullPolicy, DirName: choice.DirName,
 		Releases: spec.Release(release).Directories(), FirmwarePath: choice.FirmwarePath,
 		Modules: slices.Clone(choice.Order), Closure: kmod.Closure, Firmware: kmod.Firmware, DeclaredFirmware: a.cfg.DeclaredFirmware,
 		Insecure: choice.Insecure, InsecureSkipTLSVerify: choice.InsecureSkipTLSVerify,
+	}
+	if choice.Digest != "" {
+		r.Ref += "@" + choice.Digest
 	}
 	if a.cfg.Secrets != nil && len(m.PullSecrets) > 0 {
 		r.PullSecrets = func(ctx context.Context) []images.PullSecret {

@@ -77,6 +77,8 @@ func (a *Agent) moduleStatus(r *resolution, p plan.Plan, f plan.Facts) spec.Modu
 		failed = a.failures[m.Key()]
 	}
 	switch {
+	case failed != nil && failed.reason == spec.ReasonImageNotMade:
+		s.State, s.Message = spec.StateBuilding, failed.message
 	case failed != nil:
 		s.State, s.Reason, s.Message, s.RolledBack = spec.StateFailed, failed.reason, failed.message, failed.rolledBack
 		if !failed.retryAt.IsZero() {

@@ -61,7 +61,7 @@ func (a *Agent) resolveAll(ctx context.Context, desired *spec.Node) {
 				r.fail.follow(old.fail)
 			}
 		}
-		if r.fail != nil && (old == nil || old.fail == nil || old.fail.message != r.fail.message) {
+		if r.fail != nil && r.fail.reason != spec.ReasonImageNotMade && (old == nil || old.fail == nil || old.fail.message != r.fail.message) {
 			a.cfg.Log.Error("module can not be resolved", "module", key, "reason", string(r.fail.reason), "err", r.fail.message)
 		}
 		a.resolved[key] = r

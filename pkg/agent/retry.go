@@ -95,6 +95,7 @@ func reasonOf(err error) spec.Reason {
 	}{
 		{spec.ErrNoMapping, spec.ReasonNoMapping},
 		{spec.ErrNoImage, spec.ReasonInvalid},
+		{spec.ErrAwaited, spec.ReasonImageNotMade},
 		{spec.ErrUnsupportedFlag, spec.ReasonInvalid},
 		{images.ErrInvalidRef, spec.ReasonInvalid},
 		{images.ErrNotFound, spec.ReasonImageNotFound},

@@ -6,11 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
 // ErrNoMapping says that no kernel mapping of a Module matches the release.
 var ErrNoMapping = errors.New("no kernel mapping matches")
+
+// ErrAwaited says that the cluster has not made the image yet.
+var ErrAwaited = errors.New("the image is not made yet")
 
 // ErrNoImage says that a reference has neither a tag nor a digest, or is
 // missing altogether.
@@ -24,6 +28,10 @@ type Choice struct {
 	Image       string `json:"image"`
 	PullPolicy  string `json:"pullPolicy,omitempty"`
 	RegistryTLS `json:"registryTLS"`
+	// Digest is which one the cluster has made of Image; "" when it makes none, or
+	// has Awaited set, since it is not done.
+	Digest  string `json:"digest,omitempty"`
+	Awaited bool   `json:"awaited,omitempty"`
 
 	ModuleName   string   `json:"moduleName"`
 	DirName      string   `json:"dirName"`
@@ -160,6 +168,10 @@ func (m *Module) choose(i int, r Release) (*Choice, error) {
 		return nil, fmt.Errorf("choose %s: image %q: %w", m.Key(), image, ErrNoImage)
 	}
 	out.Image = image
+	if m.Made != nil && slices.Contains(m.Made.Mappings, i) {
+		out.Digest = m.Made.Digests[image]
+		out.Awaited = out.Digest == ""
+	}
 	return out, nil
 }
 

@@ -73,6 +73,22 @@ type Module struct {
 	// PullSecrets are names of Secrets in the Module's namespace, in the order to
 	// try them; a file has none.
 	PullSecrets []string `json:"-"`
+	// Made says which images the cluster makes itself; nil is none.
+	Made *Made `json:"-"`
+}
+
+// MadeBy makes a Made; nil when no mapping's image is made.
+func MadeBy(mappings []int, digests map[string]string) *Made {
+	if len(mappings) == 0 {
+		return nil
+	}
+	return &Made{Mappings: mappings, Digests: digests}
+}
+
+// Made are the images that a cluster builds or signs for a Module.
+type Made struct {
+	Mappings []int             // indices in kernelMappings: the image of these is made
+	Digests  map[string]string // of the images that are there
 }
 
 // Key is "namespace/name", the identity of a Module on a node and in every

@@ -12,6 +12,9 @@ const (
 	StateLoaded  State = "Loaded"
 	StatePending State = "Pending" // being worked on, or waiting for the next try
 	StateFailed  State = "Failed"
+	// StateBuilding waits for an image that the cluster makes; no registry is asked
+	// for it before that.
+	StateBuilding State = "Building"
 )
 
 // Reason is the closed set of why a Module is not Loaded.
@@ -24,6 +27,7 @@ const (
 	ReasonImageNotFound     Reason = "ImageNotFound"     // the registry has no such image
 	ReasonImageUnauthorized Reason = "ImageUnauthorized" // the registry wants other credentials
 	ReasonImageUnreachable  Reason = "ImageUnreachable"  // the registry did not answer
+	ReasonImageNotMade      Reason = "ImageNotMade"      // the cluster builds or signs the image and is not done
 	ReasonImageInvalid      Reason = "ImageInvalid"      // bytes and digest differ, or the image is hostile
 	ReasonNoModules         Reason = "NoModules"         // the image has nothing for this kernel
 	ReasonModuleNotFound    Reason = "ModuleNotFound"    // the module or a dependency is in neither tree

@@ -56,13 +56,43 @@ func newEntry(m *v1beta1.Module, pullSecrets []string) *entry {
 	}
 	e.ModuleLoader.ServiceAccountName = "" // its pull secrets are named
 	c := &e.ModuleLoader.Container
+	everywhere := c.Build != nil || c.Sign != nil
 	c.Build, c.Sign = nil, nil
 	for i := range c.KernelMappings {
+		if k := &c.KernelMappings[i]; everywhere || k.Build != nil || k.Sign != nil {
+			if e.Made == nil {
+				e.Made = &v1beta1.MadeImages{}
+			}
+			e.Made.Mappings = append(e.Made.Mappings, int32(i))
+		}
 		c.KernelMappings[i].Build, c.KernelMappings[i].Sign = nil, nil
 	}
+	e.seal()
+	return e
+}
+
+// seal makes the revision of an entry that is complete.
+func (e *entry) seal() {
 	e.hash = contentHash(&e.NodeModule)
 	e.Revision = e.hash
-	return e
+}
+
+// with is the entry for nodes that get an image which the cluster has made.
+func (e *entry) with(image, digest string) *entry {
+	out := &entry{NodeModule: *e.NodeModule.DeepCopy()}
+	out.Made.Images = []v1beta1.MadeImage{{Image: image, Digest: digest}}
+	out.seal()
+	return out
+}
+
+// awaits reports whether a node with this kernel can load nothing of the entry,
+// since the cluster has not made the image yet.
+func (e *entry) awaits(release string) bool {
+	if e.Made == nil {
+		return false
+	}
+	c, ok := e.choice(release)
+	return ok && c.Awaited
 }
 
 // contentHash stands for everything in the entry but the revision itself: two
@@ -84,6 +114,9 @@ func (e *entry) document() (*spec.Module, error) {
 		data, err := e.Document()
 		if err == nil {
 			e.module, err = spec.ParseJSON("Module "+e.key(), data)
+		}
+		if err == nil {
+			e.module.Made = spec.MadeBy(e.Made.Digests())
 		}
 		e.err = err
 	})
@@ -122,6 +155,12 @@ func (e *entry) choice(release string) (*spec.Choice, bool) {
 	c.Mapping, c.MatchedBy, c.Warnings, c.RegistryTLS = 0, "", nil, spec.RegistryTLS{}
 	c.AllowInUse, c.BeforeUnload = nil, nil
 	return c, true
+}
+
+// fits reports whether the entry means something on a kernel.
+func (e *entry) fits(release string) bool {
+	_, ok := e.choice(release)
+	return ok
 }
 
 // entries shares equal entries between the nodes that have them.

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,18 +20,21 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
+	"github.com/kmm-node/kmmd/pkg/build"
 )
 
 // informers are what is known of the cluster. Each remembers only what somebody
 // here reads.
 type informers struct {
 	nodes, configs, modules, pods, accounts, daemonSets, roles cache.SharedIndexInformer
+	jobs, jobPods                                              cache.SharedIndexInformer
 }
 
 const podsByNode = "node"
 
 func (w *Watcher) newInformers() error {
 	core, apps, rbac, own := w.cfg.Kube.CoreV1().RESTClient(), w.cfg.Kube.AppsV1().RESTClient(), w.cfg.Kube.RbacV1().RESTClient(), w.cfg.API.REST()
+	batch := w.cfg.Kube.BatchV1().RESTClient()
 	withPlugin := fmt.Sprintf("%s in (%s,%s)", v1beta1.RoleLabel, v1beta1.RoleDevicePlugin, v1beta1.RoleDRA)
 	var errs []error
 	for _, i := range []struct {
@@ -50,6 +54,8 @@ func (w *Watcher) newInformers() error {
 		{&w.accounts, core, "serviceaccounts", "", &corev1.ServiceAccount{}, compactAccount, nil, w.accountEvents()},
 		{&w.daemonSets, apps, "daemonsets", withPlugin, &appsv1.DaemonSet{}, compactDaemonSet, nil, w.daemonSetEvents()},
 		{&w.roles, rbac, "roles", managedBySelector, &rbacv1.Role{}, dropManagedFields, nil, w.roleEvents()},
+		{&w.jobs, batch, "jobs", build.HashLabel, &batchv1.Job{}, dropManagedFields, cache.Indexers{jobsByModule: moduleOfJob}, w.jobEvents()},
+		{&w.jobPods, core, "pods", build.HashLabel, &corev1.Pod{}, compactJobPod, cache.Indexers{podsByJob: jobOfPod}, w.jobEvents()},
 	} {
 		lw := cache.NewFilteredListWatchFromClient(i.client, i.resource, metav1.NamespaceAll, func(o *metav1.ListOptions) { o.LabelSelector = i.selector })
 		informer := cache.NewSharedIndexInformerWithOptions(lw, i.object, cache.SharedIndexInformerOptions{Indexers: i.indexers})
@@ -64,7 +70,7 @@ func (w *Watcher) newInformers() error {
 // is done, and wait then waits for them.
 func (w *Watcher) runInformers(ctx context.Context, start func(func())) error {
 	var synced []cache.InformerSynced
-	for _, i := range []cache.SharedIndexInformer{w.nodes, w.configs, w.modules, w.pods, w.accounts, w.daemonSets, w.roles} {
+	for _, i := range []cache.SharedIndexInformer{w.nodes, w.configs, w.modules, w.pods, w.accounts, w.daemonSets, w.roles, w.jobs, w.jobPods} {
 		start(func() { i.RunWithContext(ctx) })
 		synced = append(synced, i.HasSynced)
 	}
@@ -183,10 +189,16 @@ const (
 
 func (w *Watcher) nodeEvents() cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{
-		AddFunc: func(obj any) { w.queue.Add(nodeWork + name(obj)) },
+		AddFunc: func(obj any) {
+			w.queue.Add(nodeWork + name(obj))
+			w.kernelsChanged()
+		},
 		UpdateFunc: func(old, obj any) {
 			a, ok := old.(*corev1.Node)
 			b, ok2 := obj.(*corev1.Node)
+			if !ok || !ok2 || a.Status.NodeInfo.KernelVersion != b.Status.NodeInfo.KernelVersion || !maps.Equal(a.Labels, b.Labels) || len(a.Spec.Taints) != len(b.Spec.Taints) {
+				w.kernelsChanged()
+			}
 			if !ok || !ok2 || !sameForUs(a, b) || w.expect.pending(nodeWork, b.Name) {
 				w.queue.Add(nodeWork + name(obj))
 			}
@@ -213,6 +225,7 @@ func (w *Watcher) configEvents() cache.ResourceEventHandler {
 func (w *Watcher) moduleEvents() cache.ResourceEventHandler {
 	changed := func(obj any) {
 		w.queue.Add(moduleWork + name(obj))
+		w.queue.Add(imageWork + name(obj))
 		w.fan()
 	}
 	return cache.ResourceEventHandlerFuncs{
@@ -223,6 +236,7 @@ func (w *Watcher) moduleEvents() cache.ResourceEventHandler {
 			w.queue.Add(moduleWork + name(obj))
 			if !ok || !ok2 || a.Generation != b.Generation || a.UID != b.UID || !slices.Equal(a.Finalizers, b.Finalizers) ||
 				!maps.Equal(a.Annotations, b.Annotations) || (a.DeletionTimestamp == nil) != (b.DeletionTimestamp == nil) {
+				w.queue.Add(imageWork + name(obj))
 				w.fan()
 			}
 		},

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -40,13 +41,38 @@ func (w *Watcher) wantOf(m *v1beta1.Module, before *want) *want {
 	if before != nil && same(before.entry, out.entry) {
 		out.entry = before.entry
 	}
+	if out.entry != nil && out.entry.Made != nil {
+		out.made = w.madeEntries(m, out.entry, before)
+	}
+	return out
+}
+
+// madeEntries are the entries of the kernels whose image the cluster makes, as far
+// as it is known whether that is there.
+func (w *Watcher) madeEntries(m *v1beta1.Module, e *entry, before *want) map[string]*entry {
+	out, known := map[string]*entry{}, map[string]*entry{}
+	if before != nil {
+		for _, b := range before.made {
+			known[b.hash] = b
+		}
+	}
+	for kernel, i := range w.makings.of(m) {
+		next := e
+		if i.Digest != "" {
+			next = e.with(i.Image, i.Digest)
+		}
+		if old := known[next.hash]; old != nil {
+			next = old
+		}
+		known[next.hash], out[kernel] = next, next
+	}
 	return out
 }
 
 // says reports whether the nodes are asked for the same.
 func (w *want) says(other *want) bool {
 	return w.module.UID == other.module.UID && w.module.Generation == other.module.Generation &&
-		w.given == other.given && same(w.entry, other.entry)
+		w.given == other.given && same(w.entry, other.entry) && maps.EqualFunc(w.made, other.made, same)
 }
 
 // reached reports whether what a Module says now has been passed on.
@@ -159,6 +185,7 @@ func (w *Watcher) writeStatus(ctx context.Context, m *v1beta1.Module, problem er
 	k := key(m.Namespace, m.Name)
 	r := w.tally.report(k)
 	r.telling = r.telling || !w.reached(m)
+	r.images = w.makings.list(m)
 	w.cfg.Metrics.module(k, r)
 	status := moduleStatus(m, r, problem)
 	if apiequality.Semantic.DeepEqual(status, m.Status) {

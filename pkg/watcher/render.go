@@ -18,6 +18,9 @@ type want struct {
 	key    string
 	module *v1beta1.Module
 	entry  *entry // nil without moduleLoader
+	// made are the entries of kernels whose image the cluster makes and of which it
+	// is known whether it is there: entry itself while it is not.
+	made map[string]*entry
 	// given says that nodes may have it: it is not being deleted, and its
 	// finalizer is there.
 	given bool
@@ -45,6 +48,7 @@ type standing struct {
 	desired   bool   // the node should run it, in whatever version
 	available bool   // it does, and has the label
 	held      bool   // waits for its turn in a rollout
+	building  bool   // waits for an image that the cluster makes
 	settling  bool   // was told, and has not answered
 	unmapped  bool   // no kernel mapping for the kernel that runs
 	present   bool   // has not got rid of it
@@ -116,12 +120,14 @@ func (r *renderer) one(k string, w *want) {
 	}
 	next, off := current, false
 	change := !same(current, target)
-	gated := change && target != nil && (current == nil || reloads(current, target, r.node.Status.NodeInfo.KernelVersion))
+	release := r.node.Status.NodeInfo.KernelVersion
+	awaits := target != nil && target.awaits(release)
+	gated := change && target != nil && !awaits && (current == nil || reloads(current, target, release))
 	switch {
 	case !change:
 	case gated && !r.admit(k):
 		s.held = true
-	case current == nil || target != nil && !gated:
+	case current == nil || target != nil && !gated && !awaits:
 		next = target
 	case r.hasPlugin(k):
 		off = true
@@ -139,8 +145,9 @@ func (r *renderer) one(k string, w *want) {
 	}
 	s.available = !off && current != nil && r.ready(current, st)
 	answered := st != nil && target != nil && st.revision.Value() == target.Revision && settled(st)
-	s.current = same(next, target)
-	s.settling = target != nil && !s.held && !answered
+	s.current = same(next, target) && !s.building
+	s.building = s.building || awaits
+	s.settling = target != nil && !s.held && !answered && !s.building
 	// It may be loading just now what it is not to have any more.
 	busy := r.booted && w != nil && s.selected && r.config.observed < r.config.Generation
 	if st != nil {
@@ -170,11 +177,30 @@ func (r *renderer) target(k string, w *want, current *entry) (*entry, standing) 
 		case !ok:
 			target = nil
 		case asked != version:
-			target = current // the node stays at what it has until its label says otherwise
+			s.desired = current != nil
+			return current, s // the node stays at what it has until its label says otherwise
 		}
 	}
-	s.desired = target != nil
+	if target != nil && target.Made != nil {
+		target = r.image(w, current, &s)
+	}
+	s.desired = target != nil || s.building
 	return target, s
+}
+
+// image is the entry with the image of the node's kernel, where the cluster makes
+// it. Until that is there, a node keeps what it can load.
+func (r *renderer) image(w *want, current *entry, s *standing) *entry {
+	release := r.node.Status.NodeInfo.KernelVersion
+	if c, ok := w.entry.choice(release); !ok || !c.Awaited {
+		return w.entry // another mapping wins, or none
+	}
+	target := w.made[release]
+	if target == nil || target.awaits(release) && current != nil && !current.awaits(release) && current.fits(release) {
+		s.building = true
+		return current
+	}
+	return target
 }
 
 func matches(selector, labels map[string]string) bool {

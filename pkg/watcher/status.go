@@ -26,13 +26,17 @@ const (
 	reasonNoFailures  = "NoFailures"
 	reasonStuck       = "UnloadFailed"
 	reasonPlugin      = "PluginFailed"
+	reasonBuilding    = "Building"
 )
 
 // moduleStatus is the status of a Module, from how it stands on its nodes. What
 // went wrong in the cluster itself is in problem.
 func moduleStatus(m *v1beta1.Module, r report, problem error) v1beta1.ModuleStatus {
 	s := *m.Status.DeepCopy()
-	s.ObservedGeneration = m.Generation
+	s.ObservedGeneration, s.Images = m.Generation, r.images
+	if allObeyed(r.images) {
+		s.ImageRebuildTriggerGeneration = m.Spec.ImageRebuildTriggerGeneration
+	}
 	s.ModuleLoader, s.DevicePlugin, s.DRA = v1beta1.DaemonSetStatus{}, v1beta1.DaemonSetStatus{}, v1beta1.DaemonSetStatus{}
 	if m.Spec.ModuleLoader != nil {
 		s.ModuleLoader = daemonSetStatus(r.selected, r.desired, r.available)
@@ -80,6 +84,9 @@ func readyCondition(m *v1beta1.Module, r report) metav1.Condition {
 	if r.unmapped > 0 {
 		message += fmt.Sprintf("; %s a kernel that no kernelMapping matches", count(r.unmapped, "node has", "nodes have"))
 	}
+	if r.building > 0 {
+		message += fmt.Sprintf("; %s for an image", count(r.building, "waits", "wait"))
+	}
 	switch {
 	case m.DeletionTimestamp != nil:
 		return condition(v1beta1.ConditionReady, false, reasonUnloading, "the Module is being deleted")
@@ -109,6 +116,8 @@ func progressingCondition(m *v1beta1.Module, r report) metav1.Condition {
 	case r.begun > 0 || r.held > 0:
 		return condition(v1beta1.ConditionProgressing, true, reasonRollingOut, fmt.Sprintf(
 			"%s, %s", count(r.begun, "node is changing", "nodes are changing"), count(r.held, "waits", "wait")))
+	case building(r.images) != "":
+		return condition(v1beta1.ConditionProgressing, true, reasonBuilding, building(r.images))
 	}
 	return condition(v1beta1.ConditionProgressing, false, reasonComplete, "no node is changing")
 }
@@ -119,6 +128,8 @@ func degradedCondition(m *v1beta1.Module, r report, problem error) metav1.Condit
 		return condition(v1beta1.ConditionDegraded, true, reasonPlugin, shorten(problem.Error(), maxConditionMessage))
 	case m.DeletionTimestamp != nil && r.failedTotal > 0:
 		return condition(v1beta1.ConditionDegraded, true, reasonStuck, unloadingMessage(r))
+	case notMade(r.images) != "":
+		return condition(v1beta1.ConditionDegraded, true, notMadeReason(r.images), notMade(r.images))
 	case r.failedTotal > 0:
 		return condition(v1beta1.ConditionDegraded, true, commonReason(r.failed), failures(r.failed, r.failedTotal))
 	}

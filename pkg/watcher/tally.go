@@ -5,6 +5,8 @@ package watcher
 import (
 	"slices"
 	"sync"
+
+	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
 )
 
 // tally remembers how every Module stands on every node, so that one node's
@@ -25,6 +27,7 @@ type moduleTally struct {
 	failed    map[string]bool
 	broken    map[string]bool // failed with what the Module says now
 	present   map[string]bool
+	building  map[string]bool // nodes that wait for an image
 	unmapped  int
 	limit     limit
 	telling   bool // it has changed, and not all nodes have been looked at since
@@ -44,7 +47,7 @@ func (t *tally) module(k string) *moduleTally {
 	if m == nil {
 		m = &moduleTally{
 			standings: map[string]*standing{}, begun: map[string]bool{}, held: map[string]bool{},
-			failed: map[string]bool{}, broken: map[string]bool{}, present: map[string]bool{},
+			failed: map[string]bool{}, broken: map[string]bool{}, present: map[string]bool{}, building: map[string]bool{},
 		}
 		t.modules[k] = m
 	}
@@ -152,6 +155,7 @@ func (m *moduleTally) mark(node string, s *standing) {
 	put(m.failed, s.failed())
 	put(m.broken, s.failed() && s.desired && s.current)
 	put(m.present, s.present)
+	put(m.building, s.building)
 }
 
 func (m *moduleTally) count(s *standing, by int) {
@@ -193,6 +197,8 @@ type report struct {
 	paused                bool
 	telling               bool // what the Module says now has not reached all nodes
 	untold                int  // those it has not reached, where that is known
+	building              int  // nodes that wait for an image
+	images                []v1beta1.ModuleImage
 }
 
 // standingOn is a standing with its node.
@@ -215,7 +221,7 @@ func (t *tally) report(k string) report {
 		counts: m.counts, begun: len(m.begun), held: len(m.held), unmapped: m.unmapped,
 		failed: m.name(m.failed), failedTotal: len(m.failed),
 		present: m.name(m.present), presentTotal: len(m.present),
-		paused: len(m.held) > 0 && m.paused(), telling: m.telling,
+		paused: len(m.held) > 0 && m.paused(), telling: m.telling, building: len(m.building),
 	}
 	if m.telling {
 		r.untold = len(t.untold)

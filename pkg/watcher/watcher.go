@@ -30,6 +30,8 @@ type Config struct {
 	// system:nodes.
 	Agents []rbacv1.Subject
 	Log    *slog.Logger
+	// Images is how images are made.
+	Images ImageConfig
 	// Metrics may be nil.
 	Metrics *Metrics
 	// Workers is how many nodes and Modules are looked at side by side; 0 is 8.
@@ -57,7 +59,9 @@ type Watcher struct {
 	queue workqueue.TypedRateLimitingInterface[string]
 	order *order
 	informers
-	compact configs
+	compact  configs
+	makings  makings
+	versions versions
 	expect  expectations
 	tally   *tally
 	fanned  chan struct{}           // something that concerns all nodes has changed
@@ -74,6 +78,9 @@ type Watcher struct {
 func New(cfg Config) (*Watcher, error) {
 	if cfg.Workers == 0 {
 		cfg.Workers = 8
+	}
+	if cfg.Images.Retry == 0 {
+		cfg.Images.Retry = time.Minute
 	}
 	w := &Watcher{cfg: cfg, tally: newTally(), fanned: make(chan struct{}, 1), order: newOrder()}
 	w.queue = newQueue(w.order)
@@ -187,6 +194,9 @@ func (w *Watcher) tellAll(ctx context.Context) {
 	w.takeStock()
 	for _, m := range *w.wants.Load() {
 		w.queue.Add(moduleWork + m.key)
+		if makesImages(m.module) {
+			w.queue.Add(imageWork + m.key)
+		}
 	}
 	for _, k := range nodes {
 		w.later(nodeWork + k)
@@ -255,6 +265,9 @@ func (w *Watcher) sync(ctx context.Context, item string) error {
 	}
 	if k, ok := strings.CutPrefix(item, moduleWork); ok {
 		return w.syncModule(ctx, k)
+	}
+	if k, ok := strings.CutPrefix(item, imageWork); ok {
+		return w.syncImages(ctx, k)
 	}
 	return errors.New("nothing known of that name")
 }

@@ -32,3 +32,19 @@ func (m *NodeModule) Document() ([]byte, error) {
 	}
 	return data, nil
 }
+
+// Digests gives the mappings whose image the cluster makes, and the digests of
+// the images that are there. Both are nil when it makes none.
+func (m *MadeImages) Digests() (mappings []int, digests map[string]string) {
+	if m == nil {
+		return nil, nil
+	}
+	for _, i := range m.Mappings {
+		mappings = append(mappings, int(i))
+	}
+	digests = map[string]string{}
+	for _, i := range m.Images {
+		digests[i.Image] = i.Digest
+	}
+	return mappings, digests
+}

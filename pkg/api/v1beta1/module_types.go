@@ -419,6 +419,13 @@ type ModuleStatus struct {
 	// ImageRebuildTriggerGeneration is the last one that was obeyed.
 	// +optional
 	ImageRebuildTriggerGeneration *int `json:"imageRebuildTriggerGeneration,omitempty"`
+	// Images are those that the cluster builds or signs, one per kernel of a node
+	// that takes part.
+	// +optional
+	// +listType=map
+	// +listMapKey=kernel
+	// +kubebuilder:validation:MaxItems=512
+	Images []ModuleImage `json:"images,omitempty"`
 	// ObservedGeneration is the metadata.generation this status is about.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
@@ -428,6 +435,53 @@ type ModuleStatus struct {
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
+
+// ModuleImage is an image that the cluster makes for one kernel.
+type ModuleImage struct {
+	// Kernel is the release, as uname -r gives it.
+	Kernel string `json:"kernel"`
+	// Image as containerImage gives it for that kernel.
+	// +optional
+	Image string `json:"image,omitempty"`
+	// State is Building, Ready or Failed.
+	State string `json:"state"`
+	// Digest is the image that nodes are given: the last one that was made, or
+	// found in the registry.
+	// +optional
+	Digest string `json:"digest,omitempty"`
+	// Hash stands for everything that goes into the image: another one has it made
+	// again.
+	// +optional
+	Hash string `json:"hash,omitempty"`
+	// Stage is where it is, or has failed: Registry, Build, Sign or Push.
+	// +optional
+	Stage string `json:"stage,omitempty"`
+	// Reason is a word, when it failed.
+	// +optional
+	Reason string `json:"reason,omitempty"`
+	// Message is for people; of a Job that failed it has the last lines of the log.
+	// +optional
+	Message string `json:"message,omitempty"`
+	// Attempts is how many Jobs were made for Hash.
+	// +optional
+	Attempts int32 `json:"attempts,omitempty"`
+	// Job is the last one, in the Module's namespace.
+	// +optional
+	Job string `json:"job,omitempty"`
+	// Since when state and hash are what they are.
+	// +optional
+	Since metav1.Time `json:"since,omitempty"`
+	// RetryAt is when the next attempt is made.
+	// +optional
+	RetryAt *metav1.Time `json:"retryAt,omitempty"`
+}
+
+// The states of a ModuleImage.
+const (
+	ImageBuilding = "Building"
+	ImageReady    = "Ready"
+	ImageFailed   = "Failed"
+)
 
 // DaemonSetStatus counts nodes.
 type DaemonSetStatus struct {
@@ -443,7 +497,7 @@ type DaemonSetStatus struct {
 const (
 	// ConditionReady: every node that should run the module does.
 	ConditionReady = "Ready"
-	// ConditionProgressing: nodes are changing, or will.
+	// ConditionProgressing: nodes are changing, or will; or an image is being made.
 	ConditionProgressing = "Progressing"
 	// ConditionDegraded: something failed; the message names nodes and reasons.
 	ConditionDegraded = "Degraded"

@@ -64,6 +64,30 @@ type NodeModule struct {
 	PullSecrets []string `json:"pullSecrets,omitempty"`
 	// ModuleLoader of the Module, without build and sign.
 	ModuleLoader ModuleLoaderSpec `json:"moduleLoader"`
+	// Made is there when images of the Module are built or signed in the cluster.
+	// +optional
+	Made *MadeImages `json:"made,omitempty"`
+}
+
+// MadeImages are the images that the cluster makes for a Module. A node whose
+// kernel selects one of Mappings waits until Images has its image, and then
+// pulls that digest and no other.
+type MadeImages struct {
+	// Mappings are indices in kernelMappings.
+	// +listType=atomic
+	Mappings []int32 `json:"mappings"`
+	// Images that are there, of this node's kernel.
+	// +optional
+	// +listType=atomic
+	Images []MadeImage `json:"images,omitempty"`
+}
+
+// MadeImage is one image that is there.
+type MadeImage struct {
+	// Image as containerImage gives it for the kernel.
+	Image string `json:"image"`
+	// Digest that it stands for, sha256:...
+	Digest string `json:"digest"`
 }
 
 // NodeModulesConfigStatus is what the node runs and did.
@@ -113,7 +137,7 @@ type NodeModuleStatus struct {
 	// the node.
 	// +optional
 	Revision string `json:"revision,omitempty"`
-	// State is Loaded, Pending, Failed or Leaving.
+	// State is Loaded, Pending, Building, Failed or Leaving.
 	State string `json:"state"`
 	// Reason is a word of a closed list when the state is not Loaded.
 	// +optional
@@ -163,7 +187,9 @@ type KernelModule struct {
 const (
 	StateLoaded  = "Loaded"
 	StatePending = "Pending"
-	StateFailed  = "Failed"
+	// StateBuilding: waits for the cluster to make the image.
+	StateBuilding = "Building"
+	StateFailed   = "Failed"
 	// StateLeaving: no longer asked for, and still in the kernel.
 	StateLeaving = "Leaving"
 )

@@ -54,7 +54,11 @@ func module(e *v1beta1.NodeModule) (*spec.Module, error) {
 	if err != nil {
 		return nil, err
 	}
-	return spec.ParseJSON(origin, data)
+	m, err := spec.ParseJSON(origin, data)
+	if err == nil {
+		m.Made = spec.MadeBy(e.Made.Digests())
+	}
+	return m, err
 }
 
 // readState gives nil when there is no such file.

@@ -86,7 +86,7 @@ func summary(modules []v1beta1.NodeModuleStatus) string {
 		count[modules[i].State]++
 	}
 	var words []string
-	for _, state := range []string{v1beta1.StateLoaded, v1beta1.StatePending, v1beta1.StateFailed, v1beta1.StateLeaving} {
+	for _, state := range []string{v1beta1.StateLoaded, v1beta1.StatePending, v1beta1.StateBuilding, v1beta1.StateFailed, v1beta1.StateLeaving} {
 		if n := count[state]; n > 0 {
 			words = append(words, fmt.Sprintf("%d %s", n, strings.ToLower(state)))
 		}

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package watcher
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
+	"github.com/kmm-node/kmmd/pkg/build"
+)
+
+// ImageConfig is how images are made.
+type ImageConfig struct {
+	build.Options
+	// Retry is how long after the first failure an image is tried again; after each
+	// further one it is twice as long, up to an hour. 0 is a minute.
+	Retry time.Duration
+	// Lookup asks a registry for the digest of an image. "" is that it answers and
+	// has no such image; an error is that it could not be asked.
+	Lookup func(context.Context, ImageRequest) (digest string, err error)
+}
+
+// ImageRequest is a question to a registry.
+type ImageRequest struct {
+	Image   string
+	TLS     v1beta1.TLSOptions
+	Secrets []ImageSecret
+}
+
+// ImageSecret is a pull secret, or why it could not be had.
+type ImageSecret struct {
+	Name string // for a person
+	Data []byte // .dockerconfigjson, or the older .dockercfg
+	Err  error
+}
+
+const (
+	// jobWork is for what has been written; there is no such work on the queue.
+	jobWork = "job/"
+
+	jobsByModule = "module"
+	podsByJob    = "job"
+
+	reasonMissing = "Missing"
+)
+
+// jobEvents has the Module's images looked at when a Job or its pod changes.
+func (w *Watcher) jobEvents() cache.ResourceEventHandler {
+	look := func(obj any) {
+		if o, ok := last(obj).(metav1.Object); ok {
+			w.queue.Add(imageWork + key(o.GetNamespace(), o.GetLabels()[v1beta1.ModuleNameLabel]))
+		}
+	}
+	return cache.ResourceEventHandlerFuncs{AddFunc: look, UpdateFunc: func(_, obj any) { look(obj) }, DeleteFunc: look}
+}
+
+// kernelsChanged: a node has come, or has another kernel, or other labels.
+func (w *Watcher) kernelsChanged() {
+	for _, m := range *w.wants.Load() {
+		if makesImages(m.module) {
+			w.queue.AddAfter(imageWork+m.key, together)
+		}
+	}
+}
+
+func moduleOfJob(obj any) ([]string, error) {
+	if j, ok := obj.(*batchv1.Job); ok {
+		return []string{key(j.Namespace, j.Labels[v1beta1.ModuleNameLabel])}, nil
+	}
+	return nil, nil
+}
+
+func jobOfPod(obj any) ([]string, error) {
+	if p, ok := obj.(*corev1.Pod); ok {
+		if c := metav1.GetControllerOf(p); c != nil {
+			return []string{key(p.Namespace, c.Name)}, nil
+		}
+	}
+	return nil, nil
+}
+
+// compactJobPod keeps what build.Outcome reads.
+func compactJobPod(obj any) (any, error) {
+	p, ok := obj.(*corev1.Pod)
+	if !ok {
+		return obj, nil
+	}
+	out := p.DeepCopy()
+	out.ManagedFields, out.Annotations = nil, nil
+	return out, nil
+}
+
+// jobSeen is the resourceVersion of a Job as it is known, "" when it is not.
+func (w *Watcher) jobSeen(namespace, name string) string {
+	if j, ok := get[*batchv1.Job](w.jobs, key(namespace, name)); ok {
+		return j.ResourceVersion
+	}
+	return ""
+}
+
+// outcomeOf is what became of a Job.
+func (w *Watcher) outcomeOf(j *batchv1.Job) build.Result {
+	objs, err := w.jobPods.GetIndexer().ByIndex(podsByJob, key(j.Namespace, j.Name))
+	var pods []corev1.Pod
+	for _, obj := range objs {
+		if p, ok := obj.(*corev1.Pod); ok && err == nil { // the index is there
+			pods = append(pods, *p)
+		}
+	}
+	return build.Outcome(j, pods)
+}
+
+// jobsOf finds the last Job that was made for the hash. Those that make what is
+// not wanted any more are stopped first: busy says that one is not gone yet.
+func (w *Watcher) jobsOf(ctx context.Context, m *v1beta1.Module, kernel, hash string) (job *jobView, busy bool, err error) {
+	objs, err := w.jobs.GetIndexer().ByIndex(jobsByModule, key(m.Namespace, m.Name))
+	if err != nil {
+		return nil, false, fmt.Errorf("find Jobs of Module %s/%s: %w", m.Namespace, m.Name, err)
+	}
+	for _, obj := range objs {
+		j, ok := obj.(*batchv1.Job)
+		if !ok || j.Labels[build.KindLabel] != string(build.Publish) || j.Annotations[build.KernelAnnotation] != kernel || !metav1.IsControlledBy(j, m) {
+			continue
+		}
+		if j.Labels[build.HashLabel] == hash && j.DeletionTimestamp == nil {
+			if v := viewOf(j, w.outcomeOf(j), m); job == nil || v.attempt > job.attempt {
+				job = v
+			}
+			continue
+		}
+		if j.DeletionTimestamp == nil && w.outcomeOf(j).State == build.Running {
+			if err := w.stopJob(ctx, j); err != nil {
+				return nil, false, err
+			}
+			busy = true
+		}
+		busy = busy || j.DeletionTimestamp != nil && slices.Contains(j.Finalizers, metav1.FinalizerDeleteDependents)
+	}
+	return job, busy, nil
+}
+
+// stopJob deletes a Job; it is there until its pod has ended, so that what the pod
+// pushes can not come after what another one does.
+func (w *Watcher) stopJob(ctx context.Context, j *batchv1.Job) error {
+	policy := metav1.DeletePropagationForeground
+	err := w.cfg.Kube.BatchV1().Jobs(j.Namespace).Delete(ctx, j.Name, metav1.DeleteOptions{
+		PropagationPolicy: &policy, Preconditions: &metav1.Preconditions{UID: &j.UID},
+	})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("stop Job %s/%s, which makes what is not wanted any more: %w", j.Namespace, j.Name, err)
+	}
+	w.cfg.Metrics.wrote("jobs")
+	return nil
+}
+
+func viewOf(j *batchv1.Job, r build.Result, m *v1beta1.Module) *jobView {
+	v := &jobView{name: j.Name, attempt: attemptOf(j.Name), created: j.CreationTimestamp.Time, message: r.Message, digest: r.Digest}
+	v.stage = stageOf(r.Step, signs(j))
+	switch r.State {
+	case build.Running:
+		v.running = true
+		if v.message == "" {
+			v.message = running(r.Step)
+		}
+	case build.Failed:
+		v.reason = r.Reason
+		if v.reason == "" {
+			v.reason = build.ReasonExit
+		}
+	}
+	return v
+}
+
+// running says what a Job without trouble is at.
+func running(step string) string {
+	if step == "" {
+		return "waiting for its pod"
+	}
+	return "running: " + step
+}
+
+// signs reports whether a Job signs.
+func signs(j *batchv1.Job) bool {
+	for _, c := range j.Spec.Template.Spec.Containers {
+		if len(c.Args) > 0 && c.Args[0] == "sign" {
+			return true
+		}
+	}
+	return false
+}
+
+func stageOf(step string, signs bool) string {
+	switch {
+	case step == "sign" || step == "publish" && signs:
+		return stageSign
+	case step == "publish":
+		return stagePush
+	}
+	return stageBuild
+}
+
+// attemptOf reads it off a Job's name, NAME-KIND-HASH-ATTEMPT.
+func attemptOf(name string) int32 {
+	n, err := strconv.ParseInt(name[strings.LastIndexByte(name, '-')+1:], 10, 32)
+	if err != nil {
+		return 0
+	}
+	return int32(n)
+}
+
+// createJob makes a Job; one that is there already is as good.
+func (w *Watcher) createJob(ctx context.Context, m *v1beta1.Module, r *build.Request, attempt int32) (name string, err error) {
+	j := r.Job(build.Publish, int(attempt), w.cfg.Images.Options)
+	out, err := w.cfg.Kube.BatchV1().Jobs(m.Namespace).Create(ctx, j, metav1.CreateOptions{})
+	switch {
+	case apierrors.IsAlreadyExists(err):
+		return j.Name, nil
+	case err != nil:
+		return "", fmt.Errorf("create Job %s/%s: %w", m.Namespace, j.Name, err)
+	}
+	w.cfg.Metrics.wrote("jobs")
+	w.expect.wrote(jobWork, key(m.Namespace, j.Name), out.ResourceVersion)
+	w.cfg.Log.Info("an image is being made", "module", key(m.Namespace, m.Name), "image", r.Image, "kernel", r.Kernel, "job", j.Name)
+	return j.Name, nil
+}
+
+// pullSecretsOf are the pull secrets of the ServiceAccount, without the one that
+// pushes: a Dockerfile may read what its base images are pulled with.
+func (w *Watcher) pullSecretsOf(m *v1beta1.Module) []string {
+	names := PullSecretNames(m, func(namespace, name string) (*corev1.ServiceAccount, bool) {
+		return get[*corev1.ServiceAccount](w.accounts, key(namespace, name))
+	})
+	return slices.DeleteFunc(names, func(name string) bool {
+		return m.Spec.ImageRepoSecret != nil && name == m.Spec.ImageRepoSecret.Name
+	})
+}
+
+// lookup asks the registry with all the credentials there are.
+func (w *Watcher) lookup(ctx context.Context, m *v1beta1.Module, r *build.Request) (string, error) {
+	q := ImageRequest{Image: r.Image, TLS: r.RegistryTLS}
+	for _, name := range append([]string{r.PushSecret}, r.PullSecrets...) {
+		if name == "" {
+			continue
+		}
+		s := ImageSecret{Name: "Secret " + key(m.Namespace, name)}
+		if secret, err := w.cfg.Kube.CoreV1().Secrets(m.Namespace).Get(ctx, name, metav1.GetOptions{}); err != nil {
+			s.Err = err
+		} else if s.Data = secret.Data[corev1.DockerConfigJsonKey]; s.Data == nil {
+			s.Data = secret.Data[corev1.DockerConfigKey]
+		}
+		q.Secrets = append(q.Secrets, s)
+	}
+	return w.cfg.Images.Lookup(ctx, q)
+}
+

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package watcher
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
+	"github.com/kmm-node/kmmd/pkg/build"
+	"github.com/kmm-node/kmmd/pkg/spec"
+)
+
+// imageWork on the queue is a look at the images of a Module.
+const imageWork = "image/"
+
+// lookAgain is how often the ConfigMaps and Secrets that go into images are read
+// for changes.
+const lookAgain = time.Minute
+
+// makesImages reports whether the cluster makes images for a Module at all.
+func makesImages(m *v1beta1.Module) bool {
+	e := m.Spec.ModuleLoader
+	if e == nil {
+		return false
+	}
+	return e.Container.Build != nil || e.Container.Sign != nil ||
+		slices.ContainsFunc(e.Container.KernelMappings, func(k v1beta1.KernelMapping) bool { return k.Build != nil || k.Sign != nil })
+}
+
+// syncImages has the images of a Module made, one kernel after the other, and
+// looks again when something is due.
+func (w *Watcher) syncImages(ctx context.Context, k string) error {
+	m, ok := get[*v1beta1.Module](w.modules, k)
+	if !ok {
+		w.makings.forget(k)
+		return nil
+	}
+	if m.DeletionTimestamp != nil {
+		return nil // its Jobs go with it
+	}
+	if !makesImages(m) {
+		w.noteImages(k, nil)
+		return nil
+	}
+	have, next, again := w.makings.of(m), map[string]v1beta1.ModuleImage{}, lookAgain
+	demand := w.demandOf(m)
+	var errs []error
+	for _, kernel := range slices.Sorted(maps.Keys(demand)) {
+		i, made, err := w.syncImage(ctx, m, kernel, have[kernel], demand[kernel])
+		if err != nil {
+			errs = append(errs, err)
+		}
+		if !made {
+			continue
+		}
+		next[kernel] = i
+		if i.RetryAt != nil && i.State == v1beta1.ImageFailed {
+			again = min(again, max(time.Until(i.RetryAt.Time), time.Second))
+		}
+	}
+	w.noteImages(k, next)
+	w.queue.AddAfter(imageWork+k, again)
+	return errors.Join(errs...)
+}
+
+// noteImages remembers how the images of a Module stand, and tells who wants to
+// know.
+func (w *Watcher) noteImages(k string, images map[string]v1beta1.ModuleImage) {
+	changed, tell := w.makings.set(k, images)
+	if changed {
+		w.queue.Add(moduleWork + k)
+	}
+	if tell {
+		w.fan()
+	}
+}
+
+// demand is who wants the image of a Module for a kernel.
+type demand struct {
+	missing map[string]bool // digests that a node could not pull since they are not there
+}
+
+// demandOf are the kernels that images are to be made for: those of nodes that take
+// part, and those that somebody else asks for.
+func (w *Watcher) demandOf(m *v1beta1.Module) map[string]*demand {
+	k, out := key(m.Namespace, m.Name), map[string]*demand{}
+	for _, obj := range w.nodes.GetStore().List() {
+		n, ok := obj.(*corev1.Node)
+		if !ok || n.Status.NodeInfo.KernelVersion == "" || !matches(m.Spec.Selector, n.Labels) {
+			continue
+		}
+		c, _ := get[*config](w.configs, n.Name)
+		e := c.entry(k)
+		if takes, _ := TakesPart(m, n, e != nil); !takes {
+			continue
+		}
+		kernel := n.Status.NodeInfo.KernelVersion
+		if out[kernel] == nil {
+			out[kernel] = &demand{missing: map[string]bool{}}
+		}
+		if st := c.state(k); st != nil && e != nil && e.Made != nil && st.reason.Value() == string(spec.ReasonImageNotFound) {
+			for _, i := range e.Made.Images {
+				out[kernel].missing[i.Digest] = true
+			}
+		}
+	}
+	for _, kernel := range w.makings.kernels(k) {
+		if out[kernel] == nil {
+			out[kernel] = &demand{}
+		}
+	}
+	return out
+}
+
+// syncImage does what decide says about one image. made is false when the cluster
+// does not make the one of this kernel.
+func (w *Watcher) syncImage(ctx context.Context, m *v1beta1.Module, kernel string, have v1beta1.ModuleImage, d *demand) (i v1beta1.ModuleImage, made bool, err error) {
+	r, err := build.For(m, kernel)
+	if err != nil {
+		return invalid(have, kernel, reasonCanNotBeMade, err), true, nil
+	}
+	if r == nil {
+		return have, false, nil
+	}
+	if w.expect.behind(jobWork, key(m.Namespace, have.Job), w.jobSeen(m.Namespace, have.Job)) {
+		return have, true, nil // an event will come
+	}
+	r.PullSecrets = w.pullSecretsOf(m)
+	var missing *errMissing
+	if err = w.addVersions(ctx, r); errors.As(err, &missing) {
+		return invalid(have, kernel, reasonMissing, err), true, nil
+	}
+	if err != nil {
+		return have, have.State != "", err
+	}
+	now := time.Now()
+	mk := making{
+		have: have, kernel: kernel, image: r.Image, hash: r.Hash(), missing: d.missing[have.Digest],
+		retry: w.cfg.Build.Retry, now: now,
+	}
+	job, busy, err := w.jobsOf(ctx, m, kernel, mk.hash)
+	if err != nil || busy {
+		return have, have.State != "", err
+	}
+	mk.job = job
+	next, do := mk.decide()
+	if do == stepAsk {
+		digest, err := w.lookup(ctx, m, r)
+		mk.answer = &answer{digest, err}
+		next, do = mk.decide()
+	}
+	if do == stepCreate {
+		if next.Job, err = w.createJob(ctx, m, r, next.Attempts); err != nil {
+			return have, have.State != "", err
+		}
+		next.Message = "the Job is about to start"
+	}
+	return next, true, w.makeEvents(ctx, imageEvents(m, r, have, next, now))
+}
+
+// invalid is an image that can not be made as things are. What was made before
+// stays; it is tried again with the next look.
+func invalid(have v1beta1.ModuleImage, kernel, reason string, err error) v1beta1.ModuleImage {
+	i := have
+	i.Kernel, i.Stage, i.Message, i.RetryAt = kernel, stageBuild, shorten(err.Error(), maxConditionMessage), nil
+	if i.State != v1beta1.ImageFailed || i.Reason != reason {
+		i.State, i.Reason, i.Since = v1beta1.ImageFailed, reason, metav1.NewTime(time.Now().Truncate(time.Second))
+	}
+	return i
+}

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package watcher
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
+	"github.com/kmm-node/kmmd/pkg/build"
+)
+
+// Reasons of Events on Modules, and of a condition for what failed. Those of the
+// KMM operator have the same names.
+const (
+	ReasonBuildCreated   = "BuildCreated"
+	ReasonBuildSucceeded = "BuildSucceeded"
+	ReasonBuildFailed    = "BuildFailed"
+	ReasonSignCreated    = "SignCreated"
+	ReasonSignSucceeded  = "SignSucceeded"
+	ReasonSignFailed     = "SignFailed"
+	reasonPushFailed     = "PushFailed"
+	reasonRegistryFailed = "RegistryFailed"
+)
+
+// building says what images are being made, "" when none is.
+func building(images []v1beta1.ModuleImage) string {
+	var parts []string
+	for i := range images {
+		if images[i].State == v1beta1.ImageBuilding {
+			parts = append(parts, fmt.Sprintf("%s for kernel %s (Job %s): %s", images[i].Image, images[i].Kernel, images[i].Job, images[i].Message))
+		}
+	}
+	return several("making ", parts)
+}
+
+// notMade says which images could not be made and why, "" when there is none.
+func notMade(images []v1beta1.ModuleImage) string {
+	var parts []string
+	for i := range images {
+		if images[i].State != v1beta1.ImageFailed {
+			continue
+		}
+		text := fmt.Sprintf("%s for kernel %s: %s: %s", images[i].Image, images[i].Kernel, images[i].Reason, images[i].Message)
+		if at := images[i].RetryAt; at != nil {
+			text += "; next attempt at " + at.UTC().Format(time.RFC3339)
+		}
+		parts = append(parts, text)
+	}
+	return several("", parts)
+}
+
+func several(before string, parts []string) string {
+	if len(parts) == 0 {
+		return ""
+	}
+	text := before + strings.Join(parts[:min(len(parts), maxNamed)], "; ")
+	if more := len(parts) - maxNamed; more > 0 {
+		text += fmt.Sprintf("; and %d more", more)
+	}
+	return shorten(text, maxConditionMessage)
+}
+
+// notMadeReason is that of the first image that could not be made.
+func notMadeReason(images []v1beta1.ModuleImage) string {
+	for i := range images {
+		if images[i].State == v1beta1.ImageFailed {
+			return failedReason(&images[i])
+		}
+	}
+	return ReasonBuildFailed
+}
+
+func failedReason(i *v1beta1.ModuleImage) string {
+	switch i.Stage {
+	case stageSign:
+		return ReasonSignFailed
+	case stagePush:
+		return reasonPushFailed
+	case stageRegistry:
+		return reasonRegistryFailed
+	}
+	return ReasonBuildFailed
+}
+
+// allObeyed reports whether nothing is left to be made.
+func allObeyed(images []v1beta1.ModuleImage) bool {
+	for i := range images {
+		if images[i].State != v1beta1.ImageReady {
+			return false
+		}
+	}
+	return true
+}
+
+// imageEvents are for what changes from one state of an image to the next.
+func imageEvents(m *v1beta1.Module, r *build.Request, was, now v1beta1.ModuleImage, at time.Time) []*corev1.Event {
+	same := was.State == now.State && was.Hash == now.Hash && was.Attempts == now.Attempts && was.Reason == now.Reason
+	if same || now.Job == "" && now.State != v1beta1.ImageFailed {
+		return nil // an image that was found is no news
+	}
+	text := fmt.Sprintf("%s for kernel %s", now.Image, now.Kernel)
+	if now.Job != "" {
+		text += ", Job " + now.Job
+	}
+	var reasons []string
+	both := func(build, sign string) {
+		if r.Build != nil {
+			reasons = append(reasons, build)
+		}
+		if r.Sign != nil {
+			reasons = append(reasons, sign)
+		}
+	}
+	switch now.State {
+	case v1beta1.ImageBuilding:
+		both(ReasonBuildCreated, ReasonSignCreated)
+	case v1beta1.ImageReady:
+		both(ReasonBuildSucceeded, ReasonSignSucceeded)
+		text += ": " + now.Digest
+	case v1beta1.ImageFailed:
+		reasons = append(reasons, failedReason(&now))
+		text += ": " + now.Reason + ": " + now.Message
+	}
+	what := fmt.Sprintf("%s %s %s %d", now.Kernel, now.Hash, now.State, now.Attempts)
+	var out []*corev1.Event
+	for _, reason := range reasons {
+		out = append(out, ModuleEvent(m, reason, what, tail(text, maxEventMessage), at))
+	}
+	return out
+}
+
+// tail keeps the beginning and, of what is too long, the end: the last lines of a
+// log say what went wrong.
+func tail(text string, limit int) string {
+	if len(text) <= limit {
+		return text
+	}
+	head := limit / 4
+	rest := strings.ToValidUTF8(text[len(text)-(limit-head-len(ellipsis)-3):], "")
+	return shorten(text[:head], head) + " " + rest
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package watcher
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+	"sync"
+
+	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
+)
+
+// makings are the images that the cluster makes, by Module and kernel, and who
+// asks for them beside the nodes. What a Module's status said is where a new
+// Watcher begins.
+type makings struct {
+	mu      sync.Mutex // guards what follows
+	images  map[string]map[string]v1beta1.ModuleImage
+	asked   map[string]map[string][]string // by key and who asks: kernels
+	adopted map[string]bool                // Modules whose status has been read
+}
+
+// of are the images of a Module by kernel; the caller may change the map.
+func (s *makings) of(m *v1beta1.Module) map[string]v1beta1.ModuleImage {
+	k := key(m.Namespace, m.Name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.adopted[k] {
+		if s.adopted == nil {
+			s.adopted, s.images = map[string]bool{}, map[string]map[string]v1beta1.ModuleImage{}
+		}
+		s.adopted[k] = true
+		s.images[k] = map[string]v1beta1.ModuleImage{}
+		for _, i := range m.Status.Images {
+			s.images[k][i.Kernel] = i
+		}
+	}
+	out := maps.Clone(s.images[k])
+	if out == nil {
+		out = map[string]v1beta1.ModuleImage{}
+	}
+	return out
+}
+
+// list is of sorted by kernel; nil is none.
+func (s *makings) list(m *v1beta1.Module) []v1beta1.ModuleImage {
+	images := s.of(m)
+	var out []v1beta1.ModuleImage
+	for _, kernel := range slices.Sorted(maps.Keys(images)) {
+		out = append(out, images[kernel])
+	}
+	return out
+}
+
+// set replaces the images of a Module. It reports whether anything is another
+// one, and whether that is something nodes are told of.
+func (s *makings) set(k string, images map[string]v1beta1.ModuleImage) (changed, tell bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.images[k]
+	changed = !reflect.DeepEqual(old, images) && len(old)+len(images) > 0
+	tell = !maps.EqualFunc(old, images, func(a, b v1beta1.ModuleImage) bool {
+		return a.Image == b.Image && a.Digest == b.Digest
+	})
+	s.images[k] = images
+	return changed, tell
+}
+
+func (s *makings) forget(k string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.images, k)
+	delete(s.adopted, k)
+}
+
+// ask has the images of some Modules made for a kernel, nodes or none, until
+// the same who asks for others, or for none. It returns the Modules for which that
+// makes a difference.
+func (s *makings) ask(who, kernel string, modules []string) (changed []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asked == nil {
+		s.asked = map[string]map[string][]string{}
+	}
+	for k, by := range s.asked {
+		if _, had := by[who]; had && (kernel == "" || !slices.Contains(modules, k)) {
+			delete(by, who)
+			changed = append(changed, k)
+		}
+		if len(by) == 0 {
+			delete(s.asked, k)
+		}
+	}
+	if kernel == "" {
+		return changed
+	}
+	for _, k := range modules {
+		if s.asked[k] == nil {
+			s.asked[k] = map[string][]string{}
+		}
+		if !slices.Equal(s.asked[k][who], []string{kernel}) {
+			s.asked[k][who] = []string{kernel}
+			changed = append(changed, k)
+		}
+	}
+	return changed
+}
+
+// kernels that somebody other than a node asks for.
+func (s *makings) kernels(k string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []string
+	for _, kernels := range s.asked[k] {
+		out = append(out, kernels...)
+	}
+	return out
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package watcher
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kmm-node/kmmd/pkg/build"
+)
+
+// dockerfileKey is the key of a Dockerfile in its ConfigMap.
+const dockerfileKey = "dockerfile"
+
+// fresh is how long the version of a ConfigMap or Secret is taken for the current
+// one. They are read by name: the right to watch them would be one to all there
+// are.
+const fresh = 20 * time.Second
+
+// versions remembers what the objects that go into images were last.
+type versions struct {
+	mu   sync.Mutex // guards seen
+	seen map[string]seenVersion
+}
+
+type seenVersion struct {
+	text        string
+	hostModules bool // it is a Dockerfile that looks at those of its node
+	at          time.Time
+}
+
+// errMissing says that an object which a Module names is not there.
+type errMissing struct{ what string }
+
+func (e *errMissing) Error() string { return e.what + " is not there" }
+
+// of gives the version of an object: it changes when the content does, and not
+// when somebody labels it.
+func (v *versions) of(id string, read func() (uid types.UID, data map[string][]byte, err error)) (seenVersion, error) {
+	v.mu.Lock()
+	known, ok := v.seen[id]
+	v.mu.Unlock()
+	if ok && time.Since(known.at) < fresh {
+		return known, nil
+	}
+	uid, data, err := read()
+	if apierrors.IsNotFound(err) {
+		return seenVersion{}, &errMissing{id}
+	}
+	if err != nil {
+		return seenVersion{}, fmt.Errorf("read %s: %w", id, err)
+	}
+	now := seenVersion{contentVersion(uid, data), build.WantsHostModules(string(data[dockerfileKey])), time.Now()}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.seen == nil {
+		v.seen = map[string]seenVersion{}
+	}
+	maps.DeleteFunc(v.seen, func(_ string, old seenVersion) bool { return time.Since(old.at) > time.Hour })
+	v.seen[id] = now
+	return now, nil
+}
+
+// contentVersion stands for content. The UID, which nobody can guess, keeps it
+// from telling anything about a short secret.
+func contentVersion(uid types.UID, data map[string][]byte) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%q", uid)
+	for _, k := range slices.Sorted(maps.Keys(data)) {
+		fmt.Fprintf(h, "%q%q", k, data[k])
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// addVersions reads the ConfigMaps and Secrets that go into an image. *errMissing
+// is one that is not there.
+func (w *Watcher) addVersions(ctx context.Context, r *build.Request) error {
+	configMaps, secrets := r.Needs()
+	r.Versions = map[string]string{}
+	core, namespace := w.cfg.Kube.CoreV1(), r.Namespace
+	for _, name := range configMaps {
+		seen, err := w.versions.of(fmt.Sprintf("ConfigMap %s/%s", namespace, name), func() (types.UID, map[string][]byte, error) {
+			c, err := core.ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
+			if err != nil {
+				return "", nil, err
+			}
+			data := maps.Clone(c.BinaryData)
+			for k, v := range c.Data {
+				if data == nil {
+					data = map[string][]byte{}
+				}
+				data[k] = []byte(v)
+			}
+			return "", data, nil // the same content made anew is the same
+		})
+		if err != nil {
+			return err
+		}
+		r.Versions["configmap/"+name], r.HostModules = seen.text, seen.hostModules
+	}
+	for _, name := range secrets {
+		seen, err := w.versions.of(fmt.Sprintf("Secret %s/%s", namespace, name), func() (types.UID, map[string][]byte, error) {
+			s, err := core.Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
+			if err != nil {
+				return "", nil, err
+			}
+			return s.UID, s.Data, nil
+		})
+		if err != nil {
+			return err
+		}
+		r.Versions["secret/"+name] = seen.text
+	}
+	return nil
+}
