@@ -48,6 +48,10 @@ func newLeader(o options, log *slog.Logger, registry *prometheus.Registry) (*lea
 	if err != nil {
 		return nil, err
 	}
+	making, err := o.images.config(o.namespace)
+	if err != nil {
+		return nil, err
+	}
 	proto := rest.CopyConfig(cfg)
 	proto.ContentType, proto.AcceptContentTypes = "application/vnd.kubernetes.protobuf", "application/vnd.kubernetes.protobuf,application/json"
 	kube, err := kubernetes.NewForConfig(proto)
@@ -62,6 +66,7 @@ func newLeader(o options, log *slog.Logger, registry *prometheus.Registry) (*lea
 		options: o, log: log, kube: kube, health: leaderelection.NewLeaderHealthzAdaptor(20 * time.Second),
 		config: watcher.Config{
 			Kube: kube, API: own, Agents: subjects, Log: log, Metrics: watcher.NewMetrics(registry), Workers: o.workers,
+			Images: making,
 		},
 	}, nil
 }

@@ -134,7 +134,8 @@ func reloads(from, to *entry, release string) bool {
 	if !ok || !ok2 {
 		return true
 	}
-	if after.PullPolicy == "Always" || after.PullPolicy == "" && strings.HasSuffix(after.Image, ":latest") {
+	moves := after.PullPolicy == "Always" || after.PullPolicy == "" && strings.HasSuffix(after.Image, ":latest")
+	if moves && after.Digest == "" {
 		return true // the registry may have another image by now
 	}
 	before.PullPolicy, after.PullPolicy = "", ""

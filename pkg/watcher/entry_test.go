@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
@@ -36,9 +37,13 @@ func TestEntry(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "ns/a", doc.Key())
 
-	build := module("a", "1")
+	assert.Equal(t, []int32{0}, e.Made.Mappings)
+
+	build, other := module("a", "1"), module("a", "1")
 	build.Spec.ModuleLoader.Container.Build = &v1beta1.Build{}
-	assert.Equal(t, newEntry(module("a", "1"), nil).Revision, newEntry(build, nil).Revision, "what only the cluster does is no other order")
+	other.Spec.ModuleLoader.Container.Build = &v1beta1.Build{Secrets: []corev1.LocalObjectReference{{Name: "s"}}}
+	assert.Equal(t, newEntry(build, nil).Revision, newEntry(other, nil).Revision, "how it is built is no other order")
+	assert.NotEqual(t, newEntry(module("a", "1"), nil).Revision, newEntry(build, nil).Revision, "that it is built is one")
 	assert.NotEqual(t, e.Revision, newEntry(m, []string{"other"}).Revision)
 	assert.Nil(t, newEntry(&v1beta1.Module{}, nil))
 }

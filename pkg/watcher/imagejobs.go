@@ -23,6 +23,9 @@ import (
 // ImageConfig is how images are made.
 type ImageConfig struct {
 	build.Options
+	// AgentDaemonSet is NAMESPACE/NAME of the DaemonSet whose image is used when
+	// OurImage is not given.
+	AgentDaemonSet string
 	// Retry is how long after the first failure an image is tried again; after each
 	// further one it is twice as long, up to an hour. 0 is a minute.
 	Retry time.Duration
@@ -219,9 +222,30 @@ func attemptOf(name string) int32 {
 	return int32(n)
 }
 
+// jobOptions are the configured ones, with the image of our container.
+func (w *Watcher) jobOptions(ctx context.Context) (build.Options, error) {
+	o := w.cfg.Images.Options
+	if o.OurImage != "" {
+		return o, nil
+	}
+	namespace, name, _ := strings.Cut(w.cfg.Images.AgentDaemonSet, "/")
+	d, err := w.cfg.Kube.AppsV1().DaemonSets(namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return o, fmt.Errorf("find kmmd's image in DaemonSet %s (or say --agent-image): %w", w.cfg.Images.AgentDaemonSet, err)
+	}
+	if len(d.Spec.Template.Spec.Containers) > 0 {
+		o.OurImage = d.Spec.Template.Spec.Containers[0].Image
+	}
+	return o, nil
+}
+
 // createJob makes a Job; one that is there already is as good.
 func (w *Watcher) createJob(ctx context.Context, m *v1beta1.Module, r *build.Request, attempt int32) (name string, err error) {
-	j := r.Job(build.Publish, int(attempt), w.cfg.Images.Options)
+	o, err := w.jobOptions(ctx)
+	if err != nil {
+		return "", err
+	}
+	j := r.Job(build.Publish, int(attempt), o)
 	out, err := w.cfg.Kube.BatchV1().Jobs(m.Namespace).Create(ctx, j, metav1.CreateOptions{})
 	switch {
 	case apierrors.IsAlreadyExists(err):

@@ -143,7 +143,7 @@ func (w *Watcher) syncImage(ctx context.Context, m *v1beta1.Module, kernel strin
 	now := time.Now()
 	mk := making{
 		have: have, kernel: kernel, image: r.Image, hash: r.Hash(), missing: d.missing[have.Digest],
-		retry: w.cfg.Build.Retry, now: now,
+		retry: w.cfg.Images.Retry, now: now,
 	}
 	job, busy, err := w.jobsOf(ctx, m, kernel, mk.hash)
 	if err != nil || busy {

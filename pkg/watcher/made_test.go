@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package watcher
+
+import (
+	"testing"
+	"unique"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
+)
+
+const madeKernel = "6.1.0-1-amd64" // of labelled
+
+// built is a Module whose image the cluster builds; what is known of it is in
+// images: DIGEST of an image that is there, "" of one that is not.
+func built(tag string, images ...string) *want {
+	m := module("a", tag, func(m *v1beta1.Module) { m.Spec.ModuleLoader.Container.Build = &v1beta1.Build{} })
+	w := &Watcher{informers: informers{accounts: noAccounts()}}
+	known := map[string]v1beta1.ModuleImage{}
+	for _, digest := range images {
+		known[madeKernel] = v1beta1.ModuleImage{Kernel: madeKernel, Image: "reg.example/x:" + tag, Digest: digest}
+	}
+	w.makings.of(m)
+	w.makings.set("ns/a", known)
+	return w.wantOf(m, nil)
+}
+
+func (w *want) entryOf() *entry { return w.made[madeKernel] }
+
+func TestRenderMadeImages(t *testing.T) {
+	always := func(string) bool { return true }
+	loaded := func(e *entry) state {
+		st := told(module("a", "1"), v1beta1.StateLoaded)
+		st.revision = unique.Make(e.Revision)
+		return st
+	}
+	there, waits := built("1", "sha256:a"), built("1", "")
+	for _, tt := range []struct {
+		name     string
+		want     *want
+		config   *config
+		labels   []string
+		gives    *entry // the node has, or is given
+		writes   bool
+		building bool
+		label    bool // it stays, or is taken away
+	}{
+		{name: "nobody has looked whether it is there", want: built("1"), building: true},
+		{name: "it is not there: the node is to know that it waits", want: waits, gives: waits.entryOf(), writes: true, building: true},
+		{name: "it waits", want: waits, config: has([]*entry{waits.entryOf()}), gives: waits.entryOf(), building: true},
+		{name: "it is there", want: there, gives: there.entryOf(), writes: true},
+		{name: "it is there, and the node has waited", want: there, config: has([]*entry{waits.entryOf()}), gives: there.entryOf(), writes: true},
+		{
+			name: "another image is made: what runs stays", want: built("2", ""), labels: []string{isReady},
+			config: has([]*entry{there.entryOf()}, loaded(there.entryOf())), gives: there.entryOf(), building: true, label: true,
+		},
+		{
+			name: "another image, nobody has looked", want: built("2"), labels: []string{isReady},
+			config: has([]*entry{there.entryOf()}, loaded(there.entryOf())), gives: there.entryOf(), building: true, label: true,
+		},
+		{
+			name: "the same image, made again", want: built("1", "sha256:b"), labels: []string{isReady},
+			config: has([]*entry{there.entryOf()}, loaded(there.entryOf())), gives: built("1", "sha256:b").entryOf(), writes: true,
+		},
+		{
+			name: "what it has is for another kernel: it can wait as well", want: built("2", ""),
+			config: has([]*entry{newEntry(module("a", "1", func(m *v1beta1.Module) {
+				m.Spec.ModuleLoader.Container.KernelMappings[0].Regexp = "^5"
+			}), nil)}), gives: built("2", "").entryOf(), writes: true, building: true,
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := render(view{node: labelled(tt.labels...), config: tt.config, wants: []*want{tt.want}}, always)
+			require.Len(t, d.standings, 1)
+			s := d.standings[0]
+			assert.Equal(t, tt.building, s.building, "building")
+			assert.True(t, s.desired)
+			assert.False(t, tt.building && s.settling, "what waits for an image takes nobody's turn")
+			assert.Equal(t, tt.writes, d.write)
+			if tt.gives == nil {
+				assert.Empty(t, d.entries)
+			} else {
+				require.Len(t, d.entries, 1)
+				assert.True(t, same(tt.gives, d.entries[0]))
+			}
+			assert.Equal(t, tt.label, s.available)
+			assert.Equal(t, len(tt.labels) > 0 && !tt.label, len(d.labels) > 0, "labels: %v", d.labels)
+		})
+	}
+}
+
+// TestMadeEntriesAreShared: two kernels with the same image have one entry, and a
+// look that changes nothing makes none.
+func TestMadeEntriesAreShared(t *testing.T) {
+	m := module("a", "1", func(m *v1beta1.Module) { m.Spec.ModuleLoader.Container.Build = &v1beta1.Build{} })
+	w := &Watcher{informers: informers{accounts: noAccounts()}}
+	w.makings.of(m)
+	w.makings.set("ns/a", map[string]v1beta1.ModuleImage{
+		"6.1": {Kernel: "6.1", Image: "reg.example/x:1", Digest: "sha256:a"},
+		"6.2": {Kernel: "6.2", Image: "reg.example/x:1", Digest: "sha256:a"},
+		"6.3": {Kernel: "6.3", Image: "reg.example/x:1"},
+	})
+	first := w.wantOf(m, nil)
+	assert.Same(t, first.made["6.1"], first.made["6.2"])
+	assert.Same(t, first.entry, first.made["6.3"])
+	second := w.wantOf(m, first)
+	assert.True(t, first.says(second))
+	assert.Same(t, first.made["6.1"], second.made["6.1"])
+	w.makings.set("ns/a", map[string]v1beta1.ModuleImage{"6.1": {Kernel: "6.1", Image: "reg.example/x:1", Digest: "sha256:b"}})
+	assert.False(t, second.says(w.wantOf(m, second)), "the nodes are asked for another build")
+}
