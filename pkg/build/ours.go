@@ -126,12 +126,21 @@ func (p *podder) check(kind Kind) corev1.Container {
 	for _, m := range p.r.Modules {
 		c.Args = append(c.Args, "--module", m)
 	}
+	for _, parameter := range p.r.Parameters {
+		c.Args = append(c.Args, "--parameter", parameter)
+	}
+	if p.r.IgnoreVermagic {
+		c.Args = append(c.Args, "--force-vermagic")
+	}
 	c.Args = append(c.Args, "--dir", p.r.DirName)
 	if p.r.FirmwarePath != "" {
 		c.Args = append(c.Args, "--firmware", p.r.FirmwarePath)
 	}
 	if p.r.Sign != nil {
 		c.Args = append(c.Args, "--signed", "--cert", certDir+"/cert")
+		for _, file := range p.r.Sign.Files {
+			c.Args = append(c.Args, "--files", file)
+		}
 		p.key(&c, certVolume, certDir, p.r.Sign.CertSecret, "cert", "cert", false)
 	}
 	if kind == Check {

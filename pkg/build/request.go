@@ -44,6 +44,10 @@ type Request struct {
 	Modules      []string // first to load first; the last one is moduleName
 	DirName      string
 	FirmwarePath string
+	// Parameters that moduleName is loaded with, and whether all are loaded
+	// whatever their vermagic says.
+	Parameters     []string
+	IgnoreVermagic bool
 
 	Build *Build // nil: nothing is built
 	Sign  *Sign  // nil: nothing is signed
@@ -68,6 +72,9 @@ type Request struct {
 	// changes with the content. The caller fills in those that Needs names; others
 	// do not matter.
 	Versions map[string]string
+	// ID is in the names and labels of Jobs in the place of Hash, when somebody needs
+	// Jobs of his own: 16 hexadecimal digits. "" is Hash.
+	ID string
 	// HostModules has the build see /lib/modules of its node in /host/lib/modules,
 	// as the KMM operator's do. The caller sets it when the Dockerfile asks, see
 	// WantsHostModules: a namespace has to allow privileged pods for it.
@@ -153,6 +160,7 @@ func plain(m *v1beta1.Module, release string) (*Request, *v1beta1.KernelMapping,
 		Kernel: release, Image: c.Image,
 		RegistryTLS: v1beta1.TLSOptions(c.RegistryTLS),
 		Modules:     c.Order, DirName: c.DirName, FirmwarePath: c.FirmwarePath,
+		Parameters: c.Parameters, IgnoreVermagic: c.Flags.IgnoreVermagic,
 		ServiceAccountName: m.Spec.ModuleLoader.ServiceAccountName,
 		Selector:           maps.Clone(m.Spec.Selector),
 		Tolerations:        slices.Clone(m.Spec.Tolerations),
