@@ -45,7 +45,7 @@ func (p *podder) publish() corev1.Container {
 		c.Args = []string{"sign", "image"}
 	}
 	registry := p.source(&c)
-	c.Args = append(c.Args, "--to", p.r.Image)
+	c.Args = append(c.Args, "--to", asIs(p.r.Image))
 	c.Args = append(c.Args, tlsFlags("to", p.r.RegistryTLS)...)
 	if p.r.Sign != nil {
 		p.signWith(&c)
@@ -77,7 +77,7 @@ func (p *podder) source(c *corev1.Container) (registry bool) {
 		c.Args = append(c.Args, "--from", builtLayout)
 		return false
 	}
-	c.Args = append(c.Args, "--from", p.r.Sign.UnsignedImage)
+	c.Args = append(c.Args, "--from", asIs(p.r.Sign.UnsignedImage))
 	c.Args = append(c.Args, tlsFlags("from", p.r.Sign.UnsignedImageRegistryTLS)...)
 	return true
 }
@@ -85,7 +85,7 @@ func (p *podder) source(c *corev1.Container) (registry bool) {
 func (p *podder) signWith(c *corev1.Container) {
 	s := p.r.Sign
 	for _, file := range s.Files {
-		c.Args = append(c.Args, "--files", file)
+		c.Args = append(c.Args, "--files", asIs(file))
 	}
 	c.Args = append(c.Args, "--key", keyDir+"/key", "--cert", certDir+"/cert")
 	p.key(c, keyVolume, keyDir, s.KeySecret, "key", "key", false)
@@ -113,7 +113,7 @@ func (p *podder) check(kind Kind) corev1.Container {
 	c := p.ours(stepCheck, "image", "check")
 	switch {
 	case kind == Check:
-		c.Args = append(c.Args, "--from", p.r.Image)
+		c.Args = append(c.Args, "--from", asIs(p.r.Image))
 		c.Args = append(c.Args, tlsFlags("from", p.r.RegistryTLS)...)
 	case p.r.Sign != nil:
 		c.Args = append(c.Args, "--from", signedLayout)
@@ -122,24 +122,24 @@ func (p *podder) check(kind Kind) corev1.Container {
 		c.Args = append(c.Args, "--from", builtLayout)
 		p.mount(&c, outVolume, outDir, true, emptyDir())
 	}
-	c.Args = append(c.Args, "--kernel", p.r.Kernel)
+	c.Args = append(c.Args, "--kernel", asIs(p.r.Kernel))
 	for _, m := range p.r.Modules {
 		c.Args = append(c.Args, "--module", m)
 	}
 	for _, parameter := range p.r.Parameters {
-		c.Args = append(c.Args, "--parameter", parameter)
+		c.Args = append(c.Args, "--parameter", asIs(parameter))
 	}
 	if p.r.IgnoreVermagic {
 		c.Args = append(c.Args, "--force-vermagic")
 	}
-	c.Args = append(c.Args, "--dir", p.r.DirName)
+	c.Args = append(c.Args, "--dir", asIs(p.r.DirName))
 	if p.r.FirmwarePath != "" {
-		c.Args = append(c.Args, "--firmware", p.r.FirmwarePath)
+		c.Args = append(c.Args, "--firmware", asIs(p.r.FirmwarePath))
 	}
 	if p.r.Sign != nil {
 		c.Args = append(c.Args, "--signed", "--cert", certDir+"/cert")
 		for _, file := range p.r.Sign.Files {
-			c.Args = append(c.Args, "--files", file)
+			c.Args = append(c.Args, "--files", asIs(file))
 		}
 		p.key(&c, certVolume, certDir, p.r.Sign.CertSecret, "cert", "cert", false)
 	}

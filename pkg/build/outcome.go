@@ -43,13 +43,15 @@ type Result struct {
 	// Reason is one word. While the Job runs it is "" unless something is in its
 	// way, which may go by itself.
 	Reason string
-	// Message is for a person, some lines at most. It is "" when all is well.
+	// Message is for a person, some lines at most. When all is well it is "", or what
+	// a check has to say.
 	Message string
 
 	// Output is what the last container has written as its result, a line of
 	// JSON. Digest, Signed and Unchanged are out of it. All are empty until the
 	// Job has succeeded, and when its pod is gone by then: then the registry has to
-	// be asked.
+	// be asked. A check also has one when it has looked and the image does not do;
+	// Reason, a word of pkg/spec, and Message are out of it then.
 	Output    string
 	Digest    string // of what was pushed: "sha256:…"
 	Signed    int    // files
@@ -111,21 +113,31 @@ func ended(job *batchv1.Job) (done bool, failure *batchv1.JobCondition) {
 
 func success(pod *corev1.Pod) Result {
 	r := Result{State: Succeeded}
-	for _, s := range pod.Status.ContainerStatuses {
-		if s.State.Terminated == nil {
-			continue
+	for _, s := range pod.Status.ContainerStatuses { // others may have been put beside ours
+		if t := s.State.Terminated; t != nil && (s.Name == stepPublish || s.Name == stepCheck) {
+			r.Step, r.Output = s.Name, t.Message
 		}
-		r.Step, r.Output = s.Name, s.State.Terminated.Message
 	}
-	var said struct {
-		Digest    string `json:"digest"`
-		Signed    int    `json:"signed"`
-		Unchanged bool   `json:"unchanged"`
-	}
-	if json.Unmarshal([]byte(r.Output), &said) == nil {
-		r.Digest, r.Signed, r.Unchanged = said.Digest, said.Signed, said.Unchanged
+	if said, ok := read(r.Output); ok {
+		r.Digest, r.Signed, r.Unchanged, r.Message = said.Digest, said.Signed, said.Unchanged, said.Message
 	}
 	return r
+}
+
+// output is what our containers write as their results.
+type output struct {
+	Digest    string `json:"digest"`
+	Signed    int    `json:"signed"`
+	Unchanged bool   `json:"unchanged"`
+	// Of a check.
+	OK      *bool  `json:"ok"`
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
+}
+
+func read(text string) (said output, ok bool) {
+	err := json.Unmarshal([]byte(text), &said)
+	return said, err == nil
 }
 
 // failedPod looks for the container that ended badly. A pod may also have failed
@@ -143,6 +155,10 @@ func failedPod(pod *corev1.Pod, failure *batchv1.JobCondition) Result {
 			continue
 		}
 		r.Step = s.Name
+		if said, ok := read(t.Message); ok && s.Name == stepCheck && said.OK != nil {
+			r.Reason, r.Message, r.Digest, r.Output = said.Reason, said.Message, said.Digest, t.Message
+			return r
+		}
 		what := fmt.Sprintf("%s ended with exit code %d", s.Name, t.ExitCode)
 		if t.Reason == "OOMKilled" {
 			what = s.Name + " was killed: it needs more memory than its limit, or than the node has"
@@ -152,7 +168,7 @@ func failedPod(pod *corev1.Pod, failure *batchv1.JobCondition) Result {
 		} else {
 			what = r.Message
 		}
-		r.Message = withLines(what, t.Message)
+		r.Message = withLines(what+hint(s.Name, t.Message), t.Message)
 		return r
 	}
 	if r.Reason == "" && failure != nil {
@@ -168,7 +184,11 @@ func failedJob(pod *corev1.Pod, failure *batchv1.JobCondition) Result {
 	if pod != nil {
 		last := running(pod)
 		r.Step = last.Step
-		r.Message = withLines(fmt.Sprintf("%s, while at %s", r.Message, cmp.Or(last.Step, "waiting for a node")), last.Message)
+		while := "waiting for a node"
+		if last.Step != "" {
+			while = "at " + last.Step
+		}
+		r.Message = withLines(fmt.Sprintf("%s, while %s", r.Message, while), last.Message)
 	} else if failure.Reason == batchv1.JobReasonBackoffLimitExceeded {
 		r.Reason = ReasonPodGone
 		r.Message = "the pod was deleted before it could say how it ended: its node was drained or is gone, or somebody deleted it"

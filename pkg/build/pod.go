@@ -69,6 +69,7 @@ func (r *Request) pod(kind Kind, o Options) corev1.PodSpec {
 		ServiceAccountName: r.ServiceAccountName,
 		// Nothing here talks to the API server, least of all a Dockerfile.
 		AutomountServiceAccountToken: &no,
+		EnableServiceLinks:           &no, // the namespace's Services are no part of a build
 		HostUsers:                    o.HostUsers,
 		NodeSelector:                 maps.Clone(r.Selector),
 		Tolerations:                  slices.Clone(r.Tolerations),

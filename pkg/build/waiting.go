@@ -99,6 +99,17 @@ func step(pod *corev1.Pod) string {
 	return ""
 }
 
+// denied is what registries and builders say to somebody they do not know.
+var denied = regexp.MustCompile(`(?i)\b(unauthorized|authentication required|access (to the resource is )?denied|denied: )`)
+
+// hint is for the one thing that worked with the KMM operator and does not here.
+func hint(step, text string) string {
+	if step == stepBuild && denied.MatchString(text) {
+		return " (base images are pulled with the imagePullSecrets of the ServiceAccount, not with imageRepoSecret)"
+	}
+	return ""
+}
+
 const (
 	maxLines = 12
 	maxText  = 1024 // of a condition's 32 KiB, and an event's 1 KiB: the caller cuts that
