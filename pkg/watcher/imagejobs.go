@@ -58,10 +58,14 @@ const (
 	reasonMissing = "Missing"
 )
 
-// jobEvents has the Module's images looked at when a Job or its pod changes.
+// jobEvents has the Module's images looked at when a Job or its pod changes, or the
+// validation that the Job is for.
 func (w *Watcher) jobEvents() cache.ResourceEventHandler {
 	look := func(obj any) {
-		if o, ok := last(obj).(metav1.Object); ok {
+		o, ok := last(obj).(metav1.Object)
+		if ok && o.GetLabels()[build.KindLabel] != string(build.Publish) {
+			w.preflightJobChanged(o)
+		} else if ok {
 			w.queue.Add(imageWork + key(o.GetNamespace(), o.GetLabels()[v1beta1.ModuleNameLabel]))
 		}
 	}

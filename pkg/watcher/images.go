@@ -76,6 +76,7 @@ func (w *Watcher) noteImages(k string, images map[string]v1beta1.ModuleImage) {
 	changed, tell := w.makings.set(k, images)
 	if changed {
 		w.queue.Add(moduleWork + k)
+		w.preflightsChanged()
 	}
 	if tell {
 		w.fan()

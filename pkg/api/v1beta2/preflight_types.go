@@ -81,6 +81,18 @@ type PreflightValidationModuleStatus struct {
 	Namespace string `json:"namespace"`
 
 	CRBaseStatus `json:",inline"`
+
+	// Image as containerImage gives it for the kernel.
+	// +optional
+	Image string `json:"image,omitempty"`
+	// Digest of the image that was looked into. It is empty for one that was built
+	// and not pushed.
+	// +optional
+	Digest string `json:"digest,omitempty"`
+	// Revision stands for what was validated: the kernel, what the Module says of it
+	// and what goes into the image. When it is another one, all is done again.
+	// +optional
+	Revision string `json:"revision,omitempty"`
 }
 
 // CRBaseStatus is how far the validation of one Module is.
