@@ -167,7 +167,7 @@ func TestVersion(t *testing.T) {
 func TestHelp(t *testing.T) {
 	out, err := kmmd(t, "help")
 	require.NoError(t, err)
-	for _, word := range []string{"run", "plan", "status", "explain", "deps", "version", "Exit codes: 0 all well"} {
+	for _, word := range []string{"run", "plan", "status", "explain", "deps", "sign", "version", "Exit codes: 0 all well"} {
 		assert.Contains(t, out, word)
 	}
 }

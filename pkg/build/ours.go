@@ -84,12 +84,16 @@ func (p *podder) source(c *corev1.Container) (registry bool) {
 
 func (p *podder) signWith(c *corev1.Container) {
 	s := p.r.Sign
-	for _, file := range s.Files {
-		c.Args = append(c.Args, "--files", asIs(file))
-	}
+	filesOf(c, s)
 	c.Args = append(c.Args, "--key", keyDir+"/key", "--cert", certDir+"/cert")
 	p.key(c, keyVolume, keyDir, s.KeySecret, "key", "key", false)
 	p.key(c, certVolume, certDir, s.CertSecret, "cert", "cert", false)
+}
+
+func filesOf(c *corev1.Container, s *Sign) {
+	for _, file := range s.Files {
+		c.Args = append(c.Args, "--files", asIs(file))
+	}
 }
 
 // authFiles gives a container what it logs in with: the push secret first, and
@@ -129,7 +133,7 @@ func (p *podder) check(kind Kind) corev1.Container {
 	for _, parameter := range p.r.Parameters {
 		c.Args = append(c.Args, "--parameter", asIs(parameter))
 	}
-	if p.r.IgnoreVermagic {
+	if p.r.ForceVermagic {
 		c.Args = append(c.Args, "--force-vermagic")
 	}
 	c.Args = append(c.Args, "--dir", asIs(p.r.DirName))
@@ -138,9 +142,7 @@ func (p *podder) check(kind Kind) corev1.Container {
 	}
 	if p.r.Sign != nil {
 		c.Args = append(c.Args, "--signed", "--cert", certDir+"/cert")
-		for _, file := range p.r.Sign.Files {
-			c.Args = append(c.Args, "--files", asIs(file))
-		}
+		filesOf(&c, p.r.Sign)
 		p.key(&c, certVolume, certDir, p.r.Sign.CertSecret, "cert", "cert", false)
 	}
 	if kind == Check {

@@ -43,17 +43,15 @@ type Result struct {
 	// Reason is one word. While the Job runs it is "" unless something is in its
 	// way, which may go by itself.
 	Reason string
-	// Message is for a person, some lines at most. When all is well it is "", or what
-	// a check has to say.
+	// Message is for a person, some lines at most. It is "" when there is nothing to
+	// say.
 	Message string
 
-	// Output is what the last container has written as its result, a line of
-	// JSON. Digest, Signed and Unchanged are out of it. All are empty until the
-	// Job has succeeded, and when its pod is gone by then: then the registry has to
-	// be asked. A check also has one when it has looked and the image does not do;
-	// Reason, a word of pkg/spec, and Message are out of it then.
+	// Output is what publish or check have written as their result, a line of JSON.
+	// Digest, Signed and Unchanged are out of it. All are empty until the Job has
+	// ended, and when its pod is gone by then: then the registry has to be asked.
 	Output    string
-	Digest    string // of what was pushed: "sha256:…"
+	Digest    string // of what was pushed, or checked: "sha256:…"
 	Signed    int    // files
 	Unchanged bool   // the registry had it already
 }
@@ -124,20 +122,18 @@ func success(pod *corev1.Pod) Result {
 	return r
 }
 
-// output is what our containers write as their results.
-type output struct {
+// result is what our containers say: publish of an image that is pushed, check of
+// one that fits or does not.
+type result struct {
 	Digest    string `json:"digest"`
 	Signed    int    `json:"signed"`
 	Unchanged bool   `json:"unchanged"`
-	// Of a check.
-	OK      *bool  `json:"ok"`
-	Reason  string `json:"reason"`
-	Message string `json:"message"`
+	Reason    string `json:"reason"`
+	Message   string `json:"message"`
 }
 
-func read(text string) (said output, ok bool) {
-	err := json.Unmarshal([]byte(text), &said)
-	return said, err == nil
+func read(text string) (said result, ok bool) {
+	return said, json.Unmarshal([]byte(text), &said) == nil
 }
 
 // failedPod looks for the container that ended badly. A pod may also have failed
@@ -155,8 +151,8 @@ func failedPod(pod *corev1.Pod, failure *batchv1.JobCondition) Result {
 			continue
 		}
 		r.Step = s.Name
-		if said, ok := read(t.Message); ok && s.Name == stepCheck && said.OK != nil {
-			r.Reason, r.Message, r.Digest, r.Output = said.Reason, said.Message, said.Digest, t.Message
+		if said, ok := read(t.Message); ok && said.Message != "" && r.Reason == "" && s.Name == stepCheck {
+			r.Output, r.Digest, r.Reason, r.Message = t.Message, said.Digest, cmp.Or(said.Reason, ReasonExit), withLines("", said.Message)
 			return r
 		}
 		what := fmt.Sprintf("%s ended with exit code %d", s.Name, t.ExitCode)

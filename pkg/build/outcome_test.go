@@ -215,6 +215,38 @@ func TestOutcomeWithoutPod(t *testing.T) {
 	assert.Equal(t, build.Result{State: build.Failed, Reason: "DeadlineExceeded", Message: "Job: DeadlineExceeded"}, got)
 }
 
+func TestOutcomeOfCheck(t *testing.T) {
+	const bad = `{"image":"x","digest":"sha256:6a1e","ok":false,"reason":"VermagicMismatch","message":"my_kmod: built for 6.1.0-1"}`
+	p := play(t, build.Check).started().at("check", exit(1, "Error", bad))
+	p.pod.Status.Phase = corev1.PodFailed
+	assert.Equal(t, build.Result{State: build.Failed, Step: "check", Reason: "VermagicMismatch",
+		Message: "my_kmod: built for 6.1.0-1", Output: bad, Digest: "sha256:6a1e"}, p.outcome())
+
+	const spoilt = "build ended with exit code 1: " + bad
+	p = play(t, build.Publish).started().at("build", exit(1, "Error", bad))
+	p.pod.Status.Phase = corev1.PodFailed
+	assert.Equal(t, build.Result{State: build.Failed, Step: "build", Reason: "Error", Message: spoilt}, p.outcome(),
+		"a Dockerfile may say what it likes")
+
+	const well = `{"image":"x","digest":"sha256:6a1e","ok":true,"message":"1 module fits"}`
+	p = play(t, build.Check).started().at("check", exit(0, "Completed", well))
+	p.pod.Status.Phase = corev1.PodSucceeded
+	assert.Equal(t, build.Result{State: build.Succeeded, Step: "check", Message: "1 module fits", Output: well, Digest: "sha256:6a1e"}, p.outcome())
+}
+
+// Of a long log whole lines are kept; of a long line its end.
+func TestOutcomeOfLongLogs(t *testing.T) {
+	line := "begin " + strings.Repeat("x", 400) + " end"
+	for text, want := range map[string]string{
+		strings.Repeat(line+"\n", 9):         "build ended with exit code 1:\n" + line + "\n" + line,
+		"begin " + strings.Repeat("y", 9000): "build ended with exit code 1: …" + strings.Repeat("y", 1024),
+	} {
+		p := play(t, build.Publish).started().at("build", exit(1, "Error", text))
+		p.pod.Status.Phase = corev1.PodFailed
+		assert.Equal(t, want, p.outcome().Message)
+	}
+}
+
 // Of several pods the newest counts, of other Jobs none.
 func TestOutcomeOfItsPods(t *testing.T) {
 	p := play(t, build.Publish).started().at("build", busy)

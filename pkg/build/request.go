@@ -41,13 +41,11 @@ type Request struct {
 	RegistryTLS v1beta1.TLSOptions
 
 	// What the node will look for in the image.
-	Modules      []string // first to load first; the last one is moduleName
-	DirName      string
-	FirmwarePath string
-	// Parameters that moduleName is loaded with, and whether all are loaded
-	// whatever their vermagic says.
-	Parameters     []string
-	IgnoreVermagic bool
+	Modules       []string // first to load first; the last one is moduleName
+	DirName       string
+	FirmwarePath  string
+	Parameters    []string // of the last module
+	ForceVermagic bool     // it is loaded whatever its vermagic says
 
 	Build *Build // nil: nothing is built
 	Sign  *Sign  // nil: nothing is signed
@@ -160,7 +158,7 @@ func plain(m *v1beta1.Module, release string) (*Request, *v1beta1.KernelMapping,
 		Kernel: release, Image: c.Image,
 		RegistryTLS: v1beta1.TLSOptions(c.RegistryTLS),
 		Modules:     c.Order, DirName: c.DirName, FirmwarePath: c.FirmwarePath,
-		Parameters: c.Parameters, IgnoreVermagic: c.Flags.IgnoreVermagic,
+		Parameters: c.Parameters, ForceVermagic: c.Flags.IgnoreVermagic,
 		ServiceAccountName: m.Spec.ModuleLoader.ServiceAccountName,
 		Selector:           maps.Clone(m.Spec.Selector),
 		Tolerations:        slices.Clone(m.Spec.Tolerations),

@@ -24,6 +24,7 @@ func TestForMerges(t *testing.T) {
 		Image:       "registry:5000/ns/foo:" + release,
 		RegistryTLS: v1beta1.TLSOptions{InsecureSkipTLSVerify: true}, // the mapping's replaces all of it
 		Modules:     []string{"foo_base", "foo_top"}, DirName: "/opt/foo", FirmwarePath: "/firmware",
+		Parameters: []string{"debug=1"}, ForceVermagic: true,
 		Build: &build.Build{
 			DockerfileConfigMap: "mapping-dockerfile",
 			Args: []v1beta1.BuildArg{

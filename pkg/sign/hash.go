@@ -14,25 +14,37 @@ import (
 
 // hashInfo is a hash that the kernel knows for signatures of modules.
 type hashInfo struct {
-	hash  crypto.Hash
-	name  string                // as modinfo(8) says it
-	oid   asn1.ObjectIdentifier // of the hash
-	ecdsa asn1.ObjectIdentifier // ecdsa-with-SHAxxx; nil where nothing is signed here
+	hash   crypto.Hash
+	name   string // as modinfo(8) says it
+	signed bool   // by us
+	oid    asn1.ObjectIdentifier
+	ecdsa  asn1.ObjectIdentifier // ecdsa-with-...
 }
 
 type hashList []hashInfo
 
-// hashes are those of pkcs7_sig_note_digest_algo (crypto/asymmetric_keys/pkcs7_parser.c)
-// that the standard library has; SHA-3 since Linux 6.7, SHA-1 until 6.19.
+// hashes are those of pkcs7_sig_note_digest_algo and pkcs7_sig_note_pkey_algo
+// (crypto/asymmetric_keys/pkcs7_parser.c) that the standard library has; SHA-3
+// since Linux 6.7.
 var hashes = hashList{
-	{crypto.SHA256, "sha256", asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 1}, asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}},
-	{crypto.SHA384, "sha384", asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 2}, asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 3}},
-	{crypto.SHA512, "sha512", asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 3}, asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 4}},
-	{crypto.SHA1, "sha1", asn1.ObjectIdentifier{1, 3, 14, 3, 2, 26}, nil},
-	{crypto.SHA224, "sha224", asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 4}, nil},
-	{crypto.SHA3_256, "sha3-256", asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 8}, nil},
-	{crypto.SHA3_384, "sha3-384", asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 9}, nil},
-	{crypto.SHA3_512, "sha3-512", asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 10}, nil},
+	{crypto.SHA256, "sha256", true, nist(2, 1), ecdsaWith(3, 2)},
+	{crypto.SHA384, "sha384", true, nist(2, 2), ecdsaWith(3, 3)},
+	{crypto.SHA512, "sha512", true, nist(2, 3), ecdsaWith(3, 4)},
+	{crypto.SHA224, "sha224", false, nist(2, 4), ecdsaWith(3, 1)},
+	{crypto.SHA1, "sha1", false, asn1.ObjectIdentifier{1, 3, 14, 3, 2, 26}, ecdsaWith(1)},
+	{crypto.SHA3_256, "sha3-256", false, nist(2, 8), nist(3, 10)},
+	{crypto.SHA3_384, "sha3-384", false, nist(2, 9), nist(3, 11)},
+	{crypto.SHA3_512, "sha3-512", false, nist(2, 10), nist(3, 12)},
+}
+
+// nist is an identifier below nistAlgorithms: hashes are in 2, signatures in 3.
+func nist(arc ...int) asn1.ObjectIdentifier {
+	return append(asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4}, arc...)
+}
+
+// ecdsaWith is one below ansi-X9-62 signatures.
+func ecdsaWith(arc ...int) asn1.ObjectIdentifier {
+	return append(asn1.ObjectIdentifier{1, 2, 840, 10045, 4}, arc...)
 }
 
 func (l hashList) find(hash crypto.Hash) (hashInfo, bool) {
@@ -62,7 +74,7 @@ func hashName(hash crypto.Hash) string {
 // ParseHash gives the hash for "sha256", "sha384" or "sha512"; ErrUnsupported for
 // any other word.
 func ParseHash(name string) (crypto.Hash, error) {
-	if h, ok := hashes.byName(name); ok && h.ecdsa != nil {
+	if h, ok := hashes.byName(name); ok && h.signed {
 		return h.hash, nil
 	}
 	return 0, fmt.Errorf("hash %q: %w: sha256, sha384 and sha512 are", name, ErrUnsupported)

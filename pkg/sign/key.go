@@ -33,21 +33,38 @@ const (
 // PEM (Proc-Type); passphrase is only looked at then. ErrPassphrase,
 // ErrUnsupported for other kinds of keys and of encryption.
 func ReadKey(data []byte, passphrase string) (crypto.Signer, error) {
-	block, err := findBlock(data, blockPKCS8, blockPKCS1, blockEC, blockEncrypted)
+	der, encrypted, err := decryptKey(data, passphrase)
 	if err != nil {
 		return nil, fmt.Errorf("read private key: %w", err)
 	}
-	der := data
+	key, err := parseKey(der)
 	switch {
-	case block != nil:
-		der, err = decryptBlock(block, passphrase)
-	case isEncryptedPKCS8(data):
+	case err == nil:
+		return key, nil
+	case encrypted && !errors.Is(err, ErrUnsupported):
+		err = ErrPassphrase // by chance it left a good padding
+	}
+	return nil, fmt.Errorf("read private key: %w", err)
+}
+
+// decryptKey gives the DER of the key in a file, and whether it was encrypted.
+func decryptKey(data []byte, passphrase string) (der []byte, encrypted bool, err error) {
+	block, err := findBlock(data, blockPKCS8, blockPKCS1, blockEC, blockEncrypted)
+	switch {
+	case err != nil:
+		return nil, false, err
+	case block == nil && !isEncryptedPKCS8(data):
+		return data, false, nil
+	case block == nil:
 		der, err = decryptPKCS8(data, passphrase)
+	case block.Type == blockEncrypted:
+		der, err = decryptPKCS8(block.Bytes, passphrase)
+	case x509.IsEncryptedPEMBlock(block): //nolint:staticcheck // weak, but many keys are kept so, and nothing else reads it
+		der, err = decryptPEM(block, passphrase)
+	default:
+		return block.Bytes, false, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read private key: %w", err)
-	}
-	return parseKey(der)
+	return der, true, err
 }
 
 // findBlock gives the first PEM block of one of these types, nil when data is no
@@ -73,30 +90,16 @@ func findBlock(data []byte, types ...string) (*pem.Block, error) {
 	return nil, fmt.Errorf("PEM with %s, but no %s", strings.Join(seen, ", "), types[0])
 }
 
-// decryptBlock gives the DER of a key's PEM block.
-func decryptBlock(block *pem.Block, passphrase string) ([]byte, error) {
-	if block.Type == blockEncrypted {
-		return decryptPKCS8(block.Bytes, passphrase)
-	}
-	//nolint:staticcheck // weak, but it is what many keys for modules are kept in, and no other package reads it
-	if !x509.IsEncryptedPEMBlock(block) {
-		return block.Bytes, nil
-	}
+// decryptPEM is for what has Proc-Type in its headers.
+func decryptPEM(block *pem.Block, passphrase string) ([]byte, error) {
 	if passphrase == "" {
 		return nil, fmt.Errorf("%w: none was given", ErrPassphrase)
 	}
-	der, err := x509.DecryptPEMBlock(block, []byte(passphrase)) //nolint:staticcheck // as above
-	switch {
-	case errors.Is(err, x509.IncorrectPasswordError):
-		return nil, ErrPassphrase
-	case err != nil:
-		return nil, fmt.Errorf("decrypt PEM: %w", err)
-	}
-	// A wrong passphrase can by chance leave a good padding.
-	if _, err := parseKey(der); err != nil && !errors.Is(err, ErrUnsupported) {
+	der, err := x509.DecryptPEMBlock(block, []byte(passphrase)) //nolint:staticcheck // see decryptKey
+	if errors.Is(err, x509.IncorrectPasswordError) {
 		return nil, ErrPassphrase
 	}
-	return der, nil
+	return der, err
 }
 
 // parseKey reads a key in DER that is not encrypted.
@@ -110,9 +113,9 @@ func parseKey(der []byte) (crypto.Signer, error) {
 			return k, nil
 		}
 		if _, err := x509.ParseCertificate(der); err == nil {
-			return nil, errors.New("read private key: this is a certificate")
+			return nil, errors.New("this is a certificate")
 		}
-		return nil, fmt.Errorf("read private key: %w", err)
+		return nil, err
 	}
 	switch key := key.(type) {
 	case *rsa.PrivateKey:
@@ -120,7 +123,7 @@ func parseKey(der []byte) (crypto.Signer, error) {
 	case *ecdsa.PrivateKey:
 		return key, nil
 	}
-	return nil, fmt.Errorf("read private key of type %T: %w: the kernel knows RSA and ECDSA", key, ErrUnsupported)
+	return nil, fmt.Errorf("key of type %T: %w: the kernel knows RSA and ECDSA", key, ErrUnsupported)
 }
 
 // ReadCertificate reads a certificate out of the content of a file: the first one

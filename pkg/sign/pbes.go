@@ -150,10 +150,5 @@ func (c cipherInfo) decrypt(secret, iv, data []byte) ([]byte, error) {
 			return nil, ErrPassphrase
 		}
 	}
-	plain = plain[:len(plain)-padding]
-	// A wrong passphrase can by chance leave a good padding.
-	if _, err := asn1.Unmarshal(plain, &asn1.RawValue{}); err != nil {
-		return nil, ErrPassphrase
-	}
-	return plain, nil
+	return plain[:len(plain)-padding], nil
 }

@@ -120,7 +120,7 @@ func (s *Signer) Signed(module []byte) bool {
 func Strip(module []byte) []byte {
 	for {
 		t, ok := parseTrailer(module)
-		if !ok || t.total() > len(module) {
+		if !ok || t.total() >= len(module) {
 			return module
 		}
 		module = module[:len(module)-t.total()]
@@ -148,7 +148,7 @@ func checkModule(b []byte) error {
 // pkcs7_sig_note_pkey_algo), for ECDSA with it.
 func signatureAlgorithm(key crypto.PublicKey, hash crypto.Hash) (asn1.ObjectIdentifier, error) {
 	h, ok := hashes.find(hash)
-	if !ok || h.ecdsa == nil || !hash.Available() {
+	if !ok || !h.signed {
 		return nil, fmt.Errorf("sign with %v: %w: sha256, sha384 and sha512 are", hash, ErrUnsupported)
 	}
 	switch key := key.(type) {

@@ -22,7 +22,7 @@ const imageWork = "image/"
 
 // lookAgain is how often the ConfigMaps and Secrets that go into images are read
 // for changes.
-const lookAgain = time.Minute
+const lookAgain = 30 * time.Second
 
 // makesImages reports whether the cluster makes images for a Module at all.
 func makesImages(m *v1beta1.Module) bool {
@@ -159,7 +159,7 @@ func (w *Watcher) syncImage(ctx context.Context, m *v1beta1.Module, kernel strin
 	}
 	if do == stepCreate {
 		if next.Job, err = w.createJob(ctx, m, r, next.Attempts); err != nil {
-			return have, have.State != "", err
+			return invalid(have, kernel, reasonJobRefused, err), true, err
 		}
 		next.Message = "the Job is about to start"
 	}

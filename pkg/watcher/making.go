@@ -23,6 +23,7 @@ const (
 	reasonJobGone      = "JobGone"
 	reasonUnreachable  = "ImageUnreachable"
 	reasonCanNotBeMade = "Invalid"
+	reasonJobRefused   = "JobRefused" // it could not be created
 )
 
 // How long to wait after a failure: as long as this after the first, and twice as

@@ -153,7 +153,7 @@ func (w *Watcher) validationOf(ctx context.Context, m *v1beta1.Module, kernel st
 // revisionOf stands for all that a validation is about.
 func revisionOf(r *build.Request, pushed bool) string {
 	data, err := json.Marshal([]any{
-		r.Hash(), pushed, r.Build != nil, r.Sign != nil, r.Modules, r.Parameters, r.IgnoreVermagic, r.DirName, r.FirmwarePath,
+		r.Hash(), pushed, r.Build != nil, r.Sign != nil, r.Modules, r.Parameters, r.ForceVermagic, r.DirName, r.FirmwarePath,
 		r.RegistryTLS, r.PushSecret, r.PullSecrets, r.ServiceAccountName,
 	})
 	if err != nil {

@@ -8,8 +8,6 @@
 package kmodtest
 
 import (
-	"bytes"
-	"compress/gzip"
 	"maps"
 	"os"
 	"path/filepath"
@@ -17,8 +15,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
+	"github.com/kmm-node/kmmd/pkg/kmod"
 )
 
 // Param is one module parameter: an entry in the section __param, a parmtype=
@@ -62,6 +59,8 @@ func Build(s Spec) []byte {
 	return build(s)
 }
 
+var compressions = map[string]string{".gz": "gzip", ".xz": "xz", ".zst": "zstd"}
+
 // WriteTree writes one module file for each entry of files below dir. The paths
 // are relative and slash separated; ".ko.gz", ".ko.xz" and ".ko.zst" are
 // compressed accordingly. It makes no index files (modules.dep and so on).
@@ -73,7 +72,7 @@ func WriteTree(t testing.TB, dir string, files map[string]Spec) {
 			base, _, _ := strings.Cut(filepath.Base(path), ".")
 			s.Name = strings.ReplaceAll(base, "-", "_")
 		}
-		data, err := compress(path, Build(s))
+		data, err := kmod.Compress(compressions[filepath.Ext(path)], Build(s))
 		if err != nil {
 			t.Fatalf("compress %s: %v", path, err)
 		}
@@ -85,40 +84,4 @@ func WriteTree(t testing.TB, dir string, files map[string]Spec) {
 			t.Fatal(err)
 		}
 	}
-}
-
-// compress packs data the way the extension of path says. xz carries a CRC32
-// check, as kbuild makes it: the kernel's decoder knows no other.
-func compress(path string, data []byte) ([]byte, error) {
-	var buf bytes.Buffer
-	switch filepath.Ext(path) {
-	case ".gz":
-		w := gzip.NewWriter(&buf)
-		if _, err := w.Write(data); err != nil {
-			return nil, err
-		}
-		if err := w.Close(); err != nil {
-			return nil, err
-		}
-	case ".xz":
-		w, err := xz.WriterConfig{CheckSum: xz.CRC32, DictCap: 1 << 20}.NewWriter(&buf)
-		if err != nil {
-			return nil, err
-		}
-		if _, err := w.Write(data); err != nil {
-			return nil, err
-		}
-		if err := w.Close(); err != nil {
-			return nil, err
-		}
-	case ".zst":
-		w, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
-		if err != nil {
-			return nil, err
-		}
-		return w.EncodeAll(data, nil), nil
-	default:
-		return data, nil
-	}
-	return buf.Bytes(), nil
 }

@@ -4,6 +4,12 @@ package kernel
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -17,6 +23,7 @@ import (
 
 	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/kmod"
+	"github.com/kmm-node/kmmd/pkg/sign"
 )
 
 func TestFacts(t *testing.T) {
@@ -78,6 +85,32 @@ func TestCompressed(t *testing.T) {
 	err := compressed(filepath.Join(modules, "dummy.ko"))
 	require.ErrorIs(t, err, syscall.EINVAL)
 	assert.Equal(t, kernel.NotAModule, kernel.CauseOf(err), "%v", err)
+
+	require.NoError(t, h.Unload(t.Context(), "dummy", time.Minute))
+	require.NoError(t, compressed(signedAndPacked(t, filepath.Join(modules, "dummy.ko"), want)), "signed and packed by us")
+}
+
+// signedAndPacked is a module with a signature by a key that nobody knows, in the kernel's compression.
+func signedAndPacked(t *testing.T, path, kind string) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "nobody"}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	require.NoError(t, err)
+	cert, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	signer, err := sign.New(key, cert, 0)
+	require.NoError(t, err)
+	plain, err := os.ReadFile(path)
+	require.NoError(t, err)
+	signed, err := signer.Sign(plain)
+	require.NoError(t, err)
+	packed, err := kmod.Compress(kind, signed)
+	require.NoError(t, err)
+	out := filepath.Join(t.TempDir(), "dummy.ko")
+	require.NoError(t, os.WriteFile(out, packed, 0o644))
+	return out
 }
 
 // TestVariants are the refusals that the fake kernel does not know.
