@@ -22,7 +22,7 @@ import (
 func imageCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "image",
-		Short: "get, check, list and remove images",
+		Short: "get, check, list and remove images; copy images",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usageError{fmt.Errorf("unknown command %q: see kmmd image --help", args[0])}
@@ -33,7 +33,8 @@ func imageCommand(o *options) *cobra.Command {
 	}
 	var store string
 	cmd.PersistentFlags().StringVar(&store, "store", "", "directory of the store (default images in state_dir of the configuration)")
-	cmd.AddCommand(imagePullCommand(o, &store), imageCheckCommand(o, &store), imageListCommand(o, &store), imageRemoveCommand(o, &store), imagePruneCommand(o, &store))
+	cmd.AddCommand(imagePullCommand(o, &store), imageCheckCommand(o, &store), imageListCommand(o, &store), imageRemoveCommand(o, &store),
+		imagePruneCommand(o, &store), imageCopyCommand(o), imageLoginsCommand())
 	return cmd
 }
 

@@ -131,6 +131,7 @@ key or certificate that can not be used.`,
 	f.register(cmd)
 	cmd.Flags().BoolVar(&verify, "verify", false, "only check that each file is signed by the certificate, and was not changed since")
 	cmd.Flags().BoolVar(&strip, "strip", false, "only remove the signatures")
+	cmd.AddCommand(signImageCommand(o))
 	return cmd
 }
 

@@ -110,3 +110,18 @@ func (i *Image) ReadBlob(ctx context.Context, desc v1.Descriptor, limit int64) (
 	defer b.Close()
 	return io.ReadAll(b)
 }
+
+// Layout reads "oci:/path[:tag]" as a place to write to: the directory of an OCI
+// image layout, and the tag the image gets there, which may be empty. ok is false for
+// a reference of another kind; ErrInvalidRef for one that can not be written to.
+func Layout(ref string) (path, tag string, ok bool, err error) {
+	r, ok, err := parseLocal(ref)
+	switch {
+	case !ok || err != nil:
+	case r.scheme != schemeLayout:
+		err = fmt.Errorf("%w: %q: an archive can not be written to: name a directory, %s:/DIRECTORY", ErrInvalidRef, ref, schemeLayout)
+	case r.digest != "":
+		err = fmt.Errorf("%w: %q: what is written has the digest it gets: leave it out", ErrInvalidRef, ref)
+	}
+	return r.path, r.tag, ok, err
+}
