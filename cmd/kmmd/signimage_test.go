@@ -3,7 +3,6 @@
 package main
 
 import (
-	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -149,7 +148,7 @@ func TestImageLogins(t *testing.T) {
 	require.NoError(t, err)
 	b, err := os.ReadFile(to)
 	require.NoError(t, err)
-	assert.Equal(t, `{"auths":{}}`+"\n", string(b))
+	assert.JSONEq(t, `{"auths": {}}`, string(b))
 	st, err := os.Stat(to)
 	require.NoError(t, err)
 	assert.Equal(t, os.FileMode(0o600), st.Mode())
@@ -178,7 +177,7 @@ func TestResultIsWrittenInPlace(t *testing.T) {
 
 	// After an error it is empty: then the kubelet takes the last lines of the log.
 	_, err = kmmd(t, signImage(r, "oci:"+dir+"/out", "--result", result, "--files", "/none")...)
-	require.True(t, errors.Is(err, image.ErrNoMatch))
+	require.ErrorIs(t, err, image.ErrNoMatch)
 	b, err := os.ReadFile(result)
 	require.NoError(t, err)
 	assert.Empty(t, b)

@@ -31,33 +31,33 @@ func (r *registry) explain(ctx context.Context, err error, found credentials.Fou
 	case ctx.Err() != nil:
 		return err
 	}
-	sentinel, advice := r.diagnose(err, found)
+	advice, sentinel := r.diagnose(err, found)
 	return fmt.Errorf("%w: %w: %s", sentinel, &shortError{err}, advice)
 }
 
-func (r *registry) diagnose(err error, found credentials.Found) (sentinel error, advice string) {
+func (r *registry) diagnose(err error, found credentials.Found) (advice string, sentinel error) {
 	host := r.tag.RegistryStr()
 	var answer *transport.Error
 	if errors.As(err, &answer) {
 		switch code := answer.StatusCode; {
 		case refused(err):
-			return images.ErrUnauthorized, r.access(found)
+			return r.access(found), images.ErrUnauthorized
 		case code == http.StatusNotFound:
-			return images.ErrNotFound, "some registries want a repository to be made before the first push: check the name " + r.tag.RepositoryStr()
+			return "some registries want a repository to be made before the first push: check the name " + r.tag.RepositoryStr(), images.ErrNotFound
 		case code == http.StatusTooManyRequests || code >= http.StatusInternalServerError:
-			return images.ErrUnreachable, "the registry answers, but can not take it now: look at " + host
+			return "the registry answers, but can not take it now: look at " + host, images.ErrUnreachable
 		}
-		return images.ErrUnreachable, "the registry answers, but does not take it: look at " + host
+		return "the registry answers, but does not take it: look at " + host, images.ErrUnreachable
 	}
 	var certificate *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &certificate):
-		return images.ErrUnreachable, "give " + host + " a certificate that is known here (SSL_CERT_DIR), or do without " +
-			"(registryTLS.insecureSkipTLSVerify, --skip-tls-verify-to)"
+		return "give " + host + " a certificate that is known here (SSL_CERT_DIR), or do without " +
+			"(registryTLS.insecureSkipTLSVerify, --skip-tls-verify-to)", images.ErrUnreachable
 	case errors.Is(err, errPlainHTTP), errors.Is(err, http.ErrSchemeMismatch):
-		return images.ErrUnreachable, host + " has no https: allow plain http to it (registryTLS.insecure, --insecure-to), or give it a certificate"
+		return host + " has no https: allow plain http to it (registryTLS.insecure, --insecure-to), or give it a certificate", images.ErrUnreachable
 	}
-	return images.ErrUnreachable, "check the network, the proxy and that " + host + " is up; the tag is as it was"
+	return "check the network, the proxy and that " + host + " is up; the tag is as it was", images.ErrUnreachable
 }
 
 // access says which credentials were tried.

@@ -93,10 +93,13 @@ func (p *pod) config(c *corev1.Container, image Image) (*runtimeConfig, error) {
 		Version: "1.0.0", Hostname: p.object.Name, Mounts: mounts,
 		Root: root{Path: "root", Readonly: isTrue(security.ReadOnlyRootFilesystem)},
 		Process: process{
-			User: user, Args: arguments(c, image), Env: env, Cwd: "/",
+			User: user, Args: arguments(c, image, env), Cwd: "/",
 			Capabilities:    map[string][]string{"bounding": caps, "effective": caps, "permitted": caps},
 			NoNewPrivileges: security.AllowPrivilegeEscalation != nil && !*security.AllowPrivilegeEscalation,
 		},
+	}
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		config.Process.Env = append(config.Process.Env, name+"="+env[name])
 	}
 	if c.WorkingDir != "" {
 		config.Process.Cwd = c.WorkingDir
@@ -143,33 +146,60 @@ func (p *pod) user(security *corev1.SecurityContext) (user, error) {
 }
 
 // arguments: a command replaces both of what the image says, args the second.
-func arguments(c *corev1.Container, image Image) []string {
+func arguments(c *corev1.Container, image Image, env map[string]string) []string {
+	var own []string
+	for _, a := range slices.Concat(c.Command, c.Args) {
+		own = append(own, expand(a, env))
+	}
 	switch {
 	case len(c.Command) > 0:
-		return slices.Concat(c.Command, c.Args)
+		return own
 	case len(c.Args) > 0:
-		return slices.Concat(image.Entrypoint, c.Args)
+		return slices.Concat(image.Entrypoint, own)
 	}
 	return slices.Concat(image.Entrypoint, image.Command)
 }
 
-func environment(c *corev1.Container, image Image) ([]string, error) {
+// expand is what the kubelet does to commands and arguments: $(NAME) is a
+// variable of the container, as it stands if there is none, and $$ is $.
+func expand(text string, env map[string]string) string {
+	var out strings.Builder
+	for {
+		before, after, found := strings.Cut(text, "$")
+		out.WriteString(before)
+		switch name, rest, closed := strings.Cut(after, ")"); {
+		case !found:
+			return out.String()
+		case strings.HasPrefix(after, "$"):
+			out.WriteString("$")
+			text = after[1:]
+		case strings.HasPrefix(after, "(") && closed:
+			if value, ok := env[name[1:]]; ok {
+				out.WriteString(value)
+			} else {
+				out.WriteString("$" + name + ")")
+			}
+			text = rest
+		default:
+			out.WriteString("$")
+			text = after
+		}
+	}
+}
+
+func environment(c *corev1.Container, image Image) (map[string]string, error) {
 	env := map[string]string{"PATH": searchPath}
 	maps.Copy(env, image.Env)
 	for _, e := range c.Env {
-		if e.ValueFrom != nil || strings.Contains(e.Value, "$(") {
+		if e.ValueFrom != nil {
 			return nil, fmt.Errorf("the pod runner of the tests does not know how to set %s", e.Name)
 		}
-		env[e.Name] = e.Value
+		env[e.Name] = expand(e.Value, env)
 	}
 	if len(c.EnvFrom) > 0 {
 		return nil, fmt.Errorf("the pod runner of the tests knows no envFrom")
 	}
-	var out []string
-	for _, name := range slices.Sorted(maps.Keys(env)) {
-		out = append(out, name+"="+env[name])
-	}
-	return out, nil
+	return env, nil
 }
 
 // mounts are those of every container, those of its image, and its volumes.
@@ -198,19 +228,25 @@ func (p *pod) mounts(c *corev1.Container, image Image) ([]mount, error) {
 		if v.SubPathExpr != "" {
 			return nil, fmt.Errorf("the pod runner of the tests knows no subPathExpr")
 		}
-		out = append(out, bind(v.MountPath, filepath.Join(p.path("volumes", v.Name), v.SubPath), v.ReadOnly || p.readOnly(v.Name)))
+		source, readonly := p.volume(v.Name)
+		out = append(out, bind(v.MountPath, filepath.Join(source, v.SubPath), v.ReadOnly || readonly))
 	}
 	return out, nil
 }
 
-// readOnly: the kubelet mounts what it fills itself so, whatever the pod says.
-func (p *pod) readOnly(volume string) bool {
+// volume is where one is on this machine. The kubelet mounts what it fills itself
+// read-only, whatever the pod says.
+func (p *pod) volume(name string) (path string, readonly bool) {
 	for _, v := range p.object.Spec.Volumes {
-		if v.Name == volume {
-			return v.EmptyDir == nil
+		if v.Name != name {
+			continue
 		}
+		if v.HostPath != nil {
+			return v.HostPath.Path, false
+		}
+		readonly = v.EmptyDir == nil
 	}
-	return true
+	return p.path("volumes", name), readonly
 }
 
 func bind(there, here string, readonly bool) mount {

@@ -33,58 +33,56 @@ func (p *pod) runContainer(c *corev1.Container) bool {
 	image, ok := p.runner.options.Images[c.Image]
 	if !ok {
 		p.set(c.Name, waiting("ErrImagePull", fmt.Sprintf("there is no image %q here", c.Image)))
-		p.report(p.ctx)
-		<-p.ctx.Done()
+		p.report(p.active)
+		<-p.active.Done()
 		return false
 	}
-	var config *runtimeConfig // for the tests of this package
 	say := func(err error) { p.set(c.Name, waiting("CreateContainerConfigError", err.Error())) }
-	if !p.retry(func() (err error) { config, err = p.prepare(c, image); return err }, say) {
+	if !p.retry(func() error { return p.prepare(c, image) }, say) {
 		return false
 	}
 	started := metav1.Now()
 	p.set(c.Name, corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: started}})
-	p.report(p.ctx)
-	end := p.execute(c, config)
+	p.report(p.active)
+	end := p.execute(c)
 	end.StartedAt, end.FinishedAt = started, metav1.Now()
 	p.set(c.Name, corev1.ContainerState{Terminated: end})
 	os.RemoveAll(p.path(c.Name, "root"))
-	p.report(p.ctx)
+	p.report(p.active)
 	return end.ExitCode == 0
 }
 
 // prepare makes the bundle of a container (runtime-spec, bundle.md). It may be
 // tried again.
-func (p *pod) prepare(c *corev1.Container, image Image) (*runtimeConfig, error) {
+func (p *pod) prepare(c *corev1.Container, image Image) error {
 	if err := os.RemoveAll(p.path(c.Name)); err != nil {
-		return nil, err
+		return err
 	}
 	if err := os.MkdirAll(p.path(c.Name, "root"), 0o755); err != nil {
-		return nil, err
+		return err
 	}
 	if err := image.unpack(p.path(c.Name, "root")); err != nil {
-		return nil, err
+		return err
 	}
-	for name, content := range map[string]string{
-		"hosts": p.hosts(), "resolv.conf": "", "hostname": p.object.Name + "\n", "message": "",
+	for _, f := range []struct {
+		name, content string
+		mode          os.FileMode
+	}{
+		{"hosts", p.hosts(), 0o644}, {"resolv.conf", "", 0o644}, {"hostname", p.object.Name + "\n", 0o644}, {"message", "", 0o666},
 	} {
-		mode := os.FileMode(0o644)
-		if name == "message" {
-			mode = 0o666
-		}
-		if err := writeFile(p.path(c.Name, name), []byte(content), mode); err != nil {
-			return nil, err
+		if err := writeFile(p.path(c.Name, f.name), []byte(f.content), f.mode); err != nil {
+			return err
 		}
 	}
 	config, err := p.config(c, image)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	data, err := json.Marshal(config)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return config, os.WriteFile(p.path(c.Name, "config.json"), data, 0o600)
+	return os.WriteFile(p.path(c.Name, "config.json"), data, 0o600)
 }
 
 func (p *pod) hosts() string {
@@ -96,13 +94,13 @@ func (p *pod) hosts() string {
 }
 
 // execute runs a container that is prepared.
-func (p *pod) execute(c *corev1.Container, config *runtimeConfig) *corev1.ContainerStateTerminated {
+func (p *pod) execute(c *corev1.Container) *corev1.ContainerStateTerminated {
 	log, err := os.Create(p.path(c.Name, "log"))
 	if err != nil {
 		return &corev1.ContainerStateTerminated{ExitCode: 128, Reason: "StartError", Message: err.Error()}
 	}
 	defer log.Close()
-	cmd := exec.CommandContext(p.ctx, "sh", "-c", stage, "sh",
+	cmd := exec.CommandContext(p.active, "sh", "-c", stage, "sh",
 		"crun", "--root", p.path(c.Name, "state"), "--log", p.path(c.Name, "crun.log"), "--cgroup-manager=disabled",
 		"run", "--bundle", p.path(c.Name), string(p.object.UID))
 	cmd.Stdout, cmd.Stderr = log, log

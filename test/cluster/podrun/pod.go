@@ -4,6 +4,7 @@ package podrun
 
 import (
 	"context"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,10 +23,14 @@ type pod struct {
 	dir    string
 	ctx    context.Context // until it is deleted
 	end    context.CancelFunc
+	active context.Context // while containers may run
+	kill   context.CancelFunc
 	start  metav1.Time
 
-	mu     sync.Mutex // guards states
-	states map[string]corev1.ContainerState
+	mu      sync.Mutex // guards what follows
+	states  map[string]corev1.ContainerState
+	mounted bool // the volumes are
+	overdue bool // it took longer than activeDeadlineSeconds
 }
 
 // How often it is tried again to prepare a pod, or to say how it is.
@@ -37,15 +42,17 @@ func (r *Runner) newPod(object *corev1.Pod) *pod {
 		start: metav1.Now(), states: map[string]corev1.ContainerState{},
 	}
 	p.ctx, p.end = context.WithCancel(r.ctx)
+	p.active, p.kill = context.WithCancel(p.ctx)
 	return p
 }
 
 // live is all that happens to a pod, until it is gone.
 func (p *pod) live() {
 	defer p.end()
-	if !ended(p.object) {
+	if !finished(p.object.Status.Phase) {
+		defer p.watchDeadline().Stop()
 		p.run()
-		p.report(context.WithoutCancel(p.ctx))
+		p.report(p.runner.ctx)
 	}
 	<-p.ctx.Done()
 	if p.runner.ctx.Err() == nil {
@@ -54,7 +61,22 @@ func (p *pod) live() {
 	os.RemoveAll(p.dir)
 }
 
-// run runs the containers, and returns when they have ended or it is deleted.
+// watchDeadline has the containers end when the pod takes too long.
+func (p *pod) watchDeadline() *time.Timer {
+	allowed := time.Duration(math.MaxInt64)
+	if seconds := p.object.Spec.ActiveDeadlineSeconds; seconds != nil {
+		allowed = time.Duration(*seconds) * time.Second
+	}
+	return time.AfterFunc(allowed, func() {
+		p.mu.Lock()
+		p.overdue = true
+		p.mu.Unlock()
+		p.kill()
+	})
+}
+
+// run runs the containers, and returns when they have ended, it took too long, or
+// it is deleted.
 func (p *pod) run() {
 	spec := p.object.Spec
 	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
@@ -64,6 +86,9 @@ func (p *pod) run() {
 	if !p.retry(p.makeVolumes, func(err error) { p.event("FailedMount", err.Error()) }) {
 		return
 	}
+	p.mu.Lock()
+	p.mounted = true
+	p.mu.Unlock()
 	for i := range spec.InitContainers {
 		if !p.runContainer(&spec.InitContainers[i]) {
 			return
@@ -77,9 +102,9 @@ func (p *pod) run() {
 }
 
 // retry does something until it works, and says what is in the way whenever that
-// changes; false: the pod is deleted.
+// changes; false: the pod's time is over.
 func (p *pod) retry(do func() error, say func(error)) bool {
-	for said := ""; p.ctx.Err() == nil; p.pause() {
+	for said := ""; p.active.Err() == nil; p.pause() {
 		err := do()
 		if err == nil {
 			return true
@@ -87,7 +112,7 @@ func (p *pod) retry(do func() error, say func(error)) bool {
 		if said != err.Error() {
 			said = err.Error()
 			say(err)
-			p.report(p.ctx)
+			p.report(p.active)
 		}
 	}
 	return false
@@ -135,7 +160,5 @@ func (p *pod) path(elements ...string) string {
 	return filepath.Join(append([]string{p.dir}, elements...)...)
 }
 
-// ended: by somebody who was here before us.
-func ended(p *corev1.Pod) bool {
-	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
-}
+// finished phases are the last of a pod.
+func finished(p corev1.PodPhase) bool { return p == corev1.PodSucceeded || p == corev1.PodFailed }

@@ -42,7 +42,7 @@ func (p *pod) report(ctx context.Context) {
 // status is what a kubelet writes (kubelet_pods.go, generateAPIPodStatus).
 func (p *pod) status() corev1.PodStatus {
 	p.mu.Lock()
-	states := maps.Clone(p.states)
+	states, mounted, overdue := maps.Clone(p.states), p.mounted, p.overdue
 	p.mu.Unlock()
 	spec := p.object.Spec
 	status := corev1.PodStatus{
@@ -56,8 +56,12 @@ func (p *pod) status() corev1.PodStatus {
 		s.Ready = s.State.Terminated != nil && s.State.Terminated.ExitCode == 0
 	}
 	status.Phase = p.phase(states)
+	if overdue {
+		status.Reason, status.Message = "DeadlineExceeded", "Pod was active on the node longer than the specified deadline"
+	}
 	running := status.Phase == corev1.PodRunning
 	status.Conditions = []corev1.PodCondition{
+		condition(corev1.PodReadyToStartContainers, mounted && !finished(status.Phase)),
 		condition(corev1.PodInitialized, p.initialized(states)),
 		condition(corev1.ContainersReady, running),
 		condition(corev1.PodReady, running),
@@ -79,7 +83,7 @@ func (p *pod) phase(states map[string]corev1.ContainerState) corev1.PodPhase {
 	phase := corev1.PodSucceeded
 	for _, c := range p.object.Spec.InitContainers {
 		switch end := states[c.Name].Terminated; {
-		case end != nil && end.ExitCode != 0, end == nil && p.ctx.Err() != nil:
+		case end != nil && end.ExitCode != 0, end == nil && p.active.Err() != nil:
 			return corev1.PodFailed
 		case end == nil:
 			return corev1.PodPending
@@ -89,7 +93,7 @@ func (p *pod) phase(states map[string]corev1.ContainerState) corev1.PodPhase {
 		switch state := states[c.Name]; {
 		case state.Running != nil:
 			return corev1.PodRunning
-		case state.Terminated == nil && p.ctx.Err() == nil:
+		case state.Terminated == nil && p.active.Err() == nil:
 			return corev1.PodPending
 		case state.Terminated == nil || state.Terminated.ExitCode != 0:
 			phase = corev1.PodFailed

@@ -29,8 +29,14 @@ func (p *pod) makeVolumes() error {
 
 func (p *pod) makeVolume(v corev1.Volume) error {
 	dir := p.path("volumes", v.Name)
-	if v.EmptyDir != nil {
+	switch {
+	case v.EmptyDir != nil:
 		return p.makeDir(dir, 0o777)
+	case v.HostPath != nil:
+		if info, err := os.Stat(v.HostPath.Path); err != nil || !info.IsDir() {
+			return fmt.Errorf("hostPath type check failed: %s is not a directory", v.HostPath.Path)
+		}
+		return nil
 	}
 	content, mode, err := p.content(v)
 	if err != nil {
