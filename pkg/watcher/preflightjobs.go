@@ -106,12 +106,18 @@ func (w *Watcher) try(ctx context.Context, p *v1beta2.PreflightValidation, m *v1
 	r, makes, err := w.validationOf(ctx, m, p.Spec.KernelVersion)
 	var missing *errMissing
 	switch {
-	case r == nil || errors.As(err, &missing) || errors.Is(err, errOfNode):
+	case r == nil || errors.Is(err, errOfNode):
 		y.problem = err
-		t, _ := y.decide()
-		return t, nil
+	case errors.As(err, &missing) && r.Sign != nil && missing.what == "Secret "+key(m.Namespace, r.Sign.CertSecret):
+		y.problem = err // the check wants it, too
+	case missing != nil:
+		y.lack, makes = err, false // an image that is there needs no Dockerfile
 	case err != nil:
 		return have, err
+	}
+	if y.problem != nil {
+		t, _ := y.decide()
+		return t, nil
 	}
 	y.image, y.makes, y.hash, y.revision = r.Image, makes, r.Hash(), revisionOf(r, makes && y.push)
 	if i, ok := w.makings.of(m)[p.Spec.KernelVersion]; ok {

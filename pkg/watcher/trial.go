@@ -48,6 +48,7 @@ type trying struct {
 	revision, image string
 	problem         error // why there is nothing to look at
 
+	lack  error                // what is missing to make the image, should it not be there
 	makes bool                 // the cluster builds or signs the image,
 	push  bool                 // and may push it
 	made  *v1beta1.ModuleImage // how that stands when it may; nil is not known yet
@@ -199,6 +200,9 @@ func (y trying) ask(t trial) (trial, step) {
 		return y.follow(trial{revision: t.revision, image: t.image, kind: build.Rehearse})
 	}
 	t.kind, t.digest = "", ""
+	if y.lack != nil {
+		return t.failed(problemText(y.lack), true, y.now.Add(lookAgain)), stepNone
+	}
 	return t.failed(fmt.Sprintf("%s: there is no image %s, and nothing says how to build or sign it", spec.ReasonImageNotFound, t.image), true, y.now.Add(lookAgain)), stepNone
 }
 

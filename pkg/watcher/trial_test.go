@@ -86,6 +86,7 @@ func TestTrying(t *testing.T) {
 		have        trial
 		revision    string // default r1
 		problem     error
+		lack        error
 		makes, push bool
 		made        *v1beta1.ModuleImage
 		answer      *answer
@@ -142,6 +143,9 @@ func TestTrying(t *testing.T) {
 		{name: "not pushed: did not fit, and was pushed by somebody", have: failed(build.Rehearse, "", true, 0), makes: true, answer: isB, want: "InProgress Content check sha256:b -> Job 1"},
 		{name: "not pushed: did not fit, and is not there", have: failed(build.Rehearse, "", true, 0), makes: true, answer: none, want: "Failure Done rehearse final"},
 
+		{name: "no Dockerfile, and an image", lack: &errMissing{"ConfigMap ns/d"}, answer: isA, want: "InProgress Content check sha256:a -> Job 1"},
+		{name: "no Dockerfile, and no image", lack: &errMissing{"ConfigMap ns/d"}, answer: none, want: "Failure Done final", says: "Missing: ConfigMap ns/d is not there"},
+
 		{name: "pushed: nobody has begun", makes: true, push: true, want: "InProgress Image", says: "about to be made"},
 		{name: "pushed: of what was wanted before", makes: true, push: true, made: &v1beta1.ModuleImage{State: v1beta1.ImageReady, Digest: digestA, Hash: "h0"}, want: "InProgress Image"},
 		{name: "pushed: building", makes: true, push: true, made: made(v1beta1.ImageBuilding, ""), want: "InProgress Image", says: "running: build"},
@@ -156,7 +160,7 @@ func TestTrying(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			y := trying{
-				have: tt.have, uid: "u", revision: "r1", image: "r/kmod:6.1", problem: tt.problem, makes: tt.makes, push: tt.push,
+				have: tt.have, uid: "u", revision: "r1", image: "r/kmod:6.1", problem: tt.problem, lack: tt.lack, makes: tt.makes, push: tt.push,
 				made: tt.made, hash: "h1", answer: tt.answer, retry: time.Minute, now: now, jobs: map[string]*jobSeen{},
 			}
 			switch {
