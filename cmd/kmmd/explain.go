@@ -27,6 +27,10 @@ type explanation struct {
 	// Preflight is what the running kernel would say to the image's modules,
 	// and what is in their way; empty when nothing is, or nobody asked.
 	Preflight []string `json:"preflight,omitempty"`
+	// Signatures has what the kernel will say to that of each module file,
+	// Policy what it goes by; both only with --preflight.
+	Signatures []string `json:"signatures,omitempty"`
+	Policy     []string `json:"policy,omitempty"`
 }
 
 // fromCluster stands for the file of a Module that the cluster asks for.
@@ -41,7 +45,8 @@ func explainCommand(o *options) *cobra.Command {
 		Long: `explain reads documents, and the last order of the cluster where there is one,
 and asks neither kernel nor registry. With --preflight it
 pulls the images too, if they are not in the store, and tells what the running
-kernel would say to their modules, and what is in the way of loading them.
+kernel would say to their modules, and what is in the way of loading them: also
+what it wants of signatures, who has signed each module, and what it will say.
 
 Exit codes: 0 each Module has a mapping for the kernel, 1 one has none or can
 not be loaded, 2 a document can not be used.`,
@@ -129,8 +134,13 @@ func addPreflight(cmd *cobra.Command, o *options, desired spec.Node, all []expla
 	if err != nil {
 		return false, err
 	}
+	policy, signatures, err := n.agent.Signatures()
+	if err != nil {
+		return false, err
+	}
 	for i := range all {
 		e := &all[i]
+		e.Policy, e.Signatures = policy, signatures[e.Module]
 		if b, ok := unresolved[e.Module]; ok && e.Error == "" {
 			blocked = true
 			e.Preflight = append(e.Preflight, b.Reason+": "+b.Message)
@@ -170,7 +180,11 @@ func explain(m *spec.Module, release spec.Release) explanation {
 }
 
 func printExplanations(out *printer, all []explanation, notes []string) error {
-	for _, e := range all {
+	for i, e := range all {
+		if i == 0 && len(e.Policy) > 0 {
+			out.line("signatures on kernel %s", e.Kernel)
+			printLines(out, "policy", e.Policy)
+		}
 		out.line("%s (%s) on kernel %s", e.Module, e.File, e.Kernel)
 		for _, t := range e.Mappings {
 			mark := map[bool]string{true: "wins", false: "no  "}[t.Matches]
@@ -196,14 +210,19 @@ func printExplanations(out *printer, all []explanation, notes []string) error {
 		for _, w := range e.Warnings {
 			out.line("  warning    %s", w)
 		}
-		for _, p := range e.Preflight {
-			out.line("  preflight  %s", strings.ReplaceAll(p, "\n", "\n             "))
-		}
+		printLines(out, "signature", e.Signatures)
+		printLines(out, "preflight", e.Preflight)
 	}
 	for _, n := range notes {
 		out.line("%s", n)
 	}
 	return out.err
+}
+
+func printLines(out *printer, title string, lines []string) {
+	for _, l := range lines {
+		out.line("  %-10s %s", title, strings.ReplaceAll(l, "\n", "\n             "))
+	}
 }
 
 func printList(out *printer, title string, words []string) {

@@ -191,6 +191,10 @@ func runSign(cmd *cobra.Command, o *options, action signAction, paths []string) 
 	var errs []error
 	out := &printer{w: cmd.OutOrStdout()}
 	for _, path := range paths {
+		if err := cmd.Context().Err(); err != nil {
+			errs = append(errs, fmt.Errorf("%s %s: %w", action.verb, path, err))
+			break
+		}
 		result, err := action.file(path)
 		if err != nil {
 			err = fmt.Errorf("%s %s: %w", action.verb, path, err)

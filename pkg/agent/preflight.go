@@ -51,29 +51,70 @@ func isLoad(s plan.Step) bool {
 
 // findings are those about files that have to load; a softdep may fail.
 func (a *Agent) findings(r *resolution, files []plan.File, leaving []string, f plan.Facts) ([]preflight.Finding, error) {
-	var modules []preflight.Module
+	modules, k, err := a.examine(r, files, leaving, f)
+	if err != nil {
+		return nil, err
+	}
 	optional := map[string]bool{}
+	for _, file := range files {
+		optional[file.Name] = file.Optional
+	}
+	return slices.DeleteFunc(preflight.Check(modules, k), func(finding preflight.Finding) bool { return optional[finding.Module] }), nil
+}
+
+// examine reads the files, each once, and what is known of the kernel.
+func (a *Agent) examine(r *resolution, files []plan.File, leaving []string, f plan.Facts) ([]preflight.Module, *preflight.Kernel, error) {
+	var modules []preflight.Module
 	for _, file := range files {
 		parsed := r.parsed[file.Path]
 		if parsed == nil {
 			var err error
 			if parsed, err = kmod.ReadFile(file.Path); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			r.parsed[file.Path] = parsed
 		}
+		if err := parsed.Examine(); err != nil {
+			return nil, nil, err
+		}
 		l, runs := f.Loaded[file.Name]
-		optional[file.Name] = file.Optional
 		modules = append(modules, preflight.Module{
 			File: parsed, Parameters: file.Parameters, IgnoreVermagic: file.IgnoreVermagic, IgnoreModversions: file.IgnoreModversions,
 			Loaded: runs && l.BuildID == file.BuildID && !slices.Contains(leaving, file.Name),
 		})
 	}
 	k, err := a.cfg.Preflight.Kernel(a.host, modules, leaving)
-	if err != nil {
-		return nil, err
+	return modules, k, err
+}
+
+// Signatures tells in words what the kernel wants of signatures, and what it will say to that of each module file of
+// each Module, by the Module's key. It goes by what the last call of Plan or Reconcile has found.
+func (a *Agent) Signatures() (policy []string, answers map[string][]string, err error) {
+	if a.cfg.Preflight == nil {
+		return nil, nil, nil
 	}
-	return slices.DeleteFunc(preflight.Check(modules, k), func(finding preflight.Finding) bool { return optional[finding.Module] }), nil
+	answers = make(map[string][]string)
+	for key, r := range a.resolved {
+		if r.want == nil {
+			continue
+		}
+		modules, k, err := a.examine(r, r.want.Files, nil, plan.Facts{})
+		if err != nil {
+			return nil, nil, err
+		}
+		policy = k.Policy().Lines()
+		for i := range modules {
+			answers[key] = append(answers[key], modules[i].File.Info.Name+": "+k.Signature(&modules[i]).String())
+		}
+	}
+	if policy == nil {
+		k, err := a.cfg.Preflight.Kernel(a.host, nil, nil)
+		if err != nil {
+			return nil, nil, err
+		}
+		policy = k.Policy().Lines()
+	}
+	return policy, answers, nil
 }
 
 // alsoWrong adds to what is wrong with a Module's files what else the kernel

@@ -62,7 +62,7 @@ func (p *podder) kaniko(c *corev1.Container) {
 	}
 	c.Args = []string{
 		"--dockerfile=Dockerfile", "--context=dir://" + workspaceDir,
-		"--no-push", "--oci-layout-path=/out/image", "--destination=" + p.r.Image,
+		"--no-push", "--oci-layout-path=/out/image", "--destination=" + asIs(p.r.Image),
 		"--reproducible", // the same layers for the same content
 		"--log-format=text",
 		"--force", // it asks for a token of the API server to believe that it is in a pod
@@ -74,7 +74,7 @@ func (p *podder) kaniko(c *corev1.Container) {
 		c.Args = append(c.Args, "--skip-tls-verify-pull")
 	}
 	for _, a := range b.Args {
-		c.Args = append(c.Args, "--build-arg", a.Name+"="+a.Value)
+		c.Args = append(c.Args, "--build-arg", asIs(a.Name+"="+a.Value))
 	}
 	p.pullConfig(c, kanikoConfigDir)
 	no := false
@@ -98,7 +98,7 @@ func (p *podder) buildah(c *corev1.Container) {
 		c.Args = append(c.Args, "--volume", hostModules+":"+hostModules+":ro")
 	}
 	for _, a := range b.Args {
-		c.Args = append(c.Args, "--build-arg", a.Name+"="+a.Value)
+		c.Args = append(c.Args, "--build-arg", asIs(a.Name+"="+a.Value))
 	}
 	p.pullConfig(c, pullDir)
 	p.mount(c, storageVolume, "/var/lib/containers", false, emptyDir())
@@ -114,6 +114,15 @@ func rootIn() *corev1.SecurityContext {
 		RunAsUser:      &root,
 		SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 	}
+}
+
+// asIs has the kubelet hand on a text unchanged: it expands $(VARIABLE), and $$
+// to $, in arguments (k8s.io/kubernetes/third_party/forked/golang/expansion).
+func asIs(text string) string {
+	if strings.Contains(text, "$$") || strings.Contains(text, "$(") {
+		return strings.ReplaceAll(text, "$", "$$")
+	}
+	return text
 }
 
 // withTag replaces tag and digest of a reference.

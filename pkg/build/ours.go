@@ -30,7 +30,7 @@ func (p *podder) ours(name string, args ...string) corev1.Container {
 // credentials makes one file of several pull secrets, for the builder.
 func (p *podder) credentials() corev1.Container {
 	c := p.ours(stepCredentials, "image", "logins", "--to", pullDir+"/config.json")
-	for i := range p.r.PullSecrets {
+	for i := range p.pull {
 		c.Args = append(c.Args, p.login(&c, i))
 	}
 	p.mount(&c, pullVolume, pullDir, false, memoryDir())
@@ -45,7 +45,7 @@ func (p *podder) publish() corev1.Container {
 		c.Args = []string{"sign", "image"}
 	}
 	registry := p.source(&c)
-	c.Args = append(c.Args, "--to", p.r.Image)
+	c.Args = append(c.Args, "--to", asIs(p.r.Image))
 	c.Args = append(c.Args, tlsFlags("to", p.r.RegistryTLS)...)
 	if p.r.Sign != nil {
 		p.signWith(&c)
@@ -77,19 +77,23 @@ func (p *podder) source(c *corev1.Container) (registry bool) {
 		c.Args = append(c.Args, "--from", builtLayout)
 		return false
 	}
-	c.Args = append(c.Args, "--from", p.r.Sign.UnsignedImage)
+	c.Args = append(c.Args, "--from", asIs(p.r.Sign.UnsignedImage))
 	c.Args = append(c.Args, tlsFlags("from", p.r.Sign.UnsignedImageRegistryTLS)...)
 	return true
 }
 
 func (p *podder) signWith(c *corev1.Container) {
 	s := p.r.Sign
-	for _, file := range s.Files {
-		c.Args = append(c.Args, "--files", file)
-	}
+	filesOf(c, s)
 	c.Args = append(c.Args, "--key", keyDir+"/key", "--cert", certDir+"/cert")
 	p.key(c, keyVolume, keyDir, s.KeySecret, "key", "key", false)
 	p.key(c, certVolume, certDir, s.CertSecret, "cert", "cert", false)
+}
+
+func filesOf(c *corev1.Container, s *Sign) {
+	for _, file := range s.Files {
+		c.Args = append(c.Args, "--files", asIs(file))
+	}
 }
 
 // authFiles gives a container what it logs in with: the push secret first, and
@@ -102,7 +106,7 @@ func (p *podder) authFiles(c *corev1.Container, pulls bool) {
 	if !pulls {
 		return
 	}
-	for i := range p.r.PullSecrets {
+	for i := range p.pull {
 		c.Args = append(c.Args, "--authfile", p.login(c, i))
 	}
 }
@@ -113,7 +117,7 @@ func (p *podder) check(kind Kind) corev1.Container {
 	c := p.ours(stepCheck, "image", "check")
 	switch {
 	case kind == Check:
-		c.Args = append(c.Args, "--from", p.r.Image)
+		c.Args = append(c.Args, "--from", asIs(p.r.Image))
 		c.Args = append(c.Args, tlsFlags("from", p.r.RegistryTLS)...)
 	case p.r.Sign != nil:
 		c.Args = append(c.Args, "--from", signedLayout)
@@ -122,16 +126,23 @@ func (p *podder) check(kind Kind) corev1.Container {
 		c.Args = append(c.Args, "--from", builtLayout)
 		p.mount(&c, outVolume, outDir, true, emptyDir())
 	}
-	c.Args = append(c.Args, "--kernel", p.r.Kernel)
+	c.Args = append(c.Args, "--kernel", asIs(p.r.Kernel))
 	for _, m := range p.r.Modules {
 		c.Args = append(c.Args, "--module", m)
 	}
-	c.Args = append(c.Args, "--dir", p.r.DirName)
+	for _, parameter := range p.r.Parameters {
+		c.Args = append(c.Args, "--parameter", asIs(parameter))
+	}
+	if p.r.ForceVermagic {
+		c.Args = append(c.Args, "--force-vermagic")
+	}
+	c.Args = append(c.Args, "--dir", asIs(p.r.DirName))
 	if p.r.FirmwarePath != "" {
-		c.Args = append(c.Args, "--firmware", p.r.FirmwarePath)
+		c.Args = append(c.Args, "--firmware", asIs(p.r.FirmwarePath))
 	}
 	if p.r.Sign != nil {
 		c.Args = append(c.Args, "--signed", "--cert", certDir+"/cert")
+		filesOf(&c, p.r.Sign)
 		p.key(&c, certVolume, certDir, p.r.Sign.CertSecret, "cert", "cert", false)
 	}
 	if kind == Check {

@@ -43,15 +43,15 @@ type Result struct {
 	// Reason is one word. While the Job runs it is "" unless something is in its
 	// way, which may go by itself.
 	Reason string
-	// Message is for a person, some lines at most. It is "" when all is well.
+	// Message is for a person, some lines at most. It is "" when there is nothing to
+	// say.
 	Message string
 
-	// Output is what the last container has written as its result, a line of
-	// JSON. Digest, Signed and Unchanged are out of it. All are empty until the
-	// Job has succeeded, and when its pod is gone by then: then the registry has to
-	// be asked.
+	// Output is what publish or check have written as their result, a line of JSON.
+	// Digest, Signed and Unchanged are out of it. All are empty until the Job has
+	// ended, and when its pod is gone by then: then the registry has to be asked.
 	Output    string
-	Digest    string // of what was pushed: "sha256:…"
+	Digest    string // of what was pushed, or checked: "sha256:…"
 	Signed    int    // files
 	Unchanged bool   // the registry had it already
 }
@@ -111,21 +111,29 @@ func ended(job *batchv1.Job) (done bool, failure *batchv1.JobCondition) {
 
 func success(pod *corev1.Pod) Result {
 	r := Result{State: Succeeded}
-	for _, s := range pod.Status.ContainerStatuses {
-		if s.State.Terminated == nil {
-			continue
+	for _, s := range pod.Status.ContainerStatuses { // others may have been put beside ours
+		if t := s.State.Terminated; t != nil && (s.Name == stepPublish || s.Name == stepCheck) {
+			r.Step, r.Output = s.Name, t.Message
 		}
-		r.Step, r.Output = s.Name, s.State.Terminated.Message
 	}
-	var said struct {
-		Digest    string `json:"digest"`
-		Signed    int    `json:"signed"`
-		Unchanged bool   `json:"unchanged"`
-	}
-	if json.Unmarshal([]byte(r.Output), &said) == nil {
-		r.Digest, r.Signed, r.Unchanged = said.Digest, said.Signed, said.Unchanged
+	if said, ok := read(r.Output); ok {
+		r.Digest, r.Signed, r.Unchanged, r.Message = said.Digest, said.Signed, said.Unchanged, said.Message
 	}
 	return r
+}
+
+// result is what our containers say: publish of an image that is pushed, check of
+// one that fits or does not.
+type result struct {
+	Digest    string `json:"digest"`
+	Signed    int    `json:"signed"`
+	Unchanged bool   `json:"unchanged"`
+	Reason    string `json:"reason"`
+	Message   string `json:"message"`
+}
+
+func read(text string) (said result, ok bool) {
+	return said, json.Unmarshal([]byte(text), &said) == nil
 }
 
 // failedPod looks for the container that ended badly. A pod may also have failed
@@ -143,6 +151,10 @@ func failedPod(pod *corev1.Pod, failure *batchv1.JobCondition) Result {
 			continue
 		}
 		r.Step = s.Name
+		if said, ok := read(t.Message); ok && said.Message != "" && r.Reason == "" && s.Name == stepCheck {
+			r.Output, r.Digest, r.Reason, r.Message = t.Message, said.Digest, cmp.Or(said.Reason, ReasonExit), withLines("", said.Message)
+			return r
+		}
 		what := fmt.Sprintf("%s ended with exit code %d", s.Name, t.ExitCode)
 		if t.Reason == "OOMKilled" {
 			what = s.Name + " was killed: it needs more memory than its limit, or than the node has"
@@ -152,7 +164,7 @@ func failedPod(pod *corev1.Pod, failure *batchv1.JobCondition) Result {
 		} else {
 			what = r.Message
 		}
-		r.Message = withLines(what, t.Message)
+		r.Message = withLines(what+hint(s.Name, t.Message), t.Message)
 		return r
 	}
 	if r.Reason == "" && failure != nil {
@@ -168,7 +180,11 @@ func failedJob(pod *corev1.Pod, failure *batchv1.JobCondition) Result {
 	if pod != nil {
 		last := running(pod)
 		r.Step = last.Step
-		r.Message = withLines(fmt.Sprintf("%s, while at %s", r.Message, cmp.Or(last.Step, "waiting for a node")), last.Message)
+		while := "waiting for a node"
+		if last.Step != "" {
+			while = "at " + last.Step
+		}
+		r.Message = withLines(fmt.Sprintf("%s, while %s", r.Message, while), last.Message)
 	} else if failure.Reason == batchv1.JobReasonBackoffLimitExceeded {
 		r.Reason = ReasonPodGone
 		r.Message = "the pod was deleted before it could say how it ended: its node was drained or is gone, or somebody deleted it"

@@ -41,9 +41,11 @@ type Request struct {
 	RegistryTLS v1beta1.TLSOptions
 
 	// What the node will look for in the image.
-	Modules      []string // first to load first; the last one is moduleName
-	DirName      string
-	FirmwarePath string
+	Modules       []string // first to load first; the last one is moduleName
+	DirName       string
+	FirmwarePath  string
+	Parameters    []string // of the last module
+	ForceVermagic bool     // it is loaded whatever its vermagic says
 
 	Build *Build // nil: nothing is built
 	Sign  *Sign  // nil: nothing is signed
@@ -55,7 +57,8 @@ type Request struct {
 	PushSecret string
 	// PullSecrets are the imagePullSecrets of the ServiceAccount, to pull base
 	// images; the caller fills them in. Those that are missing, or of another type
-	// than kubernetes.io/dockerconfigjson, are passed over, as the kubelet does.
+	// than kubernetes.io/dockerconfigjson, are passed over, as the kubelet does; so
+	// is PushSecret.
 	PullSecrets []string
 
 	Selector    map[string]string // of nodes for the pod: build.selector, else the Module's
@@ -153,6 +156,7 @@ func plain(m *v1beta1.Module, release string) (*Request, *v1beta1.KernelMapping,
 		Kernel: release, Image: c.Image,
 		RegistryTLS: v1beta1.TLSOptions(c.RegistryTLS),
 		Modules:     c.Order, DirName: c.DirName, FirmwarePath: c.FirmwarePath,
+		Parameters: c.Parameters, ForceVermagic: c.Flags.IgnoreVermagic,
 		ServiceAccountName: m.Spec.ModuleLoader.ServiceAccountName,
 		Selector:           maps.Clone(m.Spec.Selector),
 		Tolerations:        slices.Clone(m.Spec.Tolerations),

@@ -99,6 +99,17 @@ func step(pod *corev1.Pod) string {
 	return ""
 }
 
+// denied is what registries and builders say to somebody they do not know.
+var denied = regexp.MustCompile(`(?i)\b(unauthorized|authentication required|access (to the resource is )?denied|denied: )`)
+
+// hint is for the one thing that worked with the KMM operator and does not here.
+func hint(step, text string) string {
+	if step == stepBuild && denied.MatchString(text) {
+		return " (base images are pulled with the imagePullSecrets of the ServiceAccount, not with imageRepoSecret)"
+	}
+	return ""
+}
+
 const (
 	maxLines = 12
 	maxText  = 1024 // of a condition's 32 KiB, and an event's 1 KiB: the caller cuts that
@@ -107,7 +118,7 @@ const (
 // color is what programs write to a terminal that is none.
 var color = regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]")
 
-// withLines adds the last lines of a text to a sentence.
+// withLines adds the last lines of a text to a sentence, if there is one.
 func withLines(what, text string) string {
 	text = strings.ToValidUTF8(color.ReplaceAllString(text, ""), "?")
 	var lines []string
@@ -125,13 +136,14 @@ func withLines(what, text string) string {
 			break
 		}
 	}
-	switch len(lines) {
-	case 0:
-		return what
-	case 1:
-		return what + ": " + last(lines[0])
+	said := last(strings.Join(lines, "\n"))
+	switch {
+	case what == "" || said == "":
+		return what + said
+	case len(lines) == 1:
+		return what + ": " + said
 	}
-	return what + ":\n" + last(strings.Join(lines, "\n"))
+	return what + ":\n" + said
 }
 
 // last keeps the end of a text that is too long all the same.

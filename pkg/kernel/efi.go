@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"crypto/x509"
 	"encoding/binary"
-	"encoding/hex"
 	"os"
 	"slices"
 )
@@ -23,14 +22,10 @@ const (
 )
 
 // Certificate is one that the firmware (db) or shim (MOK) trusts. Whether the kernel takes modules signed by it depends on
-// the kernel: those of MOK in .machine count where the distribution says so, those of db in .platform only with a patch
-// that Debian, Ubuntu and Fedora have.
+// the kernel, and on the keyring that it put it into.
 type Certificate struct {
-	Source    string // "db" or "MOK"
-	Subject   string
-	RawIssuer []byte // DER
-	Serial    string // lower-case hex, no leading zeros
-	KeyID     string // subject key identifier, lower-case hex
+	Source string // "db" or "MOK"
+	*x509.Certificate
 }
 
 // certificates reads those of db and of MOK, nil when there are none or no UEFI.
@@ -92,8 +87,5 @@ func appendCertificate(list []Certificate, source string, der []byte) []Certific
 	if err != nil {
 		return list
 	}
-	return append(list, Certificate{
-		Source: source, Subject: c.Subject.String(), RawIssuer: c.RawIssuer,
-		Serial: hex.EncodeToString(c.SerialNumber.Bytes()), KeyID: hex.EncodeToString(c.SubjectKeyId),
-	})
+	return append(list, Certificate{source, c})
 }

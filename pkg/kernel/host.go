@@ -57,6 +57,18 @@ func (h *Host) BootID() string { return h.bootID }
 // Cmdline returns the kernel command line, "" when there is no /proc/cmdline.
 func (h *Host) Cmdline() string { return h.cmdline }
 
+// Version returns what /proc/version says: release, who built it with what, number and time of the build; "" when it can
+// not be read.
+//
+//	Linux version 6.1.0-56-cloud-amd64 (debian-kernel@lists.debian.org) (gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0, ...) #1 SMP ...
+func (h *Host) Version() string {
+	s, err := h.readLine("proc/version")
+	if err != nil {
+		return ""
+	}
+	return s
+}
+
 // Compression returns the one compression the kernel can undo itself, "xz", "gzip" or "zstd", or "" when it can not
 // (kernel/module/decompress.c, Linux 5.17: the file /sys/module/compression exists only with
 // CONFIG_MODULE_DECOMPRESS). A LoadRequest may set Compressed only for this one.

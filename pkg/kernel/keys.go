@@ -16,7 +16,9 @@ import (
 type Keyring struct {
 	Name string // ".builtin_trusted_keys", ".secondary_trusted_keys", ".machine", ".platform"
 	Keys []Key
-	// Known says that Keys are all keys in it; else its members can not be listed.
+	// Rings are the names of keyrings in it: whoever looks for a key here finds those of them too.
+	Rings []string
+	// Known says that Keys and Rings are all there is in it; else its members can not be listed.
 	Known bool
 }
 
@@ -39,6 +41,7 @@ func (h *Host) keyrings() []Keyring {
 		return nil
 	}
 	rings, keys := parseKeys(string(text))
+	here := h.isOurs()
 	var list []Keyring
 	for _, name := range moduleKeyrings() {
 		serial, ok := rings[name]
@@ -46,16 +49,26 @@ func (h *Host) keyrings() []Keyring {
 			continue
 		}
 		ring := Keyring{Name: name}
-		if h.root == "/" { // a copied tree has keys of another kernel
-			ring.members(serial, keys)
+		if here {
+			ring.members(serial, keys, rings)
 		}
 		list = append(list, ring)
 	}
 	return list
 }
 
-// members lists the keys in a keyring. A keyring in it counts by itself.
-func (r *Keyring) members(serial int, keys map[int]Key) {
+// isOurs tells whether the files below the root are of the kernel this process runs on. Those of a copied tree are not, and
+// its keys have numbers that mean nothing here.
+func (h *Host) isOurs() bool {
+	if h.root == "/" {
+		return true
+	}
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return err == nil && strings.TrimSpace(string(id)) == h.bootID
+}
+
+// members lists what is in a keyring (keyctl_read(3): serial numbers). A keyring in it counts by itself.
+func (r *Keyring) members(serial int, keys map[int]Key, rings map[string]int) {
 	buf := make([]byte, 64<<10)
 	n, err := unix.KeyctlBuffer(unix.KEYCTL_READ, serial, buf, 0)
 	if err != nil || n > len(buf) {
@@ -63,8 +76,14 @@ func (r *Keyring) members(serial int, keys map[int]Key) {
 	}
 	r.Known = true
 	for b := range slices.Chunk(buf[:n], 4) {
-		if key, ok := keys[int(int32(binary.NativeEndian.Uint32(b)))]; ok {
+		member := int(int32(binary.NativeEndian.Uint32(b)))
+		if key, ok := keys[member]; ok {
 			r.Keys = append(r.Keys, key)
+		}
+		for _, name := range moduleKeyrings() {
+			if n, ok := rings[name]; ok && n == member {
+				r.Rings = append(r.Rings, name)
+			}
 		}
 	}
 }

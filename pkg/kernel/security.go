@@ -50,6 +50,26 @@ func (h *Host) Security() Security {
 	return s
 }
 
+// Algorithms lists what the kernel's crypto has at hand, by name: "sha256", "rsa". It may load modules for more when it is
+// asked. Nil when it can not be known. Lines are those of crypto/proc.c:
+//
+//	name         : sha256
+//	driver       : sha256-generic
+func (h *Host) Algorithms() map[string]bool {
+	text, err := os.ReadFile(h.path("proc/crypto"))
+	if err != nil {
+		return nil
+	}
+	list := make(map[string]bool)
+	for line := range strings.Lines(string(text)) {
+		key, value, ok := strings.Cut(line, ":")
+		if ok && strings.TrimSpace(key) == "name" {
+			list[strings.TrimSpace(value)] = true
+		}
+	}
+	return list
+}
+
 // flag reads a file with Y, N, 1 or 0.
 func (h *Host) flag(name string) State {
 	text, err := h.readLine(name)

@@ -54,6 +54,24 @@ type File struct {
 	Info      *Info
 	Symbols   *Symbols
 	Signature *sign.Signature // nil: none
+	// Evidence is what the kernel checks of it, nil before Examine.
+	Evidence *sign.Evidence
+}
+
+// Examine reads all of the file once more, for what the kernel checks of its signature. A file without one is not
+// read, and neither is one that was examined. Errors are those of ReadFile.
+func (f *File) Examine() error {
+	if f.Evidence != nil {
+		return nil
+	}
+	if f.Signature == nil {
+		f.Evidence = f.Signature.Evidence()
+		return nil
+	}
+	return withPlain(f.Info.Path, func(r io.ReaderAt) (err error) {
+		f.Evidence, err = sign.Examine(r)
+		return err
+	})
 }
 
 // ReadFile reads the module file at path, of any compression. ErrFormat when it

@@ -204,6 +204,9 @@ func (t *Tree) softdepsOf(name string) []Softdep {
 	return t.softdeps[name]
 }
 
+// HasAlias tells whether a module has that alias, so that the kernel could ask for it: "crypto-sha512".
+func (t *Tree) HasAlias(alias string) bool { return len(t.byAlias(alias)) > 0 }
+
 // byAlias gives the modules that modules.alias has for a name.
 func (t *Tree) byAlias(alias string) []string {
 	name, ok := normalizeAlias(alias)

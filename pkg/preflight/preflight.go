@@ -72,6 +72,8 @@ type Export struct {
 
 // Kernel is what is known of the running kernel.
 type Kernel struct {
+	Release  string // as of uname -r
+	Version  string // of /proc/version
 	Arch     string // as runtime.GOARCH
 	Vermagic string // "" is unknown
 	// Modversions says whether it compares CRCs.
@@ -89,6 +91,8 @@ type Kernel struct {
 	Security                     kernel.Security
 	// Trusted are signatures of modules that it has taken without a taint.
 	Trusted []sign.Signature
+	// Algorithms tells which of sign.AlgorithmNames it has, or can load.
+	Algorithms map[string]kernel.State
 }
 
 // Check judges all modules, which are in load order: what one exports, those

@@ -13,7 +13,8 @@ import (
 
 // message is a CMS that was read.
 type message struct {
-	signers []signer // at least one
+	signers      []signer // at least one
+	certificates []byte   // DER, one behind the other
 }
 
 // signer is one of those that signed.
@@ -50,6 +51,9 @@ func parse(der []byte) (*message, error) {
 		return nil, errors.New("PKCS#7 without a signer")
 	}
 	m := &message{}
+	if isContext(data[3], 0) {
+		m.certificates = data[3].Bytes
+	}
 	for _, i := range infos {
 		s := signer{Signature: Signature{Attached: len(content) > 1, Certificates: isContext(data[3], 0)}}
 		if err := s.parse(i.FullBytes, data[0]); err != nil {

@@ -28,7 +28,10 @@ func (s *makings) of(m *v1beta1.Module) map[string]v1beta1.ModuleImage {
 	defer s.mu.Unlock()
 	if !s.adopted[k] {
 		if s.adopted == nil {
-			s.adopted, s.images = map[string]bool{}, map[string]map[string]v1beta1.ModuleImage{}
+			s.adopted = map[string]bool{}
+		}
+		if s.images == nil {
+			s.images = map[string]map[string]v1beta1.ModuleImage{}
 		}
 		s.adopted[k] = true
 		s.images[k] = map[string]v1beta1.ModuleImage{}
@@ -63,6 +66,9 @@ func (s *makings) set(k string, images map[string]v1beta1.ModuleImage) (changed,
 	tell = !maps.EqualFunc(old, images, func(a, b v1beta1.ModuleImage) bool {
 		return a.Image == b.Image && a.Digest == b.Digest
 	})
+	if s.images == nil {
+		s.images = map[string]map[string]v1beta1.ModuleImage{}
+	}
 	s.images[k] = images
 	return changed, tell
 }

@@ -25,7 +25,7 @@ const dockerfileKey = "dockerfile"
 // fresh is how long the version of a ConfigMap or Secret is taken for the current
 // one. They are read by name: the right to watch them would be one to all there
 // are.
-const fresh = 20 * time.Second
+const fresh = 10 * time.Second
 
 // versions remembers what the objects that go into images were last.
 type versions struct {

@@ -57,9 +57,10 @@ pack_cpio() {
 # vm_begin NAME makes the work directory and the place of the logs, and promises to clean up.
 vm_begin() {
 	vm_series=${KMMD_VM_KERNEL:-6.1}
+	vm_boot=${KMMD_VM_BOOT:-bios}
 	vm_release=$(lab_release "$vm_series")
 	vm_timeout=${KMMD_VM_TIMEOUT:-300}
-	vm_saved_logs=$lab/log/$1-$vm_series
+	vm_saved_logs=$lab/log/$1-$vm_series${KMMD_VM_BOOT:+-$KMMD_VM_BOOT}
 	vm_work=$(mktemp -d -t kmmd-vm.XXXXXX)
 	vm_logs=$vm_work/log
 	vm_pids=()
@@ -69,6 +70,7 @@ vm_begin() {
 	trap 'exit 143' TERM
 	mkdir -p "$vm_logs" "$vm_work/guest/kmmd-test/bin" "$vm_work/guest/usr/bin"
 	[[ ! -x $lab/bin/kmmd ]] || cp "$lab/bin/kmmd" "$vm_work/guest/usr/bin/kmmd"
+	[[ ! -d $lab/boot/keys ]] || cp -r "$lab/boot/keys" "$vm_work/guest/kmmd-test/keys"
 }
 
 vm_end() {
@@ -124,14 +126,70 @@ vm_files() {
 # vm_environment prints the guest's environment as shell commands: what the tests rely on, our own settings, Go's.
 vm_environment() {
 	local name
-	shell_quote export KMMD_VM=1 "KMMD_VM_KERNEL=$vm_series" "KMMD_VM_REGISTRY=$vm_registry"
+	! vm_uefi || printf '%s\n' "printf '\\n\\001\\n'" # see vm_output
+	shell_quote export KMMD_VM=1 "KMMD_VM_KERNEL=$vm_series" "KMMD_VM_BOOT=$vm_boot" "KMMD_VM_REGISTRY=$vm_registry"
 	while read -r name; do
 		case $name in
-		KMMD_LAB | KMMD_VM | KMMD_VM_KERNEL | KMMD_VM_REGISTRY) ;; # a path of the host; set above
+		KMMD_LAB | KMMD_VM | KMMD_VM_KERNEL | KMMD_VM_BOOT | KMMD_VM_REGISTRY) ;; # a path of the host; set above
 		KMMD_* | GODEBUG | GOTRACEBACK | GOMAXPROCS | GOMEMLIMIT | GOGC)
 			shell_quote export "$name=${!name}" ;;
 		esac
 	done < <(compgen -e)
+}
+
+vm_uefi() { [[ $vm_boot == secureboot || $vm_boot == mok ]]; }
+
+# vm_output shows what comes out of the guest's command. Firmware of UEFI draws its screen on that port too, before: from
+# the line on that has one byte 1.
+vm_output() {
+	if vm_uefi; then
+		sed -u $'1,/^\001$/d'
+	else
+		cat
+	fi
+}
+
+# vm_machine fills vm_qemu with what the boot configuration asks of QEMU, and vm_append with what of the kernel's command
+# line. Of the five, three check modules for real: sig_enforce and lockdown are asked of the kernel by its command line, and
+# trust no key but its own; secureboot and mok are UEFI firmware with Secure Boot on that was told to trust the keys of
+# .lab/boot/keys, in db, or by shim in MokList, where real machines have them. secureboot starts the kernel directly, mok
+# by shim and GRUB from a disk.
+vm_machine() {
+	local boot=$lab/boot efi=$lab/boot/firmware
+	vm_append="console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check net.ifnames=0"
+	vm_qemu=()
+	local kernel=("$lab/$vm_release"/boot/vmlinuz-*)
+	case $vm_boot in
+	bios) ;;
+	sig_enforce) vm_append+=" module.sig_enforce=1" ;;
+	lockdown) vm_append+=" lockdown=integrity" ;;
+	secureboot | mok)
+		[[ -f $boot/$vm_boot.fd ]] || die "no $boot/$vm_boot.fd: run test/vm/setup (make setup)"
+		cp "$boot/$vm_boot.fd" "$vm_work/vars.fd" # the guest writes it
+		vm_qemu+=(
+			-machine q35
+			-drive "if=pflash,format=raw,unit=0,readonly=on,file=$efi/usr/share/OVMF/OVMF_CODE_4M.fd"
+			-drive "if=pflash,format=raw,unit=1,file=$vm_work/vars.fd"
+		)
+		;;
+	*) die "KMMD_VM_BOOT=$vm_boot: there are bios, sig_enforce, lockdown, secureboot, mok" ;;
+	esac
+	vm_append+=" ${KMMD_VM_APPEND:-}"
+	if [[ $vm_boot != mok ]]; then
+		vm_qemu+=(-kernel "${kernel[0]}" -initrd "$vm_work/initrd" -append "$vm_append")
+		return
+	fi
+	mkdir -p "$vm_work/esp/EFI/BOOT" "$vm_work/esp/EFI/debian"
+	cp "$efi/usr/lib/shim/shimx64.efi.signed" "$vm_work/esp/EFI/BOOT/BOOTX64.EFI"
+	cp "$efi/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed" "$vm_work/esp/EFI/BOOT/grubx64.efi"
+	cp "${kernel[0]}" "$vm_work/esp/vmlinuz"
+	ln "$vm_work/initrd" "$vm_work/esp/initrd"
+	cat >"$vm_work/esp/EFI/debian/grub.cfg" <<-CFG
+		linux /vmlinuz $vm_append
+		initrd /initrd
+		boot
+	CFG
+	vm_qemu+=(-drive "file=fat:$vm_work/esp,format=raw,readonly=on,if=none,id=esp" -device virtio-blk-pci,drive=esp,bootindex=0)
 }
 
 # vm_boot boots the VM with the files of $vm_work/guest added, shows the output of its command and sets vm_status to its
@@ -142,20 +200,19 @@ vm_boot() {
 	pack_cpio "$vm_work/guest" "$vm_work/guest.cpio"
 	cat "$root/base.cpio" "$root/modules.cpio" "$vm_work/guest.cpio" >"$vm_work/initrd"
 	: >"$console" # is there also when qemu does not start
+	vm_machine
 	# We hold the pipe open until qemu has ended: the reader must neither wait for a qemu that never came up to open
 	# it, nor see its end too early.
 	mkfifo "$vm_work/output"
 	local hold
 	exec {hold}<>"$vm_work/output"
-	cat <"$vm_work/output" {hold}>&- &
+	vm_output <"$vm_work/output" {hold}>&- &
 	local reader=$!
 	vm_pids+=("$reader")
 	# shellcheck disable=SC2206 # KMMD_VM_QEMU is a list of words
 	background qemu-system-x86_64 \
 		-accel "${accel[@]}" -cpu max -smp 2 -m "${KMMD_VM_MEMORY:-1024}" \
-		-nodefaults -display none -monitor none -no-reboot \
-		-kernel "$root"/boot/vmlinuz-* -initrd "$vm_work/initrd" \
-		-append "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check net.ifnames=0 ${KMMD_VM_APPEND:-}" \
+		-nodefaults -display none -monitor none -no-reboot "${vm_qemu[@]}" \
 		-netdev user,id=net0 -device virtio-net-pci,netdev=net0,romfile= \
 		-serial "file:$console" -serial "file:$vm_work/output" -serial "file:$vm_work/out.tar" \
 		${KMMD_VM_QEMU:-} </dev/null >"$vm_logs/qemu.log" 2>&1

@@ -21,10 +21,10 @@ type Registry struct {
 	Host string
 
 	server   *httptest.Server
-	inner    http.Handler
 	mu       sync.Mutex // guards the fields below
 	requests []string
 	handle   func(http.ResponseWriter, *http.Request, http.Handler)
+	inner    http.Handler
 }
 
 // NewRegistry starts an empty registry that ends with the test.
@@ -50,7 +50,18 @@ func NewTLSRegistry(t testing.TB) *Registry {
 }
 
 func newRegistry() *Registry {
-	return &Registry{inner: registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(true))}
+	return &Registry{inner: emptyRegistry()}
+}
+
+func emptyRegistry() http.Handler {
+	return registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(true))
+}
+
+// Forget makes it empty again.
+func (r *Registry) Forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.inner = emptyRegistry()
 }
 
 // Close stops the registry before the test ends: from now on connections are
@@ -81,11 +92,11 @@ func (r *Registry) Requests() []string {
 func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.mu.Lock()
 	r.requests = append(r.requests, req.Method+" "+req.URL.Path)
-	f := r.handle
+	f, inner := r.handle, r.inner
 	r.mu.Unlock()
 	if f != nil {
-		f(w, req, r.inner)
+		f(w, req, inner)
 		return
 	}
-	r.inner.ServeHTTP(w, req)
+	inner.ServeHTTP(w, req)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/preflight"
+	"github.com/kmm-node/kmmd/pkg/sign"
 )
 
 // Collector remembers what does not change until the next boot. It is for one
@@ -63,7 +64,7 @@ func (c *Collector) Kernel(tree *kmod.Tree, modules []preflight.Module, leaving 
 	}
 	r := &request{Collector: c, modules: modules, leaving: leaving, loaded: loaded}
 	r.out = &preflight.Kernel{
-		Arch: c.arch, Exports: make(map[string]preflight.Export), Complete: c.symbols.Kernel != nil,
+		Release: c.host.Release(), Version: c.host.Version(), Arch: c.arch, Exports: make(map[string]preflight.Export), Complete: c.symbols.Kernel != nil,
 		ForceLoad: c.option("MODULE_FORCE_LOAD"), MissingNamespaces: c.option("MODULE_ALLOW_MISSING_NAMESPACE_IMPORTS"),
 		Security: c.host.Security(),
 	}
@@ -75,10 +76,30 @@ func (c *Collector) Kernel(tree *kmod.Tree, modules []preflight.Module, leaving 
 		}
 	}
 	r.out.Modversions = c.modversions()
+	r.out.Algorithms = c.algorithms()
 	if err := r.exports(); err != nil {
 		return nil, err
 	}
 	return r.out, nil
+}
+
+// algorithms tells what the kernel has at hand, and what it would find a module for when it asks (crypto/api.c:
+// crypto_larval_lookup).
+func (c *Collector) algorithms() map[string]kernel.State {
+	have := c.host.Algorithms()
+	if have == nil {
+		return nil
+	}
+	out := make(map[string]kernel.State)
+	for _, name := range sign.AlgorithmNames() {
+		switch {
+		case have[name] || c.tree != nil && c.tree.HasAlias("crypto-"+name):
+			out[name] = kernel.Yes
+		case c.tree != nil:
+			out[name] = kernel.No
+		}
+	}
+	return out
 }
 
 // readSymbols reads the kernel's symbols anew.

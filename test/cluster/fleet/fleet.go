@@ -82,6 +82,12 @@ func (f *Fleet) Secret(namespace, name, password string) string {
 // kernels, and gives its reference.
 func (f *Fleet) Image(version string, modules ...string) string {
 	f.t.Helper()
+	return f.ImageAs(version, version, modules...)
+}
+
+// ImageAs is Image under another tag than the version.
+func (f *Fleet) ImageAs(tag, version string, modules ...string) string {
+	f.t.Helper()
 	files := map[string]string{}
 	for _, release := range []string{Release, OtherRelease} {
 		for _, name := range modules {
@@ -92,7 +98,7 @@ func (f *Fleet) Image(version string, modules ...string) string {
 			files[filepath.Join("opt/lib/modules", release, name+".ko")] = string(kmodtest.Build(s))
 		}
 	}
-	return f.push(version, files)
+	return f.push(tag, files)
 }
 
 // BrokenImage pushes an image that has nothing for any kernel.
@@ -101,9 +107,9 @@ func (f *Fleet) BrokenImage(version string) string {
 	return f.push(version, map[string]string{"opt/readme": "no modules here"})
 }
 
-func (f *Fleet) push(version string, files map[string]string) string {
+func (f *Fleet) push(tag string, files map[string]string) string {
 	f.t.Helper()
-	ref := f.Registry.Host + "/modules:" + strings.ToLower(version)
+	ref := f.Registry.Host + "/modules:" + strings.ToLower(tag)
 	imagestest.Push(f.t, ref, imagestest.Layer(f.t, files))
 	return ref
 }

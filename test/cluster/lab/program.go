@@ -36,7 +36,7 @@ func (c *Cluster) startProgram(name string, cmd *exec.Cmd, death syscall.Signal)
 
 // StartWatcher runs kmm-watcher, as make build leaves it, with its ServiceAccount,
 // as a pod of its Deployment does. identity is its name in the lease.
-func (c *Cluster) StartWatcher(ctx context.Context, identity string) (*Program, error) {
+func (c *Cluster) StartWatcher(ctx context.Context, identity string, flags ...string) (*Program, error) {
 	config, err := c.ServiceAccount(ctx, "kmm-system", "kmm-watcher", "")
 	if err != nil {
 		return nil, err
@@ -45,8 +45,8 @@ func (c *Cluster) StartWatcher(ctx context.Context, identity string) (*Program, 
 	if err := c.writeKubeconfig(name, config); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(filepath.Join(c.repo, ".lab", "bin", "kmm-watcher"), "--kubeconfig", c.path(name+".kubeconfig"),
-		"--listen", "127.0.0.1:0", "--namespace", "kmm-system", "--identity", identity)
+	cmd := exec.Command(filepath.Join(c.repo, ".lab", "bin", "kmm-watcher"), append([]string{"--kubeconfig", c.path(name + ".kubeconfig"),
+		"--listen", "127.0.0.1:0", "--namespace", "kmm-system", "--identity", identity, "--agent-image", "kmmd:latest"}, flags...)...)
 	p, err := c.startProgram(name, cmd, syscall.SIGKILL)
 	if err != nil {
 		return nil, fmt.Errorf("%w (make build makes it)", err)

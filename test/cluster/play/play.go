@@ -33,6 +33,7 @@ type Player struct {
 	mu       sync.Mutex
 	nodes    map[string]bool // under mu; false: paused
 	notReady map[string]bool // under mu; namespace/name of pods
+	left     []string        // under mu; labels of pods
 }
 
 // New makes a Player with an administrator's access. It does nothing to pods until
@@ -129,6 +130,13 @@ func (p *Player) set(playing bool, nodes []string) {
 	for _, name := range nodes {
 		p.enqueueNode(name)
 	}
+}
+
+// Leave makes pods with a label, whatever its value, somebody else's.
+func (p *Player) Leave(label string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.left = append(p.left, label)
 }
 
 // SetPodReady says whether the containers of a pod are ready; they are unless this

@@ -22,6 +22,11 @@ func (p *Player) play(ctx context.Context, key string) error {
 	pod := object.(*corev1.Pod)
 	p.mu.Lock()
 	playing, ready := p.nodes[pod.Spec.NodeName], !p.notReady[key]
+	for _, label := range p.left {
+		if _, ok := pod.Labels[label]; ok {
+			playing = false
+		}
+	}
 	p.mu.Unlock()
 	if !playing {
 		return nil

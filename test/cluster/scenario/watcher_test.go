@@ -11,9 +11,9 @@ import (
 )
 
 // newWatcher runs a kmm-watcher for one test.
-func newWatcher(t *testing.T, c *lab.Cluster, identity string) *lab.Program {
+func newWatcher(t *testing.T, c *lab.Cluster, identity string, flags ...string) *lab.Program {
 	t.Helper()
-	p, err := c.StartWatcher(t.Context(), identity)
+	p, err := c.StartWatcher(t.Context(), identity, flags...)
 	require.NoError(t, err)
 	t.Cleanup(p.Kill)
 	return p
