@@ -24,7 +24,7 @@ import (
 func imageCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "image",
-		Short: "get, list and remove images in this node's store",
+		Short: "get, list and remove images in this node's store; copy images",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usageError{fmt.Errorf("unknown command %q: see kmmd image --help", args[0])}
@@ -35,7 +35,7 @@ func imageCommand(o *options) *cobra.Command {
 	}
 	var store string
 	cmd.PersistentFlags().StringVar(&store, "store", "", "directory of the store (default images in state_dir of the configuration)")
-	cmd.AddCommand(imagePullCommand(o, &store), imageListCommand(o, &store), imageRemoveCommand(o, &store), imagePruneCommand(o, &store))
+	cmd.AddCommand(imagePullCommand(o, &store), imageListCommand(o, &store), imageRemoveCommand(o, &store), imagePruneCommand(o, &store), imageCopyCommand(o), imageLoginsCommand())
 	return cmd
 }
 

@@ -131,6 +131,7 @@ key or certificate that can not be used.`,
 	f.register(cmd)
 	cmd.Flags().BoolVar(&verify, "verify", false, "only check that each file is signed by the certificate, and was not changed since")
 	cmd.Flags().BoolVar(&strip, "strip", false, "only remove the signatures")
+	cmd.AddCommand(signImageCommand(o))
 	return cmd
 }
 
@@ -190,6 +191,10 @@ func runSign(cmd *cobra.Command, o *options, action signAction, paths []string) 
 	var errs []error
 	out := &printer{w: cmd.OutOrStdout()}
 	for _, path := range paths {
+		if err := cmd.Context().Err(); err != nil {
+			errs = append(errs, fmt.Errorf("%s %s: %w", action.verb, path, err))
+			break
+		}
 		result, err := action.file(path)
 		if err != nil {
 			err = fmt.Errorf("%s %s: %w", action.verb, path, err)

@@ -88,6 +88,16 @@ func TestSign(t *testing.T) {
 	}
 }
 
+// TestSignLeavesOthersSignatures: those of ECDSA are other ones every time sign-file
+// makes one.
+func TestSignLeavesOthersSignatures(t *testing.T) {
+	path := copyModule(t, t.TempDir(), "hello.p256-sha256.ko", "hello.ko")
+	out, err := kmmd(t, append(signKey("p256-pbes2.pem", "p256.crt"), "--passphrase-file", write(t, path+".pass", "secret"), path)...)
+	require.NoError(t, err)
+	assert.Contains(t, out, "signed already")
+	assert.Equal(t, content(t, signData+"hello.p256-sha256.ko"), content(t, path))
+}
+
 func names(t *testing.T, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)

@@ -80,7 +80,7 @@ var jobs = []struct {
 	options build.Options
 }{
 	{name: "annotated-publish", module: "annotated", kind: build.Publish},
-	{name: "annotated-rehearse", module: "annotated", kind: build.Rehearse, pull: []string{"base", "mirror"}},
+	{name: "annotated-rehearse", module: "annotated", kind: build.Rehearse, pull: []string{"base", "secret-name", "mirror", "base"}}, // secret-name pushes
 	{name: "merged-kaniko", module: "merged", kind: build.Publish, pull: []string{"base"}, host: true},
 	{name: "merged-buildah", module: "merged", kind: build.Publish, pull: []string{"base"}, host: true, options: build.Options{
 		Builder: build.Buildah, BuilderImage: "mirror:5000/buildah:v1", HostUsers: new(bool), ImagePullPolicy: corev1.PullAlways,

@@ -30,7 +30,7 @@ func (p *podder) ours(name string, args ...string) corev1.Container {
 // credentials makes one file of several pull secrets, for the builder.
 func (p *podder) credentials() corev1.Container {
 	c := p.ours(stepCredentials, "image", "logins", "--to", pullDir+"/config.json")
-	for i := range p.r.PullSecrets {
+	for i := range p.pull {
 		c.Args = append(c.Args, p.login(&c, i))
 	}
 	p.mount(&c, pullVolume, pullDir, false, memoryDir())
@@ -106,7 +106,7 @@ func (p *podder) authFiles(c *corev1.Container, pulls bool) {
 	if !pulls {
 		return
 	}
-	for i := range p.r.PullSecrets {
+	for i := range p.pull {
 		c.Args = append(c.Args, "--authfile", p.login(c, i))
 	}
 }

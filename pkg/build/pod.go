@@ -59,6 +59,7 @@ const ourUser = 65532
 type podder struct {
 	r    *Request
 	o    Options
+	pull []string // pull secrets
 	spec corev1.PodSpec
 }
 
@@ -74,8 +75,13 @@ func (r *Request) pod(kind Kind, o Options) corev1.PodSpec {
 		NodeSelector:                 maps.Clone(r.Selector),
 		Tolerations:                  slices.Clone(r.Tolerations),
 	}}
+	for _, name := range r.PullSecrets { // whatever the ServiceAccount says
+		if name != r.PushSecret && !slices.Contains(p.pull, name) {
+			p.pull = append(p.pull, name)
+		}
+	}
 	if r.Build != nil && kind != Check {
-		if len(r.PullSecrets) > 1 {
+		if len(p.pull) > 1 {
 			p.init(p.credentials())
 		}
 		p.init(p.build())
@@ -128,17 +134,17 @@ func memoryDir() corev1.VolumeSource {
 // or of another type leaves the directory empty.
 func (p *podder) login(c *corev1.Container, i int) string {
 	dir := fmt.Sprintf("%s%d", loginsDir, i)
-	p.key(c, fmt.Sprintf("login-%d", i), dir, p.r.PullSecrets[i], corev1.DockerConfigJsonKey, corev1.DockerConfigJsonKey, true)
+	p.key(c, fmt.Sprintf("login-%d", i), dir, p.pull[i], corev1.DockerConfigJsonKey, corev1.DockerConfigJsonKey, true)
 	return dir + "/" + corev1.DockerConfigJsonKey
 }
 
 // pullConfig mounts the credentials for base images in a container that builds:
 // the file config.json in dir.
 func (p *podder) pullConfig(c *corev1.Container, dir string) {
-	switch len(p.r.PullSecrets) {
+	switch len(p.pull) {
 	case 0:
 	case 1:
-		p.key(c, pullVolume, dir, p.r.PullSecrets[0], corev1.DockerConfigJsonKey, "config.json", true)
+		p.key(c, pullVolume, dir, p.pull[0], corev1.DockerConfigJsonKey, "config.json", true)
 	default:
 		p.mount(c, pullVolume, dir, true, memoryDir()) // the container `credentials` writes it
 	}

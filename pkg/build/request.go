@@ -57,7 +57,8 @@ type Request struct {
 	PushSecret string
 	// PullSecrets are the imagePullSecrets of the ServiceAccount, to pull base
 	// images; the caller fills them in. Those that are missing, or of another type
-	// than kubernetes.io/dockerconfigjson, are passed over, as the kubelet does.
+	// than kubernetes.io/dockerconfigjson, are passed over, as the kubelet does; so
+	// is PushSecret.
 	PullSecrets []string
 
 	Selector    map[string]string // of nodes for the pod: build.selector, else the Module's

@@ -79,7 +79,7 @@ func (j *job) readLayer(ctx context.Context, i int, r io.Reader, visit visitor) 
 	}
 	if err == nil {
 		at := path.Join(j.q.dirName, modulesPart, j.q.Releases[0], "extra", title)
-		err = visit(entry{name: at, kind: kindFile, size: desc.Size}, file)
+		err = visit(entry{name: at, kind: kindFile, size: desc.Size}, nil, file)
 	}
 	if err != nil {
 		return layerError(err)

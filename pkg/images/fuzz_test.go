@@ -3,6 +3,7 @@
 package images
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -97,7 +98,7 @@ func FuzzLayer(f *testing.F) {
 		var entries []entry
 		var unpacked int64
 		budget := newBudget(l)
-		err := readLayer(t.Context(), bytes.NewReader(b), budget, func(e entry, content io.Reader) error {
+		err := readLayer(t.Context(), bytes.NewReader(b), budget, func(e entry, _ *tar.Header, content io.Reader) error {
 			entries = append(entries, e)
 			if e.kind != kindFile || e.size > l.fileSize {
 				return nil

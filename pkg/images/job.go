@@ -3,6 +3,7 @@
 package images
 
 import (
+	"archive/tar"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -127,7 +128,7 @@ func (j *job) fetch(ctx context.Context, i int, stage func(entry) bool) error {
 	}
 	j.begin(i)
 	r := &notingReader{r: b, note: func(n int64) { j.read(ctx, i, n) }}
-	err := j.readLayer(ctx, i, r, func(e entry, content io.Reader) error {
+	err := j.readLayer(ctx, i, r, func(e entry, _ *tar.Header, content io.Reader) error {
 		if !again {
 			data.entries = append(data.entries, e)
 		}

@@ -48,9 +48,10 @@ func (b *budgetReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// visitor is told each entry of a layer in order. content is what a regular file
-// holds, and good until the visitor returns; it need not be read.
-type visitor func(e entry, content io.Reader) error
+// visitor is told each entry of a layer in order. h is its header, nil when the
+// layer is no tar. content is what a regular file holds, and good until the
+// visitor returns; it need not be read.
+type visitor func(e entry, h *tar.Header, content io.Reader) error
 
 // readLayer unpacks the layer that comes out of r and shows its entries to
 // visit. The compression is told by the first bytes: media types are often
@@ -110,7 +111,7 @@ func scanTar(t *tar.Reader, b *budget, visit visitor) error {
 		if k == kindSymlink || k == kindHardlink {
 			e.link = h.Linkname
 		}
-		if err := visit(e, t); err != nil {
+		if err := visit(e, h, t); err != nil {
 			return layerError(err)
 		}
 	}

@@ -45,11 +45,12 @@ func (w *Watcher) syncImages(ctx context.Context, k string) error {
 	if m.DeletionTimestamp != nil {
 		return nil // its Jobs go with it
 	}
+	have := w.makings.of(m)
 	if !makesImages(m) {
-		w.noteImages(k, nil)
+		w.noteImages(k, map[string]v1beta1.ModuleImage{})
 		return nil
 	}
-	have, next, again := w.makings.of(m), map[string]v1beta1.ModuleImage{}, lookAgain
+	next, again := map[string]v1beta1.ModuleImage{}, lookAgain
 	demand := w.demandOf(m)
 	var errs []error
 	for _, kernel := range slices.Sorted(maps.Keys(demand)) {
@@ -135,7 +136,7 @@ func (w *Watcher) syncImage(ctx context.Context, m *v1beta1.Module, kernel strin
 	r.PullSecrets = w.pullSecretsOf(m)
 	var missing *errMissing
 	if err = w.addVersions(ctx, r); errors.As(err, &missing) {
-		return invalid(have, kernel, reasonMissing, err), true, nil
+		return w.unmakeable(ctx, m, r, have, err), true, nil
 	}
 	if err != nil {
 		return have, have.State != "", err
@@ -163,6 +164,31 @@ func (w *Watcher) syncImage(ctx context.Context, m *v1beta1.Module, kernel strin
 		next.Message = "the Job is about to start"
 	}
 	return next, true, w.makeEvents(ctx, imageEvents(m, r, have, next, now))
+}
+
+// unmakeable is an image that could not be made, since what goes into it is not
+// there. One that is in the registry need not be.
+func (w *Watcher) unmakeable(ctx context.Context, m *v1beta1.Module, r *build.Request, have v1beta1.ModuleImage, err error) v1beta1.ModuleImage {
+	known := have.Image == r.Image
+	if known && have.Digest != "" && have.State == v1beta1.ImageReady || known && !due(&have, time.Now()) {
+		return have
+	}
+	if !known {
+		have = v1beta1.ModuleImage{Kernel: r.Kernel, Image: r.Image}
+	}
+	if have.Digest == "" {
+		digest, asked := w.lookup(ctx, m, r)
+		if asked == nil && digest != "" {
+			have.Hash, have.Attempts, have.Job = "", 0, ""
+			have.Since = metav1.NewTime(time.Now().Truncate(time.Second))
+			return ready(have, digest)
+		}
+		err = errors.Join(err, asked)
+	}
+	i := invalid(have, r.Kernel, reasonMissing, err)
+	at := metav1.NewTime(time.Now().Add(lookAgain))
+	i.RetryAt = &at
+	return i
 }
 
 // invalid is an image that can not be made as things are. What was made before

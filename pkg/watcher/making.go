@@ -103,6 +103,9 @@ func (m making) from(i v1beta1.ModuleImage) (v1beta1.ModuleImage, step) {
 		return i, stepNone
 	case i.Hash == m.hash && i.State == v1beta1.ImageFailed && i.Attempts > 0:
 		return m.create(i, i.Attempts+1)
+	case i.Hash == "" && i.Digest != "" && i.State == v1beta1.ImageReady:
+		i.Hash = m.hash // it was found when nobody could say what would be made
+		return i, stepNone
 	case i.Digest != "" && i.Hash != m.hash:
 		return m.create(i, 1)
 	}

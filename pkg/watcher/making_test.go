@@ -60,6 +60,9 @@ func TestDecide(t *testing.T) {
 		{name: "new, and a Watcher before us has begun", have: fresh, job: running, state: v1beta1.ImageBuilding, attempt: 1},
 		{name: "new, and a Watcher before us was done", have: fresh, job: done, state: v1beta1.ImageReady, digest: "sha256:b", attempt: 1},
 		{name: "adopted and the same", have: adopted, state: v1beta1.ImageReady, digest: "sha256:a"},
+		{name: "found when the Dockerfile was not there", have: image(func(i *v1beta1.ModuleImage) {
+			i.Hash, i.State, i.Digest = "", v1beta1.ImageReady, "sha256:a"
+		}), state: v1beta1.ImageReady, digest: "sha256:a"},
 		{name: "adopted, the Dockerfile is another: no question", have: adopted, hash: "h2", do: stepCreate, state: v1beta1.ImageBuilding, digest: "sha256:a", attempt: 1},
 		{name: "made and the same, its Job still there", have: made, job: &jobView{name: "j-1", attempt: 1, digest: "sha256:a"}, state: v1beta1.ImageReady, digest: "sha256:a", attempt: 1},
 		{name: "made and the same, its Job collected", have: made, state: v1beta1.ImageReady, digest: "sha256:a", attempt: 1},

@@ -11,6 +11,9 @@ import (
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
 )
 
+// maxImages is how many images the status of a Module can have, as its schema says.
+const maxImages = 512
+
 // makings are the images that the cluster makes, by Module and kernel, and who
 // asks for them beside the nodes. What a Module's status said is where a new
 // Watcher begins.
@@ -28,7 +31,10 @@ func (s *makings) of(m *v1beta1.Module) map[string]v1beta1.ModuleImage {
 	defer s.mu.Unlock()
 	if !s.adopted[k] {
 		if s.adopted == nil {
-			s.adopted, s.images = map[string]bool{}, map[string]map[string]v1beta1.ModuleImage{}
+			s.adopted = map[string]bool{}
+		}
+		if s.images == nil {
+			s.images = map[string]map[string]v1beta1.ModuleImage{}
 		}
 		s.adopted[k] = true
 		s.images[k] = map[string]v1beta1.ModuleImage{}
@@ -50,7 +56,7 @@ func (s *makings) list(m *v1beta1.Module) []v1beta1.ModuleImage {
 	for _, kernel := range slices.Sorted(maps.Keys(images)) {
 		out = append(out, images[kernel])
 	}
-	return out
+	return out[:min(len(out), maxImages)]
 }
 
 // set replaces the images of a Module. It reports whether anything is another
@@ -63,6 +69,9 @@ func (s *makings) set(k string, images map[string]v1beta1.ModuleImage) (changed,
 	tell = !maps.EqualFunc(old, images, func(a, b v1beta1.ModuleImage) bool {
 		return a.Image == b.Image && a.Digest == b.Digest
 	})
+	if s.images == nil {
+		s.images = map[string]map[string]v1beta1.ModuleImage{}
+	}
 	s.images[k] = images
 	return changed, tell
 }

@@ -30,16 +30,16 @@ type config struct {
 
 // entry is one key of auths, taken apart.
 type entry struct {
-	host, port, path string
-	cred             Credential
+	key, host, port, path string
+	cred                  Credential
 }
 
 type authEntry struct {
-	Username      string `json:"username"`
-	Password      string `json:"password"`
-	Auth          string `json:"auth"`
-	IdentityToken string `json:"identitytoken"`
-	RegistryToken string `json:"registrytoken"`
+	Username      string `json:"username,omitempty"`
+	Password      string `json:"password,omitempty"`
+	Auth          string `json:"auth,omitempty"`
+	IdentityToken string `json:"identitytoken,omitempty"`
+	RegistryToken string `json:"registrytoken,omitempty"`
 }
 
 func parse(origin string, b []byte) (config, error) {
@@ -102,7 +102,7 @@ func malformed(origin string, b []byte, err error) error {
 }
 
 func parseEntry(key string, a authEntry) (entry, error) {
-	var e entry
+	e := entry{key: key}
 	name := key
 	if !strings.Contains(name, "://") {
 		name = "https://" + name

@@ -39,7 +39,10 @@ func (c Credential) String() string { return c.Origin }
 func (c Credential) GoString() string { return c.Origin }
 
 // Keyring is an ordered set of documents with credentials. nil is an empty one.
-type Keyring struct{ documents []document }
+type Keyring struct {
+	documents []document
+	merged    bool
+}
 
 // document is a parsed one, or a file to be read when needed.
 type document struct {
@@ -106,6 +109,14 @@ func Join(keyrings ...*Keyring) *Keyring {
 	return out
 }
 
+// Merge has all of the keyrings as if they were one document: the more special
+// name comes first, wherever it is.
+func Merge(keyrings ...*Keyring) *Keyring {
+	out := Join(keyrings...)
+	out.merged = true
+	return out
+}
+
 const maxFile = 4 << 20 // bytes; a Secret can not have more than 1 MiB
 
 // read returns d with its content. A file that is not there is empty.
@@ -148,18 +159,26 @@ func (k *Keyring) Lookup(host, repository string) Found {
 	if k == nil {
 		return out
 	}
+	var matches []entry
 	for _, d := range k.documents {
 		d = d.read()
 		if d.err != nil {
 			out.Notes = append(out.Notes, strings.ReplaceAll(d.err.Error(), "\n", "; "))
 		}
 		for _, e := range d.doc.entries {
-			if !e.matches(host, repository) || slices.ContainsFunc(out.Credentials, e.cred.same) {
-				continue
+			if e.matches(host, repository) {
+				matches = append(matches, e)
 			}
-			out.Credentials = append(out.Credentials, e.cred)
 		}
 		out.Notes = append(out.Notes, d.doc.helpersFor(host)...)
+	}
+	if k.merged {
+		slices.SortStableFunc(matches, entry.compare)
+	}
+	for _, e := range matches {
+		if !slices.ContainsFunc(out.Credentials, e.cred.same) {
+			out.Credentials = append(out.Credentials, e.cred)
+		}
 	}
 	return out
 }

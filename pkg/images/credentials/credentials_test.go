@@ -170,3 +170,34 @@ func FuzzParse(f *testing.F) {
 		assert.True(t, err == nil || len(found.Notes) > 0)
 	})
 }
+
+func TestMerge(t *testing.T) {
+	a, err := Parse("a", []byte(`{"auths": {"reg.example": `+auth("host", "x")+`, "*.example/team": `+auth("star", "x")+`}}`))
+	require.NoError(t, err)
+	b, err := Parse("b", []byte(`{"auths": {"reg.example/team": `+auth("team", "x")+`, "reg.example": `+auth("second", "x")+`}}`))
+	require.NoError(t, err)
+	assert.Equal(t, []string{"team", "host", "second", "star"}, users(Merge(a, nil, b), "reg.example", "team/a"))
+	assert.Equal(t, []string{"host", "star", "team", "second"}, users(Join(a, b), "reg.example", "team/a"))
+}
+
+func TestDocument(t *testing.T) {
+	a, err := Parse("a", []byte(`{"auths": {"reg.example": {"username": "joe", "password": "a:b"}, "t": {"registrytoken": "r"}}, "credsStore": "pass"}`))
+	require.NoError(t, err)
+	b, err := Parse("b", []byte(`{"reg.example": `+auth("ann", "x")+`, "https://index.docker.io/v1/": `+auth("hub", "x")+`}`))
+	require.NoError(t, err)
+	doc, err := Join(a, b).Document()
+	require.NoError(t, err)
+	assert.JSONEq(t, `{"auths": {"reg.example": `+auth("joe", "a:b")+`, "t": {"registrytoken": "r"},
+		"https://index.docker.io/v1/": `+auth("hub", "x")+`}}`, string(doc))
+	again, err := Parse("again", doc)
+	require.NoError(t, err)
+	assert.Equal(t, []string{"hub"}, users(again, "docker.io", "library/x"))
+
+	broken, _ := Parse("secret broken", []byte(`{"auths": hidden}`))
+	_, err = Join(a, broken).Document()
+	require.ErrorContains(t, err, "secret broken:1")
+	assert.NotContains(t, err.Error(), "hidden")
+	doc, err = (*Keyring)(nil).Document()
+	require.NoError(t, err)
+	assert.JSONEq(t, `{"auths": {}}`, string(doc))
+}

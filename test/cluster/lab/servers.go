@@ -43,7 +43,8 @@ func (c *Cluster) StartAPIServer(ctx context.Context) (err error) {
 		"--service-account-key-file=" + c.path("pki", "tokens.key"), "--service-account-signing-key-file=" + c.path("pki", "tokens.key"),
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
 		"--audit-policy-file=" + c.path("audit-policy.json"), "--audit-log-path=" + c.path("log", auditLog),
-		"--audit-log-maxsize=0", // in one file, however long
+		"--audit-log-maxsize=0",                        // in one file, however long
+		"--kubelet-preferred-address-types=InternalIP", // names of nodes are names only
 	}
 	if !c.options.ControllerManager {
 		// It gives new nodes a taint that nobody would take away.

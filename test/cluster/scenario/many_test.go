@@ -100,13 +100,15 @@ func TestAnnotatedExample(t *testing.T) {
 	manifest, err := os.ReadFile("../../../pkg/spec/testdata/annotated.yaml")
 	require.NoError(t, err)
 	cluster.KubectlInput(t, string(manifest), "apply", "-n", "example", "-f", "-")
-	// Nobody is at some.registry; what matters is that the node was told, pulls from
-	// there, and says so.
-	s := w.waitStatus(a, "my-kmod", "Failed/ImageUnreachable")
+	// Nobody is at some.registry, and there is no Dockerfile; what matters is that the
+	// node was told, waits for the image of that name, and the Module says why.
+	s := w.waitStatus(a, "my-kmod", "Building")
 	assert.Equal(t, "some.registry/org/my-kmod:6.1.0-56-cloud-amd64", strings.Replace(s.Image, "my_kmod", "my-kmod", 1))
 	warnings := strings.Join(s.Warnings, "\n")
 	assert.Contains(t, warnings, `did you mean "\.f"`)
 	nmc, _ := w.nmc(a)
 	assert.Equal(t, []string{"secret-name"}, nmc.Spec.Modules[0].PullSecrets)
-	w.waitCondition("my-kmod", "Degraded", "True/ImageUnreachable")
+	message := w.waitCondition("my-kmod", "Degraded", "True/BuildFailed")
+	assert.Contains(t, message, "ConfigMap example/my-kmod-dockerfile is not there")
+	assert.Contains(t, message, "some.registry")
 }

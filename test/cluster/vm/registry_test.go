@@ -3,10 +3,8 @@
 package vm
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"testing"
@@ -26,27 +24,11 @@ type registry struct {
 
 func newRegistry(t *testing.T) *registry {
 	t.Helper()
-	dir := t.TempDir()
-	config := filepath.Join(dir, "config.yml")
-	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, `version: 0.1
-log: {level: info}
-storage: {filesystem: {rootdirectory: %q}}
-http: {addr: "127.0.0.1:0"}
-`, filepath.Join(dir, "data")), 0o600))
 	r := &registry{t: t}
 	var err error
-	r.program, err = cluster.StartProgram("registry", exec.Command("docker-registry", "serve", config))
+	r.program, r.port, err = cluster.StartRegistry(t.Context(), "registry", t.TempDir())
 	require.NoError(t, err)
 	t.Cleanup(r.program.Kill)
-	listening := regexp.MustCompile(`listening on 127\.0\.0\.1:(\d+)`)
-	lab.Wait(t, "the registry listens", func() error {
-		found := listening.FindStringSubmatch(r.program.Log())
-		if found == nil {
-			return errors.New(r.program.Log())
-		}
-		r.port = found[1]
-		return nil
-	})
 	return r
 }
 
