@@ -11,6 +11,9 @@ import (
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
 )
 
+// maxImages is how many images the status of a Module can have, as its schema says.
+const maxImages = 512
+
 // makings are the images that the cluster makes, by Module and kernel, and who
 // asks for them beside the nodes. What a Module's status said is where a new
 // Watcher begins.
@@ -53,7 +56,7 @@ func (s *makings) list(m *v1beta1.Module) []v1beta1.ModuleImage {
 	for _, kernel := range slices.Sorted(maps.Keys(images)) {
 		out = append(out, images[kernel])
 	}
-	return out
+	return out[:min(len(out), maxImages)]
 }
 
 // set replaces the images of a Module. It reports whether anything is another

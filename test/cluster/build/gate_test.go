@@ -62,13 +62,6 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 // close ends it.
 func (g *gate) close() { g.server.Close() }
 
-// shutFor breaks the connections of some requests, nil: of none.
-func (g *gate) shutFor(which func(*http.Request) bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.shut = which
-}
-
 // login is the content of a kubernetes.io/dockerconfigjson secret for a host.
 func login(host, password string) string {
 	auth := base64.StdEncoding.EncodeToString([]byte("user:" + password))

@@ -99,4 +99,3 @@ func (w *world) file(img v1.Image, path string) []byte {
 		}
 	}
 }
-

@@ -180,4 +180,3 @@ func (w *world) log(job, container string) string {
 	w.t.Helper()
 	return cluster.Kubectl(w.t, "logs", "-n", w.namespace, "-l", "batch.kubernetes.io/job-name="+job, "-c", container, "--tail=-1")
 }
-

@@ -11,10 +11,11 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
+	"regexp"
 	"strings"
 	"time"
 
@@ -33,12 +34,9 @@ var packages = []string{
 	"liblzma5", "libmpc3", "libmpfr6", "libpcre2-8-0", "libselinux1", "libssl3", "libstdc++6", "libzstd1", "make", "mawk", "sed", "zlib1g",
 }
 
-// unneeded are parts of these packages that no build reads.
-var unneeded = []string{
-	"/usr/share/doc", "/usr/share/man", "/usr/share/locale", "/usr/share/info", "/usr/share/lintian", "/usr/share/bug", "/usr/share/gdb", "/etc",
-	"/usr/lib/x86_64-linux-gnu/gconv", "/usr/lib/gcc/x86_64-linux-gnu/12/lto1", "/usr/lib/gcc/x86_64-linux-gnu/12/lto-wrapper",
-	"/usr/lib/x86_64-linux-gnu/perl-base",
-}
+// unneeded matches files of these packages, and headers of the kernel, that no
+// build here reads: they are the larger part.
+var unneeded = regexp.MustCompile(`^(/etc|/usr/share)/|/gconv/|/lto1$|/lto-wrapper$|-lto-dump-|-gcov|^/usr/src/[^/]*-common/(arch/([^x]|x[^8])|include/dt-bindings/)`)
 
 // links are those that a package's scripts make.
 var links = map[string]string{
@@ -60,12 +58,12 @@ func Image(dir, release string) (v1.Image, error) {
 		w.link(path, target)
 	}
 	w.tree("/", files)
-	for _, root := range []string{"usr/src", "usr/lib"} {
-		w.tree(dir, below(dir, root))
+	headers, err := below(dir, "usr")
+	if err != nil {
+		return nil, err
 	}
-	for _, name := range []string{"build", "source"} {
-		w.tree(dir, []string{filepath.Join("/lib/modules", release, name)})
-	}
+	w.tree(dir, headers)
+	w.tree(dir, []string{"/lib/modules/" + release + "/build", "/lib/modules/" + release + "/source"})
 	w.dir("tmp", 0o1777)
 	if err := w.close(); err != nil {
 		return nil, fmt.Errorf("make image with a compiler: %w", err)
@@ -88,25 +86,24 @@ func installed() ([]string, error) {
 	}
 	var files []string
 	for line := range strings.Lines(string(out)) {
-		path := strings.TrimSuffix(line, "\n")
-		if !strings.HasPrefix(path, "/") || slices.ContainsFunc(unneeded, func(u string) bool { return path == u || strings.HasPrefix(path, u+"/") }) {
-			continue
+		if path := strings.TrimSuffix(line, "\n"); strings.HasPrefix(path, "/") { // else it is a remark
+			files = append(files, path)
 		}
-		files = append(files, path)
 	}
 	return files, nil
 }
 
 // below are the files below a directory, by their paths from dir on.
-func below(dir, root string) []string {
+func below(dir, root string) ([]string, error) {
 	var out []string
-	filepath.WalkDir(filepath.Join(dir, root), func(path string, _ os.DirEntry, err error) error {
-		if err == nil {
-			out = append(out, strings.TrimPrefix(path, dir))
-		}
+	err := fs.WalkDir(os.DirFS(dir), root, func(path string, _ fs.DirEntry, err error) error {
+		out = append(out, "/"+path)
 		return err
 	})
-	return out
+	if err != nil {
+		return nil, fmt.Errorf("list headers: %w (test/vm/setup unpacks them)", err)
+	}
+	return out, nil
 }
 
 // writer writes a layer. The first error stays.
@@ -126,7 +123,7 @@ func (w *writer) close() error {
 // tree writes files that are below root.
 func (w *writer) tree(root string, files []string) {
 	for _, file := range files {
-		if w.err == nil {
+		if w.err == nil && !unneeded.MatchString(file) {
 			w.err = w.file(root, file)
 		}
 	}
