@@ -61,7 +61,7 @@ func (w *Watcher) preflightJobs(p *v1beta2.PreflightValidation) map[string]*jobS
 	for _, j := range w.jobsFor(p) {
 		id, attempt := j.Labels[build.HashLabel], attemptOf(j.Name)
 		if j.DeletionTimestamp == nil && (out[id] == nil || out[id].attempt < attempt) {
-			out[id] = &jobSeen{j.Name, attempt, w.outcomeOf(j)}
+			out[id] = &jobSeen{j.Name, attempt, time.Since(j.CreationTimestamp.Time), w.outcomeOf(j)}
 		}
 	}
 	return out

@@ -38,6 +38,7 @@ type trial struct {
 type jobSeen struct {
 	name    string
 	attempt int32
+	age     time.Duration
 	result  build.Result
 }
 
@@ -146,7 +147,7 @@ func (y trying) follow(t trial) (trial, step) {
 	case build.Failed:
 		return y.note(t, j), stepNone
 	default:
-		return t.running(r), stepNone
+		return t.running(r, j.age), stepNone
 	}
 }
 
@@ -239,8 +240,8 @@ func (t trial) succeeded(r build.Result) trial {
 }
 
 // running says what a Job is at.
-func (t trial) running(r build.Result) trial {
-	text := cmp.Or(r.Message, running(r.Step))
+func (t trial) running(r build.Result, age time.Duration) trial {
+	text := cmp.Or(r.Message, running(r.Step, age))
 	if t.kind == build.Rehearse && r.Step != "check" {
 		return t.progress(v1beta2.VerificationStageImage, text)
 	}
