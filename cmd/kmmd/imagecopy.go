@@ -92,7 +92,7 @@ func openResult(name string) (*os.File, error) {
 	return f, nil
 }
 
-// readLogins reads these files, all of which have to be there, or those where docker
+// readLogins reads these files, as far as they are there, or those where docker
 // and podman keep what their user has logged in to.
 func readLogins(cmd *cobra.Command, files []string) (*credentials.Keyring, error) {
 	if len(files) == 0 {
