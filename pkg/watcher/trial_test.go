@@ -222,10 +222,10 @@ func TestTryAgain(t *testing.T) {
 	y = trying{uid: "u", revision: "r1", image: "i:1", now: start}
 	waits = nil
 	for range 8 {
-		next, do := y.decide()
+		_, do := y.decide()
 		assert.Equal(t, stepAsk, do)
 		y.answer = &answer{err: errors.New("down")}
-		next, _ = y.decide()
+		next, _ := y.decide()
 		waits = append(waits, next.at.Sub(y.now).String())
 		y.have, y.now, y.answer = next, next.at, nil
 	}
