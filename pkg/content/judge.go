@@ -148,8 +148,15 @@ func (c *check) hostVermagic() string {
 // What its modules export counts only once they are in the load order.
 func (c *check) symbolVersions(k *preflight.Kernel) {
 	dir := c.kernel.Modules.Dir()
-	for _, name := range []string{"build/Module.symvers", "symvers.xz", "symvers.gz"} {
-		symvers, err := kmod.ReadSymvers(filepath.Join(dir, name))
+	root, release := filepath.Join(dir, "../../.."), string(c.kernel.Release)
+	for _, file := range []string{
+		filepath.Join(dir, "build/Module.symvers"),
+		filepath.Join(dir, "symvers.xz"), // Fedora
+		filepath.Join(dir, "symvers.gz"), // RHEL
+		filepath.Join(root, "usr/src/linux-headers-"+release, "Module.symvers"),
+		filepath.Join(root, "boot/symvers-"+release+".gz"),
+	} {
+		symvers, err := kmod.ReadSymvers(file)
 		if err != nil {
 			continue
 		}
