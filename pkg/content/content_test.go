@@ -100,6 +100,8 @@ func TestCheck(t *testing.T) {
 		{name: "a soft dependency", image: specs{"a.ko": {Softdeps: []string{"pre: b c"}}, "b.ko": {}}, ok: true, looked: "b.ko a.ko"},
 		{name: "a soft dependency of another kernel", image: specs{"a.ko": {Softdeps: []string{"pre: b"}}, "b.ko": {Vermagic: other}}, ok: true, looked: "b.ko a.ko",
 			says: "warning: b: the vermagic of " + inImage + `/b.ko says "6.1.8-old", the kernel is "6.1.9-next": build it for this kernel; only a softdep asks for it, so it is left out (WrongKernel)`},
+		{name: "a soft dependency built with other options", image: specs{"a.ko": {Softdeps: []string{"pre: b"}}, "b.ko": {Vermagic: release + " SMP mod_unload modversions "}}, ok: true,
+			looked: "b.ko a.ko", says: "warning: b: version magic"},
 		{name: "soft for one, hard for the other", image: specs{"a.ko": {Softdeps: []string{"post: c"}}, "b.ko": needs("c"), "c.ko": {Vermagic: other}}, wanted: "a b", looked: "a.ko c.ko b.ko",
 			says: "error: c: the vermagic"},
 
