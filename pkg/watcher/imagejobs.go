@@ -174,7 +174,7 @@ func viewOf(j *batchv1.Job, r build.Result, m *v1beta1.Module) *jobView {
 	case build.Running:
 		v.running = true
 		if v.message == "" {
-			v.message = running(r.Step)
+			v.message = running(r.Step, time.Since(v.created))
 		}
 	case build.Failed:
 		v.reason = r.Reason
@@ -185,9 +185,16 @@ func viewOf(j *batchv1.Job, r build.Result, m *v1beta1.Module) *jobView {
 	return v
 }
 
-// running says what a Job without trouble is at.
-func running(step string) string {
-	if step == "" {
+// podIsLate is after how long a Job should have a pod that has a node.
+const podIsLate = 20 * time.Second
+
+// running says what a Job is at that has told of no trouble, so long after it was
+// made.
+func running(step string, since time.Duration) string {
+	switch {
+	case step == "" && since > podIsLate:
+		return "there is no pod yet: `kubectl describe job` says what refuses it (a quota, Pod Security, an admission policy)"
+	case step == "":
 		return "waiting for its pod"
 	}
 	return "running: " + step
