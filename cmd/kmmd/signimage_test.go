@@ -92,6 +92,7 @@ func TestSignImageErrors(t *testing.T) {
 		{"no files", []string{"sign", "image"}, exitUsage, "--files"},
 		{"no tag", signImage(r, r.Host+"/out"), exitUsage, "IMAGE:TAG"},
 		{"relative pattern", signImage(r, to, "--files", "a.ko"), exitUsage, "absolute"},
+		{"relative pattern, without another --files", signImage(r, to, "a.ko"), exitUsage, "absolute"},
 		{"key of another", signImage(r, to, "--cert", signData+"keys/p256.crt"), exitUsage, sign.ErrKeyMismatch.Error()},
 		{"no match", signImage(r, to, "--files", "/opt/none.ko"), exitNotOK, `"/opt/none.ko" matches nothing; modules it has are /opt/lib/modules/6.1/hello.ko`},
 		{"no such image", signImage(r, to, "--from", r.Host+"/none:v1"), exitNotOK, "check the name"},
