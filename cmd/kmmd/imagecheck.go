@@ -39,7 +39,7 @@ type checkFlags struct {
 func imageCheckCommand(o *options, store *string) *cobra.Command {
 	var f checkFlags
 	cmd := &cobra.Command{
-		Use:   "check --from REF|oci:DIR --kernel RELEASE --module NAME...",
+		Use:   "check --from REF|oci:/DIR --kernel RELEASE --module NAME...",
 		Short: "look whether what an image has fits a kernel that does not run here",
 		Long: `check gets the modules named out of an image, and what they depend on there, and
 looks whether the kernel RELEASE could load them: there are modules for it, each was
@@ -59,7 +59,7 @@ Exit codes: 0 they fit, 1 they do not, or the image can not be had, 2 usage.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.from, "from", "", "the image: a reference, or oci:DIRECTORY")
+	flags.StringVar(&f.from, "from", "", "the image: REF of a registry, oci:/DIRECTORY or oci-archive:/FILE")
 	flags.StringVar(&f.kernel, "kernel", "", "kernel release, as of uname -r there")
 	flags.StringArrayVar(&f.modules, "module", nil, "a module to be loaded, in this order; may be repeated (default all that the image has)")
 	flags.StringArrayVar(&f.parameters, "parameter", nil, "NAME=VALUE that the last module is to be loaded with; may be repeated")
@@ -72,8 +72,8 @@ Exit codes: 0 they fit, 1 they do not, or the image can not be had, 2 usage.`,
 	flags.StringArrayVar(&f.files, "files", nil, "with --signed: only these have to be, as patterns of paths in the image; may be repeated")
 	flags.BoolVar(&f.insecure, "insecure-from", false, "allow plain http")
 	flags.BoolVar(&f.skipTLS, "skip-tls-verify-from", false, "take any certificate")
-	flags.StringArrayVar(&f.authfiles, "authfile", nil, "file with credentials as of kubernetes.io/dockerconfigjson; may be repeated")
-	flags.StringVar(&f.result, "result", "", "write the result into this file too, as one line of JSON")
+	flags.StringArrayVar(&f.authfiles, "authfile", nil, "file with credentials as of kubernetes.io/dockerconfigjson, tried before the node's own; may be repeated")
+	flags.StringVar(&f.result, "result", "", "file to write the result to, as a line of JSON")
 	return cmd
 }
 

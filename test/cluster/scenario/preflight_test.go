@@ -99,14 +99,16 @@ func (u upgrade) verified(name string, want metav1.ConditionStatus) map[string]s
 	return out
 }
 
-// jobs are the names of those of a kind, each once.
+// jobs are the names of those of a kind that are about the kernel to come.
 func (u upgrade) jobs(kind build.Kind) []string {
 	u.t.Helper()
 	list, err := u.kube.BatchV1().Jobs(u.namespace).List(u.t.Context(), metav1.ListOptions{LabelSelector: build.KindLabel + "=" + string(kind)})
 	require.NoError(u.t, err)
 	var out []string
 	for _, j := range list.Items {
-		out = append(out, j.Name)
+		if j.Annotations[build.KernelAnnotation] == fleet.OtherRelease {
+			out = append(out, j.Name)
+		}
 	}
 	slices.Sort(out)
 	return out
@@ -183,7 +185,7 @@ func TestPreflight(t *testing.T) {
 // thrown away or pushed. What somebody else has pushed has to be signed, too.
 func TestPreflightSigned(t *testing.T) {
 	u := newUpgrade(t, "preflightsign")
-	u.watcher("first")
+	first := u.watcher("first")
 	unsigned := u.pushFor(fleet.OtherRelease, "unsigned")
 	key, cert := newKey(t)
 	u.secret("key", map[string]string{"key": key})
@@ -205,10 +207,17 @@ func TestPreflightSigned(t *testing.T) {
 	assert.Equal(t, u.digest(signed), u.get("next").Status.Modules[0].Digest)
 	assert.NotEmpty(t, u.digest(signed))
 
+	first.Kill()
+	before := u.get("next").ResourceVersion
+	u.watcher("second")
+
 	// Somebody pushes what is not signed: the next validation sees it.
 	u.pushFor(fleet.OtherRelease, "signed")
 	u.preflight("later", fleet.OtherRelease, false)
 	found = u.verified("later", metav1.ConditionFalse)
+	assert.Equal(t, before, u.get("next").ResourceVersion, "there was nothing to say about the other one")
+	assert.Len(t, u.jobs(build.Publish), 1)
+	assert.Len(t, u.jobs(build.Check), 2)
 	assert.Equal(t, "Failure Signature: mod: /opt/lib/modules/6.12.117_deb12-cloud-amd64/mod.ko is not signed", found["m"])
 
 	// Without the key nothing can be signed, and the Module says what is missing.
@@ -224,6 +233,7 @@ func TestPreflightSigned(t *testing.T) {
 
 // TestPreflightStopped: what is not wanted any more is stopped.
 func TestPreflightStopped(t *testing.T) {
+	t.Parallel()
 	u := upgrade{private(t, "preflightstop")} // nobody runs the pods
 	u.player.Leave(build.HashLabel)
 	u.node("a")
