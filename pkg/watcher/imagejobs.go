@@ -298,4 +298,3 @@ func (w *Watcher) lookup(ctx context.Context, m *v1beta1.Module, r *build.Reques
 	}
 	return w.cfg.Images.Lookup(ctx, q)
 }
-
