@@ -4,7 +4,7 @@ SHELL := /bin/bash -euo pipefail
 # The tests of one kernel: in the usual VM, and those for a VM with more devices.
 VM_TEST = $(GO) test -timeout 42m -count=1 -p 1 -exec "$(CURDIR)/test/vm/exec"
 VM_TESTS = $(VM_TEST) ./test/vm/... && KMMD_VM_QEMU="$(MORE_DEVICES)" $(VM_TEST) -tags moredevices \
-	-run "TestNamesExchanged|TestVirtualFunctions" ./test/vm/devices
+	-run "TestNamesExchanged|TestVirtualFunctions" ./test/vm/devices && GO=$(GO) test/vm/boots
 MORE_DEVICES = -machine q35 -netdev user,id=n1 -device virtio-net-pci,netdev=n1,romfile= \
 	-device pcie-root-port,id=r0 -device nvme-subsys,id=s0 -device nvme,serial=a,subsys=s0,bus=r0,sriov_max_vfs=2,sriov_vq_flexible=4,sriov_vi_flexible=2,max_ioqpairs=6,msix_qsize=7
 

@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/spf13/pflag"
+	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/kmm-node/kmmd/pkg/build"
@@ -24,7 +24,8 @@ type imageFlags struct {
 	userNamespaces bool
 }
 
-func (o *imageFlags) add(f *pflag.FlagSet) {
+func (o *imageFlags) register(cmd *cobra.Command) {
+	f := cmd.Flags()
 	f.StringVar(&o.Builder, "builder", build.Kaniko, "what builds images: kaniko, or buildah, which needs pods with CAP_SYS_ADMIN")
 	f.StringVar(&o.BuilderImage, "builder-image", "", "image of the builder (default: a known release)")
 	f.StringVar(&o.OurImage, "agent-image", "", "image of kmmd, which signs, pushes and checks in the same pods (default: that of DaemonSet kmmd beside us)")

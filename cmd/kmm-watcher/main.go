@@ -75,7 +75,7 @@ func command() *cobra.Command {
 	f.IntVar(&o.workers, "workers", 8, "how many nodes and Modules are looked at side by side")
 	f.BoolVar(&o.leaderElect, "leader-elect", true, "wait for a lease, so that several can run")
 	f.StringVar(&o.identity, "identity", envOr("POD_NAME", host), "name in the lease; no two may have the same")
-	o.images.add(f)
+	o.images.register(cmd)
 	f.BoolVar(&o.showsVersion, "version", false, "print the version and end")
 	return cmd
 }

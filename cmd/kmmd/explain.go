@@ -195,7 +195,7 @@ func printExplanations(out *printer, all []explanation, notes []string) error {
 			out.line("%s", line)
 		}
 		if c := e.Choice; c != nil {
-			out.line("  image      %s", c.Image)
+			out.line("  image      %s", imageOf(c))
 			out.line("  directory  %s/lib/modules/{%s}", strings.TrimSuffix(c.DirName, "/"), strings.Join(e.release.Directories(), ","))
 			out.line("  loads      %s", strings.Join(c.Order, ", then "))
 			printList(out, "parameters", c.Parameters)
@@ -217,6 +217,17 @@ func printExplanations(out *printer, all []explanation, notes []string) error {
 		out.line("%s", n)
 	}
 	return out.err
+}
+
+// imageOf says which image, and whether the cluster has made it where it does.
+func imageOf(c *spec.Choice) string {
+	switch {
+	case c.Awaited:
+		return c.Image + " (made by the cluster, not done yet)"
+	case c.Digest != "":
+		return c.Image + "@" + c.Digest + " (made by the cluster)"
+	}
+	return c.Image
 }
 
 func printLines(out *printer, title string, lines []string) {

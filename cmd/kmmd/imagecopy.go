@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -42,7 +43,7 @@ func (f *copyFlags) run(cmd *cobra.Command, o *options, do func() (*image.Result
 		return usageError{errors.New("--from and --to are needed: see --help")}
 	}
 	var err error
-	if f.Keyring, err = readLogins(f.authfiles); err != nil {
+	if f.Keyring, err = readLogins(cmd, f.authfiles); err != nil {
 		return usageError{err}
 	}
 	// A file that can not be written to has to show before anything is published.
@@ -91,9 +92,9 @@ func openResult(name string) (*os.File, error) {
 	return f, nil
 }
 
-// readLogins reads these files, all of which have to be there, or those where docker
+// readLogins reads these files, as far as they are there, or those where docker
 // and podman keep what their user has logged in to.
-func readLogins(files []string) (*credentials.Keyring, error) {
+func readLogins(cmd *cobra.Command, files []string) (*credentials.Keyring, error) {
 	if len(files) == 0 {
 		k, err := credentials.Load(credentials.Options{Files: usersLogins()})
 		return credentials.Merge(k), err
@@ -101,6 +102,10 @@ func readLogins(files []string) (*credentials.Keyring, error) {
 	var all []*credentials.Keyring
 	for _, name := range files {
 		b, err := os.ReadFile(name)
+		if errors.Is(err, fs.ErrNotExist) { // a pull secret that is not there stops no pod either
+			fmt.Fprintf(cmd.ErrOrStderr(), "warning: credentials are passed over: %v\n", err)
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("read credentials: %w", err)
 		}
@@ -156,7 +161,7 @@ name the first counts. Without a FILE to read it writes one without logins.`,
 			k := &credentials.Keyring{}
 			var err error
 			if len(args) > 0 {
-				if k, err = readLogins(args); err != nil {
+				if k, err = readLogins(cmd, args); err != nil {
 					return usageError{err}
 				}
 			}

@@ -25,13 +25,12 @@ index each image is signed.
 
 GLOB is an absolute path in the image as a shell takes it: "*", "?", "[a-z]" and "[!a]"
 match neither a slash nor the dot a name begins with. Each has to match a file.`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(files) == 0 {
 				return usageError{errors.New("sign image: --files is needed: which modules?")}
 			}
 			var globs []images.Glob
-			for _, pattern := range files {
+			for _, pattern := range append(files, args...) {
 				g, err := images.ParseGlob(pattern)
 				if err != nil {
 					return usageError{err}
@@ -47,6 +46,6 @@ match neither a slash nor the dot a name begins with. Each has to match a file.`
 	}
 	f.register(cmd)
 	key.register(cmd)
-	cmd.Flags().StringArrayVar(&files, "files", nil, "modules to sign, by path in the image; may be repeated")
+	cmd.Flags().StringArrayVar(&files, "files", nil, "modules to sign, by path in the image; may be repeated, and further ones need no --files")
 	return cmd
 }

@@ -199,7 +199,9 @@ func (a *Agent) failed(ctx context.Context, t plan.Transaction, err error) {
 		f.later() // no other document will ever ask for it
 	}
 	f.follow(a.failures[t.Owner])
-	f.message += foreseen(t, f.reason)
+	if f.reason == spec.ReasonSignature {
+		f.message += a.signed(t.Owner, err)
+	}
 	a.cfg.Log.Error("module failed", "module", t.Owner, "reason", string(f.reason), "err", err)
 	undone := len(a.ledger.Journal[t.Owner]) > 0
 	if rerr := a.rollBack(ctx, t.Owner); rerr != nil {
@@ -214,17 +216,6 @@ func (a *Agent) failed(ctx context.Context, t plan.Transaction, err error) {
 		a.ledger.Failures[t.Owner] = refusal{f.input, f.reason, f.message, f.rolledBack}
 		a.save()
 	}
-}
-
-// foreseen is what preflight said of a signature that was refused then: the kernel says hardly a word.
-func foreseen(t plan.Transaction, reason spec.Reason) string {
-	text := ""
-	for _, note := range t.Notes {
-		if reason == spec.ReasonSignature && strings.HasSuffix(note, "("+string(reason)+")") {
-			text += "; preflight: " + note
-		}
-	}
-	return text
 }
 
 // runsAgain tells which modules a rollback has brought back.

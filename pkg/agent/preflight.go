@@ -3,9 +3,11 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
+	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/plan"
 	"github.com/kmm-node/kmmd/pkg/preflight"
@@ -115,6 +117,23 @@ func (a *Agent) Signatures() (policy []string, answers map[string][]string, err 
 		policy = k.Policy().Lines()
 	}
 	return policy, answers, nil
+}
+
+// signed says who has signed a module that the kernel refused for its signature: it has hardly a word for that itself.
+func (a *Agent) signed(owner string, refusal error) string {
+	r, of := a.resolved[owner], (*kernel.Error)(nil)
+	if a.cfg.Preflight == nil || r == nil || r.want == nil || !errors.As(refusal, &of) {
+		return ""
+	}
+	modules, k, err := a.examine(r, r.want.Files, nil, plan.Facts{})
+	if err != nil {
+		return ""
+	}
+	i := slices.IndexFunc(modules, func(m preflight.Module) bool { return m.File.Info.Name == of.Module })
+	if i < 0 {
+		return ""
+	}
+	return "; it is " + k.Signature(&modules[i]).Reason
 }
 
 // alsoWrong adds to what is wrong with a Module's files what else the kernel

@@ -3,6 +3,7 @@
 package build
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"strings"
@@ -27,7 +28,7 @@ const (
 )
 
 const (
-	// HashLabel is on each Job and its pod, with the Hash of its Request.
+	// HashLabel is on each Job and its pod, with the Hash of its Request, or its ID.
 	HashLabel = v1beta1.LabelPrefix + "image-job"
 	// KindLabel is on each Job and its pod, with its Kind.
 	KindLabel = v1beta1.LabelPrefix + "image-job.kind"
@@ -52,7 +53,7 @@ func (r *Request) Job(kind Kind, attempt int, o Options) *batchv1.Job {
 	if r.Build == nil && r.Sign == nil {
 		kind = Check
 	}
-	hash := r.Hash()
+	hash := cmp.Or(r.ID, r.Hash())
 	labels := map[string]string{
 		v1beta1.ModuleNameLabel: r.Name,
 		HashLabel:               hash,

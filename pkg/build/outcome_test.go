@@ -287,6 +287,26 @@ func TestRehearseSteps(t *testing.T) {
 	assert.Equal(t, "check", p.outcome().Step)
 }
 
+func TestCheckSays(t *testing.T) {
+	const bad = `{"image":"a:1","digest":"sha256:1","ok":false,"reason":"WrongKernel","message":"a: of another kernel"}`
+	p := play(t, build.Check).started().at("check", exit(1, "Error", bad))
+	p.pod.Status.Phase = corev1.PodFailed
+	p.failed(batchv1.JobReasonBackoffLimitExceeded)
+	assert.Equal(t, build.Result{State: build.Failed, Step: "check", Reason: "WrongKernel", Message: "a: of another kernel", Digest: "sha256:1", Output: bad}, p.outcome())
+
+	p = play(t, build.Check).started().at("check", exit(2, "Error", "kmmd: unknown flag: --from"))
+	p.pod.Status.Phase = corev1.PodFailed
+	r := p.outcome()
+	assert.Empty(t, r.Output)
+	assert.Equal(t, build.ReasonExit, r.Reason)
+	assert.Contains(t, r.Message, "unknown flag")
+
+	const good = `{"image":"a:1","digest":"sha256:1","ok":true,"message":"1 files fit kernel 6.1"}`
+	p = play(t, build.Check).started().at("check", exit(0, "Completed", good))
+	p.pod.Status.Phase = corev1.PodSucceeded
+	assert.Equal(t, build.Result{State: build.Succeeded, Step: "check", Message: "1 files fit kernel 6.1", Digest: "sha256:1", Output: good}, p.outcome())
+}
+
 func TestWantsHostModules(t *testing.T) {
 	assert.True(t, build.WantsHostModules("RUN ln -s /host/lib/modules/${KERNEL_FULL_VERSION} /opt/lib/modules/${KERNEL_FULL_VERSION}/host"))
 	assert.False(t, build.WantsHostModules("RUN depmod -b /opt"))

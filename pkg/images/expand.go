@@ -134,7 +134,7 @@ func (x *expansion) take(n *node, names []string) error {
 	at := "/" + path.Join(names...)
 	if n.kind == kindDir {
 		return fmt.Errorf("%w: pattern %q stands for the directory %.200q: end it with what the names of the files have, such as *.ko",
-			ErrUnsafe, x.glob, at)
+			ErrNotFile, x.glob, at)
 	}
 	if err := checkName(names[len(names)-1], at); err != nil {
 		return err
@@ -143,7 +143,7 @@ func (x *expansion) take(n *node, names []string) error {
 	case n.kind == kindBroken:
 		return fmt.Errorf("%w: %s is a hard link to %q, which the image does not have", ErrUnsafe, at, n.target)
 	case n.kind != kindFile:
-		return fmt.Errorf("%w: pattern %q stands for %s, which is no regular file", ErrUnsafe, x.glob, at)
+		return fmt.Errorf("%w: pattern %q stands for %s, which is no regular file", ErrNotFile, x.glob, at)
 	case n.twice:
 		return fmt.Errorf("%w: one layer has %s twice", ErrUnsafe, at)
 	case n.content.size > x.l.fileSize:

@@ -19,7 +19,7 @@ func (q *query) explain(ctx context.Context, err error) error {
 	if _, ok := q.ref.(localRef); ok {
 		return fmt.Errorf("pull %s: %w", q.Ref, err)
 	}
-	for _, known := range []error{ErrDigest, ErrLimit, ErrUnsafe, ErrNoModules, ErrNoFirmware, ErrPolicy, ErrNotFound, ErrNotCached, ErrBlocked} {
+	for _, known := range []error{ErrDigest, ErrLimit, ErrUnsafe, ErrNoModules, ErrNoFirmware, ErrNotFile, ErrPolicy, ErrNotFound, ErrNotCached, ErrBlocked} {
 		if errors.Is(err, known) {
 			return fmt.Errorf("pull %s: %w", q.Ref, err)
 		}

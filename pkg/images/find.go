@@ -43,8 +43,8 @@ const maxNear = 5
 // globs stands for, as a container would see them: whiteouts, opaque directories,
 // hard links and symlinks are honoured. Layers are read newest first, and no further
 // than an older one could add to the answer: to the lowest where a glob has a
-// wildcard, because any layer may have a file for that. A glob that stands for
-// something other than a file is ErrUnsafe.
+// wildcard, because any layer may have a file for that. ErrNotFile when a glob stands
+// for something else, too.
 func (i *Image) Find(ctx context.Context, raw []byte, globs []Glob) ([]Found, error) {
 	layers, err := checkLayers(raw, i.l)
 	if err != nil {

@@ -106,9 +106,9 @@ func TestFindRefuses(t *testing.T) {
 		err           error
 		says          string
 	}{
-		{"directory", "/*", layer{dir("d")}, ErrUnsafe, "stands for the directory"},
-		{"link to the root", "/r", layer{sym("r", "/")}, ErrUnsafe, "stands for the directory"},
-		{"device", "/d", layer{{Name: "d", Type: tar.TypeChar}}, ErrUnsafe, "no regular file"},
+		{"directory", "/*", layer{dir("d")}, ErrNotFile, "stands for the directory"},
+		{"link to the root", "/r", layer{sym("r", "/")}, ErrNotFile, "stands for the directory"},
+		{"device", "/d", layer{{Name: "d", Type: tar.TypeChar}}, ErrNotFile, "no regular file"},
 		{"loop", "/a", layer{sym("a", "b"), sym("b", "a")}, ErrUnsafe, "symlinks"},
 		{"hard link to nothing", "/a", layer{hard("a", "b")}, ErrUnsafe, "hard link"},
 		{"dots", "/d/*", layer{file("d/../../etc/a.ko", "")}, ErrUnsafe, ".."},

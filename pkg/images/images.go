@@ -60,6 +60,8 @@ var (
 	ErrNoModules = errors.New("no modules for this kernel in the image")
 	// ErrNoFirmware is an image without the firmware directory asked for.
 	ErrNoFirmware = errors.New("no such firmware directory in the image")
+	// ErrNotFile is a Glob that stands for something that is no regular file.
+	ErrNotFile = errors.New("not a file")
 	// ErrUnsafe is an image that is malformed, or made to be read in two ways
 	// or to write outside its directory.
 	ErrUnsafe = errors.New("unsafe or malformed image")

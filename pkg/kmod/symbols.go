@@ -79,7 +79,12 @@ func (f *File) Examine() error {
 func ReadFile(path string) (*File, error) {
 	var file *File
 	err := withPlain(path, func(r io.ReaderAt) (err error) {
-		file, err = ParseFile(path, r)
+		if file, err = ParseFile(path, r); err != nil {
+			return err
+		}
+		if _, unpacked := r.(*bytes.Reader); unpacked { // Examine would have to do that again
+			file.Evidence, err = sign.Examine(r)
+		}
 		return err
 	})
 	return file, err

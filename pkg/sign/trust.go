@@ -120,11 +120,14 @@ func (s *signer) fits(key crypto.PublicKey) bool {
 	return false
 }
 
-// shown finds the keyring with a key of one of these identifiers, "" for none.
+// shown finds the keyring with a key of one of these identifiers that only the kernel has the certificate of, "" for
+// none.
 func (p *Policy) shown(ids ...[]byte) string {
 	for _, r := range p.Rings {
 		for _, id := range ids {
-			if len(id) > 0 && p.trusts(r.Name) != No && slices.ContainsFunc(r.Keys, func(k Key) bool { return k.ID == hex.EncodeToString(id) }) {
+			if len(id) > 0 && p.trusts(r.Name) != No && slices.ContainsFunc(r.Keys, func(k Key) bool {
+				return k.ID == hex.EncodeToString(id) && p.certificateOf(k) == nil
+			}) {
 				return r.Name
 			}
 		}

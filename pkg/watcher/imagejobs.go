@@ -58,10 +58,14 @@ const (
 	reasonMissing = "Missing"
 )
 
-// jobEvents has the Module's images looked at when a Job or its pod changes.
+// jobEvents has the Module's images looked at when a Job or its pod changes, or the
+// validation that the Job is for.
 func (w *Watcher) jobEvents() cache.ResourceEventHandler {
 	look := func(obj any) {
-		if o, ok := last(obj).(metav1.Object); ok {
+		o, ok := last(obj).(metav1.Object)
+		if ok && o.GetLabels()[build.KindLabel] != string(build.Publish) {
+			w.preflightJobChanged(o)
+		} else if ok {
 			w.queue.Add(imageWork + key(o.GetNamespace(), o.GetLabels()[v1beta1.ModuleNameLabel]))
 		}
 	}
@@ -174,7 +178,7 @@ func viewOf(j *batchv1.Job, r build.Result) *jobView {
 	case build.Running:
 		v.running = true
 		if v.message == "" {
-			v.message = running(r.Step)
+			v.message = running(r.Step, time.Since(v.created))
 		}
 	case build.Failed:
 		v.reason = r.Reason
@@ -185,9 +189,16 @@ func viewOf(j *batchv1.Job, r build.Result) *jobView {
 	return v
 }
 
-// running says what a Job without trouble is at.
-func running(step string) string {
-	if step == "" {
+// podIsLate is after how long a Job should have a pod that has a node.
+const podIsLate = 20 * time.Second
+
+// running says what a Job is at that has told of no trouble, so long after it was
+// made.
+func running(step string, since time.Duration) string {
+	switch {
+	case step == "" && since > podIsLate:
+		return "there is no pod yet: `kubectl describe job` says what refuses it (a quota, Pod Security, an admission policy)"
+	case step == "":
 		return "waiting for its pod"
 	}
 	return "running: " + step

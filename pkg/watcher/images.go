@@ -66,6 +66,7 @@ func (w *Watcher) syncImages(ctx context.Context, k string) error {
 			again = min(again, max(time.Until(i.RetryAt.Time), time.Second))
 		}
 	}
+	w.makings.running(k, demand)
 	w.noteImages(k, next)
 	w.queue.AddAfter(imageWork+k, again)
 	return errors.Join(errs...)
@@ -77,6 +78,7 @@ func (w *Watcher) noteImages(k string, images map[string]v1beta1.ModuleImage) {
 	changed, tell := w.makings.set(k, images)
 	if changed {
 		w.queue.Add(moduleWork + k)
+		w.preflightsChanged()
 	}
 	if tell {
 		w.fan()
@@ -85,6 +87,7 @@ func (w *Watcher) noteImages(k string, images map[string]v1beta1.ModuleImage) {
 
 // demand is who wants the image of a Module for a kernel.
 type demand struct {
+	nodes   bool            // nodes have the kernel; else it is one to come
 	missing map[string]bool // digests that a node could not pull since they are not there
 }
 
@@ -104,7 +107,7 @@ func (w *Watcher) demandOf(m *v1beta1.Module) map[string]*demand {
 		}
 		kernel := n.Status.NodeInfo.KernelVersion
 		if out[kernel] == nil {
-			out[kernel] = &demand{missing: map[string]bool{}}
+			out[kernel] = &demand{nodes: true, missing: map[string]bool{}}
 		}
 		if st := c.state(k); st != nil && e != nil && e.Made != nil && st.reason.Value() == string(spec.ReasonImageNotFound) {
 			for _, i := range e.Made.Images {

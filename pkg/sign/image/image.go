@@ -12,6 +12,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +26,7 @@ import (
 
 // What can go wrong, for callers that branch on it; the other errors are those of
 // pkg/images (ErrInvalidRef, ErrNotFound, ErrUnauthorized, ErrUnreachable, ErrDigest,
-// ErrUnsafe, ErrLimit) and of pkg/sign.
+// ErrUnsafe, ErrLimit, ErrNotFile) and of pkg/sign.
 var (
 	// ErrNoMatch is a pattern that no file of the image matches.
 	ErrNoMatch = errors.New("no such file in the image")
@@ -56,7 +57,9 @@ type Options struct {
 	// Keyring has the credentials for both; nil is none.
 	Keyring *credentials.Keyring
 
-	retryDelay time.Duration // before the first repetition; 0 is the usual one
+	// What a test lowers; 0 is what is usual.
+	retryDelay time.Duration // before the first repetition
+	moduleSize int64         // bytes of a module
 }
 
 // Result says what became of an image.
@@ -105,7 +108,7 @@ func Sign(ctx context.Context, o Options, signer *sign.Signer, globs []images.Gl
 		return nil, err
 	}
 	defer src.Close()
-	r := &resigner{src: src, signer: signer, globs: globs, found: make([]images.Found, len(globs))}
+	r := &resigner{src: src, signer: signer, globs: globs, found: make([]images.Found, len(globs)), moduleSize: cmp.Or(o.moduleSize, maxModule)}
 	m, err := r.manifest(ctx, src.Raw, 0)
 	if err == nil {
 		err = r.unmatched()

@@ -286,6 +286,7 @@ func TestNotAModule(t *testing.T) {
 	require.ErrorIs(t, err, sign.ErrNotModule)
 	assert.ErrorContains(t, err, "/"+mods+"modules.dep")
 	_, err = l.sign(t, "/opt/lib/modules/*")
+	require.ErrorIs(t, err, images.ErrNotFile)
 	assert.ErrorContains(t, err, "stands for the directory")
 }
 

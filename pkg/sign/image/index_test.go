@@ -101,6 +101,20 @@ func TestIndexWhereOneMatches(t *testing.T) {
 	assert.ErrorContains(t, err, "/"+mods+"b.ko", "what any of the images has")
 }
 
+// TestIndexWithAnotherSystem: modules are of Linux.
+func TestIndexWithAnotherSystem(t *testing.T) {
+	l := newLab(t)
+	files := map[string]string{mods + "a.ko": module("a")}
+	index := imagestest.Index(t, map[string]v1.Image{
+		"linux/amd64": imagestest.Image(t, imagestest.Layer(t, files)), "windows/amd64": imagestest.Image(t, imagestest.Layer(t, files)),
+	})
+	require.NoError(t, remote.WriteIndex(mustRef(t, l.Host+"/in:v1"), index))
+	r, err := l.sign(t, allMods)
+	require.NoError(t, err)
+	assert.Equal(t, 1, r.Signed)
+	assert.Equal(t, platforms(t, index)["windows/amd64"], platforms(t, l.index(t, "out:v1"))["windows/amd64"])
+}
+
 func TestIndexIsCopied(t *testing.T) {
 	l := newLab(t)
 	digest := imagestest.PushIndex(t, l.Host+"/in:v1", map[string]v1.Image{

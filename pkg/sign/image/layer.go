@@ -24,7 +24,10 @@ import (
 
 // What is held in memory.
 const (
-	maxModule = 256 << 20 // bytes of one module file; with all debug information the largest have 100 MB
+	// Bytes of one module file, packed and unpacked; with all debug information the
+	// largest have 100 MB. What unpacks to more is found out by unpacking it, for which
+	// pkg/kmod has a limit.
+	maxModule = 256 << 20
 	maxLayer  = 512 << 20 // bytes of the new layer, compressed
 	firstRead = 16 << 20  // bytes that have to be there before there is room for all that a header says
 )
@@ -80,8 +83,8 @@ func (r *resigner) layer(ctx context.Context, raw []byte, files []images.File) (
 
 // sign returns the file as it has to be, nil when it is that already.
 func (r *resigner) sign(f images.File, content io.Reader) ([]byte, error) {
-	if f.Size > maxModule {
-		return nil, fmt.Errorf("%w: %s has %d bytes, more than %d", images.ErrLimit, f.Path, f.Size, maxModule)
+	if f.Size > r.moduleSize {
+		return nil, fmt.Errorf("%w: %s has %d bytes, more than %d", images.ErrLimit, f.Path, f.Size, r.moduleSize)
 	}
 	var file bytes.Buffer
 	for _, part := range []int64{min(f.Size, firstRead), f.Size - min(f.Size, firstRead)} {
@@ -92,8 +95,8 @@ func (r *resigner) sign(f images.File, content io.Reader) ([]byte, error) {
 	}
 	kept := false
 	signed, err := kmod.Rewrite(file.Bytes(), func(plain []byte) ([]byte, error) {
-		if len(plain) > maxModule {
-			return nil, fmt.Errorf("%w: it unpacks to %d bytes, more than %d", images.ErrLimit, len(plain), maxModule)
+		if int64(len(plain)) > r.moduleSize {
+			return nil, fmt.Errorf("%w: it unpacks to %d bytes, more than %d", images.ErrLimit, len(plain), r.moduleSize)
 		}
 		if kept = r.signer.Signed(plain); kept {
 			return plain, nil

@@ -3,6 +3,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -104,14 +105,10 @@ func (r *registry) write(ctx context.Context, o *Options, m *manifest) error {
 
 // push pushes with one credential.
 func (r *registry) push(ctx context.Context, o *Options, base http.RoundTripper, cred credentials.Credential, m *manifest) error {
-	delay := retryDelay
-	if o.retryDelay > 0 {
-		delay = o.retryDelay
-	}
 	opts := []remote.Option{
 		remote.WithContext(ctx), remote.WithUserAgent("kmmd"), remote.WithJobs(uploads),
 		remote.WithTransport(&schemeGuard{next: base, insecure: r.to.Insecure}), remote.WithAuth(authOf(cred)),
-		remote.WithRetryBackoff(remote.Backoff{Duration: delay, Factor: retryFactor, Steps: attempts}),
+		remote.WithRetryBackoff(remote.Backoff{Duration: cmp.Or(o.retryDelay, retryDelay), Factor: retryFactor, Steps: attempts}),
 		remote.WithRetryPredicate(passing),
 	}
 	// The tag may be right already, from an earlier time.

@@ -22,6 +22,8 @@ type resigner struct {
 	globs  []images.Glob
 	found  []images.Found // of each glob, in all images so far
 	signed int
+
+	moduleSize int64 // bytes of a module
 }
 
 // manifest makes the new image or index out of one of the source.
@@ -48,7 +50,7 @@ func (r *resigner) index(ctx context.Context, raw []byte, p parsed, depth int) (
 			return nil, err
 		}
 		var m *manifest
-		if aboutAnother(desc) != "" {
+		if aboutAnother(desc) != "" || elsewhere(desc) {
 			m, err = read(ctx, r.src, child, depth+1)
 		} else {
 			m, err = r.manifest(ctx, child, depth+1)
@@ -103,6 +105,11 @@ func aboutAnother(desc v1.Descriptor) string {
 		return about
 	}
 	return "unknown"
+}
+
+// elsewhere is an image for another system than Linux, which stays as it is.
+func elsewhere(desc v1.Descriptor) bool {
+	return desc.Platform != nil && desc.Platform.OS != "" && desc.Platform.OS != "linux"
 }
 
 func platformOf(desc v1.Descriptor) string {

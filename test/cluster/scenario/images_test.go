@@ -299,3 +299,29 @@ func TestBuildAndWatcherKilled(t *testing.T) {
 	b.waitReady(late, "m", true)
 	assert.True(t, b.ready(a, "m"))
 }
+
+// TestAgentImage: without --agent-image, the Jobs' own containers are the image of
+// the DaemonSet.
+func TestAgentImage(t *testing.T) {
+	t.Parallel()
+	b := builder{private(t, "agentimage")}
+	b.player.Leave(build.HashLabel)
+	newWatcher(t, b.cluster, "one", "--agent-image=")
+	b.dockerfile("df", "FROM one")
+	b.node("a")
+	b.apply(b.built("one", "df"))
+	assert.Contains(t, b.waitCondition("m", "Degraded", "True/BuildFailed"), "--agent-image")
+	b.applyYAML(`apiVersion: apps/v1
+kind: DaemonSet
+metadata: {namespace: kmm-system, name: kmmd}
+spec:
+  selector: {matchLabels: {app: kmmd}}
+  template:
+    metadata: {labels: {app: kmmd}}
+    spec:
+      nodeSelector: {nowhere: ""}
+      containers: [{name: kmmd, image: "reg.example/kmmd:v9"}]
+`)
+	pod := b.waitPod(1)
+	assert.Equal(t, "reg.example/kmmd:v9", pod.Spec.Containers[0].Image)
+}

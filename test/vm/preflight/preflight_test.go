@@ -71,6 +71,7 @@ func (n *node) check(t *testing.T, paths ...string) []preflight.Finding {
 		if n.files[path] == nil {
 			file, err := kmod.ReadFile(path)
 			require.NoError(t, err)
+			require.NoError(t, file.Examine())
 			n.files[path] = file
 		}
 		m := preflight.Module{File: n.files[path]}

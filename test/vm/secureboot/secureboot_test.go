@@ -69,6 +69,9 @@ func TestPolicy(t *testing.T) {
 	for _, r := range s.Keyrings {
 		assert.True(t, r.Known, r.Name)
 	}
+	mounted, err := kernel.Open("/proc/1/root") // as in a container
+	require.NoError(t, err)
+	assert.Equal(t, s, mounted.Security())
 	switch boot() {
 	case "secureboot":
 		assert.Contains(t, text, `db has "kmmd lab: module signing key trusted" (serial `)
@@ -141,6 +144,7 @@ func load(t *testing.T, host *kernel.Host, name, path string, c sample) (answer 
 		flags |= unix.MODULE_INIT_COMPRESSED_FILE
 	}
 	if err := unix.FinitModule(int(f.Fd()), "", flags); err != nil {
+		require.NotErrorIs(t, err, unix.EEXIST)
 		return sign.Refused, false, err
 	}
 	m, err := host.Module(name)
