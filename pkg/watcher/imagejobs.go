@@ -4,6 +4,7 @@ package watcher
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -155,6 +156,22 @@ func (w *Watcher) jobsOf(ctx context.Context, m *v1beta1.Module, kernel, hash st
 		busy = busy || j.DeletionTimestamp != nil && slices.Contains(j.Finalizers, metav1.FinalizerDeleteDependents)
 	}
 	return job, busy, nil
+}
+
+// stopJobs stops the Jobs for kernels whose image is not made any more.
+func (w *Watcher) stopJobs(ctx context.Context, m *v1beta1.Module, unwanted func(kernel string) bool) error {
+	objs, err := w.jobs.GetIndexer().ByIndex(jobsByModule, key(m.Namespace, m.Name))
+	errs := []error{err}
+	for _, obj := range objs {
+		j, ok := obj.(*batchv1.Job)
+		if !ok || j.Labels[build.KindLabel] != string(build.Publish) || j.DeletionTimestamp != nil || !metav1.IsControlledBy(j, m) {
+			continue
+		}
+		if unwanted(j.Annotations[build.KernelAnnotation]) && w.outcomeOf(j).State == build.Running {
+			errs = append(errs, w.stopJob(ctx, j))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // stopJob deletes a Job; it is there until its pod has ended, so that what the pod
