@@ -80,8 +80,9 @@ func (r *Request) Job(kind Kind, attempt int, o Options) *batchv1.Job {
 	t.Labels, t.Annotations = maps.Clone(labels), maps.Clone(annotations)
 	t.Spec = r.pod(kind, o)
 	// The kubelet ends the pod before the Job's controller would delete it, and
-	// with it the last words of what took so long.
-	podDeadline := deadline - deadline/20
+	// with it the last words of what took so long. It takes half a minute for that
+	// when a program does not listen.
+	podDeadline := max(deadline-max(deadline/20, min(40, deadline/2)), 1)
 	t.Spec.ActiveDeadlineSeconds = &podDeadline
 	return j
 }

@@ -124,6 +124,20 @@ func TestOutcomeRunning(t *testing.T) {
 	assert.Equal(t, build.Result{State: build.Running}, build.Outcome(play(t, build.Publish).job, nil))
 }
 
+// TestOutcomeNotPushed: kmmd's exit code tells a registry that is down from a key
+// that does not fit.
+func TestOutcomeNotPushed(t *testing.T) {
+	for _, c := range []struct {
+		step string
+		code int32
+		want bool
+	}{{"publish", 1, false}, {"publish", 2, false}, {"publish", 3, true}, {"build", 3, false}} {
+		p := play(t, build.Publish).started().at(c.step, exit(c.code, "Error", "EOF"))
+		p.pod.Status.Phase = corev1.PodFailed
+		assert.Equal(t, c.want, p.outcome().NotPushed, c)
+	}
+}
+
 func TestOutcomeSucceeded(t *testing.T) {
 	const output = `{"image":"some.registry/org/my_kmod:x","digest":"sha256:6a1e","signed":2,"unchanged":true}` + "\n"
 	p := play(t, build.Publish).started().at("build", good).

@@ -142,7 +142,7 @@ func (w *Watcher) jobsOf(ctx context.Context, m *v1beta1.Module, kernel, hash st
 			continue
 		}
 		if j.Labels[build.HashLabel] == hash && j.DeletionTimestamp == nil {
-			if v := viewOf(j, w.outcomeOf(j), m); job == nil || v.attempt > job.attempt {
+			if v := viewOf(j, w.outcomeOf(j)); job == nil || v.attempt > job.attempt {
 				job = v
 			}
 			continue
@@ -188,9 +188,9 @@ func (w *Watcher) stopJob(ctx context.Context, j *batchv1.Job) error {
 	return nil
 }
 
-func viewOf(j *batchv1.Job, r build.Result, m *v1beta1.Module) *jobView {
+func viewOf(j *batchv1.Job, r build.Result) *jobView {
 	v := &jobView{name: j.Name, attempt: attemptOf(j.Name), created: j.CreationTimestamp.Time, message: r.Message, digest: r.Digest}
-	v.stage = stageOf(r.Step, signs(j))
+	v.stage = stageOf(r.Step, signs(j) && !r.NotPushed)
 	switch r.State {
 	case build.Running:
 		v.running = true
