@@ -4,6 +4,7 @@ package watcher
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -32,20 +33,6 @@ type ImageConfig struct {
 	// Lookup asks a registry for the digest of an image. "" is that it answers and
 	// has no such image; an error is that it could not be asked.
 	Lookup func(context.Context, ImageRequest) (digest string, err error)
-}
-
-// ImageRequest is a question to a registry.
-type ImageRequest struct {
-	Image   string
-	TLS     v1beta1.TLSOptions
-	Secrets []ImageSecret
-}
-
-// ImageSecret is a pull secret, or why it could not be had.
-type ImageSecret struct {
-	Name string // for a person
-	Data []byte // .dockerconfigjson, or the older .dockercfg
-	Err  error
 }
 
 const (
@@ -155,6 +142,22 @@ func (w *Watcher) jobsOf(ctx context.Context, m *v1beta1.Module, kernel, hash st
 		busy = busy || j.DeletionTimestamp != nil && slices.Contains(j.Finalizers, metav1.FinalizerDeleteDependents)
 	}
 	return job, busy, nil
+}
+
+// stopJobs stops the Jobs for kernels whose image is not made any more.
+func (w *Watcher) stopJobs(ctx context.Context, m *v1beta1.Module, unwanted func(kernel string) bool) error {
+	objs, err := w.jobs.GetIndexer().ByIndex(jobsByModule, key(m.Namespace, m.Name))
+	errs := []error{err}
+	for _, obj := range objs {
+		j, ok := obj.(*batchv1.Job)
+		if !ok || j.Labels[build.KindLabel] != string(build.Publish) || j.DeletionTimestamp != nil || !metav1.IsControlledBy(j, m) {
+			continue
+		}
+		if unwanted(j.Annotations[build.KernelAnnotation]) && w.outcomeOf(j).State == build.Running {
+			errs = append(errs, w.stopJob(ctx, j))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // stopJob deletes a Job; it is there until its pod has ended, so that what the pod
@@ -268,33 +271,4 @@ func (w *Watcher) createJob(ctx context.Context, m *v1beta1.Module, r *build.Req
 	w.expect.wrote(jobWork, key(m.Namespace, j.Name), out.ResourceVersion)
 	w.cfg.Log.Info("an image is being made", "module", key(m.Namespace, m.Name), "image", r.Image, "kernel", r.Kernel, "job", j.Name)
 	return j.Name, nil
-}
-
-// pullSecretsOf are the pull secrets of the ServiceAccount, without the one that
-// pushes: a Dockerfile may read what its base images are pulled with.
-func (w *Watcher) pullSecretsOf(m *v1beta1.Module) []string {
-	names := PullSecretNames(m, func(namespace, name string) (*corev1.ServiceAccount, bool) {
-		return get[*corev1.ServiceAccount](w.accounts, key(namespace, name))
-	})
-	return slices.DeleteFunc(names, func(name string) bool {
-		return m.Spec.ImageRepoSecret != nil && name == m.Spec.ImageRepoSecret.Name
-	})
-}
-
-// lookup asks the registry with all the credentials there are.
-func (w *Watcher) lookup(ctx context.Context, m *v1beta1.Module, r *build.Request) (string, error) {
-	q := ImageRequest{Image: r.Image, TLS: r.RegistryTLS}
-	for _, name := range append([]string{r.PushSecret}, r.PullSecrets...) {
-		if name == "" {
-			continue
-		}
-		s := ImageSecret{Name: "Secret " + key(m.Namespace, name)}
-		if secret, err := w.cfg.Kube.CoreV1().Secrets(m.Namespace).Get(ctx, name, metav1.GetOptions{}); err != nil {
-			s.Err = err
-		} else if s.Data = secret.Data[corev1.DockerConfigJsonKey]; s.Data == nil {
-			s.Data = secret.Data[corev1.DockerConfigKey]
-		}
-		q.Secrets = append(q.Secrets, s)
-	}
-	return w.cfg.Images.Lookup(ctx, q)
 }

@@ -48,7 +48,7 @@ func (w *Watcher) syncImages(ctx context.Context, k string) error {
 	have := w.makings.of(m)
 	if !makesImages(m) {
 		w.noteImages(k, map[string]v1beta1.ModuleImage{})
-		return nil
+		return w.stopJobs(ctx, m, func(string) bool { return true })
 	}
 	next, again := map[string]v1beta1.ModuleImage{}, lookAgain
 	demand := w.demandOf(m)
@@ -66,6 +66,10 @@ func (w *Watcher) syncImages(ctx context.Context, k string) error {
 			again = min(again, max(time.Until(i.RetryAt.Time), time.Second))
 		}
 	}
+	errs = append(errs, w.stopJobs(ctx, m, func(kernel string) bool {
+		_, made := next[kernel]
+		return !made && demand[kernel] != nil && len(errs) == 0
+	}))
 	w.makings.running(k, demand)
 	w.noteImages(k, next)
 	w.queue.AddAfter(imageWork+k, again)
