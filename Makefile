@@ -51,8 +51,8 @@ test: ## everything: setup, unit, lab, vm on both kernels, cluster; says at the 
 	done; echo "make test: ok$$report"
 
 unit: ## tests without root and network; those that read real kernels do so once setup has run
-	KMMD_LAB="$$(test ! -f .lab/kernels || echo $(CURDIR)/.lab)" CGO_ENABLED=1 \
-		$(GO) test -race $$($(GO) list ./... | grep -vE '/test/(vm|cluster)(/|$$)')
+	CGO_ENABLED=1 $(GO) test -race $$($(GO) list ./... | grep -vE '/test/(vm|cluster)(/|$$)')
+	test ! -f .lab/kernels || KMMD_LAB="$(CURDIR)/.lab" $(GO) test -run '^TestLab' ./pkg/...
 
 vm: setup-vm build ## tests on real kernels, each in VMs of its own, side by side: KERNEL=6.1, 6.12 or all
 	@mkdir -p .lab/log; pids=(); \

@@ -34,9 +34,9 @@ func labKernels(t *testing.T) (dir string, releases []string) {
 	return dir, releases
 }
 
-// TestInTree has no finding for any module of Debian's kernels, whether the kernel
+// TestLabInTree has no finding for any module of Debian's kernels, whether the kernel
 // is known or not.
-func TestInTree(t *testing.T) {
+func TestLabInTree(t *testing.T) {
 	lab, releases := labKernels(t)
 	for _, release := range releases {
 		t.Run(release, func(t *testing.T) {
@@ -57,9 +57,9 @@ func TestInTree(t *testing.T) {
 	}
 }
 
-// TestOutOfTree names what is wrong with the lab's modules and their variants, for
+// TestLabOutOfTree names what is wrong with the lab's modules and their variants, for
 // their own kernel and for the other one.
-func TestOutOfTree(t *testing.T) {
+func TestLabOutOfTree(t *testing.T) {
 	lab, releases := labKernels(t)
 	for _, release := range releases {
 		own, err := kmod.OpenTree(filepath.Join(lab, release, "lib/modules", release))

@@ -15,9 +15,9 @@ import (
 	"github.com/kmm-node/kmmd/pkg/kmod"
 )
 
-// TestLoadOrderOfRealKernels holds LoadOrder, with and without modules.dep,
+// TestLabLoadOrderOfRealKernels holds LoadOrder, with and without modules.dep,
 // against ShowDepends for every module.
-func TestLoadOrderOfRealKernels(t *testing.T) {
+func TestLabLoadOrderOfRealKernels(t *testing.T) {
 	lab, releases := labKernels(t)
 	for _, release := range releases {
 		t.Run(release, func(t *testing.T) {
@@ -112,9 +112,9 @@ func hardFiles(t *testing.T, x *kmod.Index, depends map[string][]string, name st
 	return list
 }
 
-// TestUndeclaredParameters has parameters .modinfo does not tell of, in a plain
+// TestLabUndeclaredParameters has parameters .modinfo does not tell of, in a plain
 // and in a compressed module.
-func TestUndeclaredParameters(t *testing.T) {
+func TestLabUndeclaredParameters(t *testing.T) {
 	lab, releases := labKernels(t)
 	for _, release := range releases {
 		tree, err := kmod.OpenTree(filepath.Join(lab, release, "lib/modules", release))
@@ -128,8 +128,8 @@ func TestUndeclaredParameters(t *testing.T) {
 	}
 }
 
-// TestOutOfTreeModules reads the modules the lab built, broken ones included.
-func TestOutOfTreeModules(t *testing.T) {
+// TestLabOutOfTreeModules reads the modules the lab built, broken ones included.
+func TestLabOutOfTreeModules(t *testing.T) {
 	lab, releases := labKernels(t)
 	for _, release := range releases {
 		path := filepath.Join(lab, release, "modules-oot/dummy.ko")

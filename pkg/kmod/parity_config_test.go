@@ -68,7 +68,7 @@ func compareConfig(t *testing.T, root, configRoot string, names []string) {
 	}
 }
 
-func TestParityOfConfig(t *testing.T) {
+func TestLabParityOfConfig(t *testing.T) {
 	labKernels(t)
 	root, dir := madeTree(t, map[string]kmodtest.Spec{
 		"kernel/base.ko":       {Exports: []string{"base_sym"}, Aliases: []string{"of:base-*"}},
@@ -126,9 +126,9 @@ var configCases = map[string]string{
 	"names with dash":             "options mid-one a=-1-b\nblacklist -weird\nalias -weird mid-one\ninstall up /bin/a-b\n",
 }
 
-// TestParityOfConfigDirs has several directories and file names around
+// TestLabParityOfConfigDirs has several directories and file names around
 // modules.softdep, which is read in its turn among them.
-func TestParityOfConfigDirs(t *testing.T) {
+func TestLabParityOfConfigDirs(t *testing.T) {
 	labKernels(t)
 	root, _ := madeTree(t, map[string]kmodtest.Spec{
 		"kernel/a.ko": {Softdeps: []string{"pre: b"}}, "kernel/b.ko": {}, "kernel/c.ko": {}, "kernel/d.ko": {Softdeps: []string{"pre: b"}},
@@ -154,10 +154,10 @@ func TestParityOfConfigDirs(t *testing.T) {
 	compareConfig(t, root, configRoot, []string{"a", "b", "c", "d", "q"})
 }
 
-// TestParityOfPatterns compares the order in which several matches come, and the
+// TestLabParityOfPatterns compares the order in which several matches come, and the
 // matching itself, over random patterns of few characters. Lines with more
 // brackets than fnmatch has to understand are in it too.
-func TestParityOfPatterns(t *testing.T) {
+func TestLabParityOfPatterns(t *testing.T) {
 	labKernels(t)
 	rng := rand.New(rand.NewPCG(1, 2))
 	pieces := []string{"a", "b", "a", "b", "*", "*", "?", "[ab]", "[!a]", "[a-c]", ":", "-", `\a`, "[]a]", "[^b", "[[:alpha:]]", "[a\\-z]"}
@@ -200,9 +200,9 @@ func TestParityOfPatterns(t *testing.T) {
 	compare(t, findModprobe(t, root, madeRelease, filepath.Join(configRoot, "etc/modprobe.d")), x, cfg, names)
 }
 
-// TestScanLikeDepmod has random dependencies and no index: the same files have to
+// TestLabScanLikeDepmod has random dependencies and no index: the same files have to
 // be loaded as with the real depmod's.
-func TestScanLikeDepmod(t *testing.T) {
+func TestLabScanLikeDepmod(t *testing.T) {
 	labKernels(t)
 	rng := rand.New(rand.NewPCG(3, 4))
 	modules := make(map[string]kmodtest.Spec)

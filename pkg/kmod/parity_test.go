@@ -142,7 +142,7 @@ func hostCmdline(t *testing.T) string {
 	return string(data)
 }
 
-func TestParityWithModprobe(t *testing.T) {
+func TestLabParityWithModprobe(t *testing.T) {
 	lab, releases := labKernels(t)
 	for _, release := range releases {
 		t.Run(release, func(t *testing.T) {

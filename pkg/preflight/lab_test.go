@@ -82,8 +82,8 @@ func (f files) order(t *testing.T, name string, trees ...*kmod.Tree) []preflight
 	return list
 }
 
-// TestInTree has no finding for any module of Debian's kernels.
-func TestInTree(t *testing.T) {
+// TestLabInTree has no finding for any module of Debian's kernels.
+func TestLabInTree(t *testing.T) {
 	lab, releases := labKernels(t)
 	for _, release := range releases {
 		t.Run(release, func(t *testing.T) {
@@ -122,8 +122,8 @@ func TestInTree(t *testing.T) {
 	}
 }
 
-// TestOutOfTree names what is wrong with the lab's modules and their variants.
-func TestOutOfTree(t *testing.T) {
+// TestLabOutOfTree names what is wrong with the lab's modules and their variants.
+func TestLabOutOfTree(t *testing.T) {
 	tests := []struct {
 		file, want string
 		reason     spec.Reason // "" for no finding
@@ -176,8 +176,8 @@ func TestOutOfTree(t *testing.T) {
 	}
 }
 
-// TestHarvest holds the CRCs learned from in-tree modules against Module.symvers.
-func TestHarvest(t *testing.T) {
+// TestLabHarvest holds the CRCs learned from in-tree modules against Module.symvers.
+func TestLabHarvest(t *testing.T) {
 	lab, releases := labKernels(t)
 	for _, release := range releases {
 		_, symvers := labKernel(t, lab, release)
