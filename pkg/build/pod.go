@@ -51,6 +51,9 @@ const (
 	hostModulesVolume = "host-modules"
 )
 
+// stopGrace is how many seconds a pod that is stopped has to end.
+const stopGrace = 5
+
 // ourUser is nobody in particular, and has no entry in any image's /etc/passwd.
 const ourUser = 65532
 
@@ -64,10 +67,13 @@ type podder struct {
 }
 
 func (r *Request) pod(kind Kind, o Options) corev1.PodSpec {
-	no := false
+	no, grace := false, int64(stopGrace)
 	p := &podder{r: r, o: o, spec: corev1.PodSpec{
-		RestartPolicy:      corev1.RestartPolicyNever,
-		ServiceAccountName: r.ServiceAccountName,
+		RestartPolicy: corev1.RestartPolicyNever,
+		// What is stopped is not wanted any more, and what comes in its place waits for
+		// its end. A shell that is process 1 does not hear of SIGTERM.
+		TerminationGracePeriodSeconds: &grace,
+		ServiceAccountName:            r.ServiceAccountName,
 		// Nothing here talks to the API server, least of all a Dockerfile.
 		AutomountServiceAccountToken: &no,
 		EnableServiceLinks:           &no, // the namespace's Services are no part of a build
