@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -22,7 +21,6 @@ import (
 	"github.com/kmm-node/kmmd/pkg/images/credentials"
 	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/preflight"
-	"github.com/kmm-node/kmmd/pkg/sign"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
@@ -105,12 +103,14 @@ type checked struct {
 
 func runImageCheck(cmd *cobra.Command, o *options, f *checkFlags, store string) error {
 	out := checked{Image: f.from, Kernel: f.kernel}
-	err := f.check(cmd.Context(), o, store, &out)
-	if f.result != "" {
-		r := out.result(err)
-		if writeErr := r.write(f.result); writeErr != nil {
-			return errors.Join(err, writeErr)
-		}
+	file, err := openResult(f.result)
+	if err != nil {
+		return err
+	}
+	f.authfiles = present(cmd, f.authfiles)
+	err = f.check(cmd.Context(), o, store, &out)
+	if file != nil {
+		err = errors.Join(err, out.result(err).write(file))
 	}
 	if err != nil {
 		return err
@@ -170,8 +170,10 @@ func (f *checkFlags) wants() (k content.Kernel, w content.Want, err error) {
 	}
 	if f.signed {
 		w.Signed = &content.Signed{}
-		if w.Signed.Cert, err = readCertificate(f.cert); err != nil {
-			return k, w, err
+		if f.cert != "" {
+			if w.Signed.Cert, err = readCertificate(f.cert); err != nil {
+				return k, w, err
+			}
 		}
 		w.Signed.Match, err = anyOf(f.files)
 	}
@@ -194,22 +196,6 @@ func anyOf(patterns []string) (func(string) bool, error) {
 	return func(file string) bool {
 		return slices.ContainsFunc(globs, func(g images.Glob) bool { return g.Match(file) })
 	}, nil
-}
-
-// readCertificate is nil for no file.
-func readCertificate(file string) (*x509.Certificate, error) {
-	if file == "" {
-		return nil, nil
-	}
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, usageError{fmt.Errorf("read certificate: %w", err)}
-	}
-	cert, err := sign.ReadCertificate(data)
-	if err != nil {
-		return nil, usageError{fmt.Errorf("%s: %w", file, err)}
-	}
-	return cert, nil
 }
 
 // request asks for the modules and what they need; with the kernel's own modules

@@ -151,6 +151,8 @@ func TestImageCheck(t *testing.T) {
 		require.Error(t, err)
 		_, err = kmmd(t, append(check, "--authfile", logins)...)
 		require.NoError(t, err)
+		_, err = kmmd(t, append(check, "--authfile", "/does/not/exist", "--authfile", logins)...)
+		require.NoError(t, err, "a pull secret that is not there leaves a directory without the file")
 	})
 }
 
@@ -160,7 +162,7 @@ func TestImageCheckUsage(t *testing.T) {
 	for _, args := range []string{
 		"", "--from a:1", "--kernel 6.1.0-1", "--from a:1 --kernel ../x", "--from a:1 --kernel 6.1.0-1 extra", "--from a:1 --kernel 6.1.0-1 --cert " + file,
 		"--from a:1 --kernel 6.1.0-1 --files /a.ko", "--from a:1 --kernel 6.1.0-1 --signed --cert /does/not/exist", "--from a:1 --kernel 6.1.0-1 --signed --cert " + file,
-		"--from a:1 --kernel 6.1.0-1 --signed --files a.ko", "--from a:1 --kernel 6.1.0-1 --modules-dir /does/not/exist", "--from a:1 --kernel 6.1.0-1 --authfile /does/not/exist",
+		"--from a:1 --kernel 6.1.0-1 --signed --files a.ko", "--from a:1 --kernel 6.1.0-1 --modules-dir /does/not/exist", "--from a:1 --kernel 6.1.0-1 --authfile /dev",
 		"--from a:1 --kernel 6.1.0-1 --authfile " + file, "--from no-tag --kernel 6.1.0-1",
 	} {
 		_, err := kmmd(t, append([]string{"image", "check", "--config", config}, strings.Fields(args)...)...)
@@ -175,7 +177,9 @@ func TestResult(t *testing.T) {
 		for _, unit := range []string{"x", "ü", `"`, "\x00", "😀"} {
 			file := filepath.Join(t.TempDir(), "result")
 			long := result{Image: "reg/a:1", Reason: "WrongKernel", Message: strings.Repeat(unit, n)}
-			require.NoError(t, long.write(file))
+			f, err := openResult(file)
+			require.NoError(t, err)
+			require.NoError(t, long.write(f))
 			r := readResult(t, file)
 			assert.Equal(t, "WrongKernel", r.Reason)
 			assert.True(t, n < 3900 || len(r.Message) > 600, "%d %q: %d", n, unit, len(r.Message))

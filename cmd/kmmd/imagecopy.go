@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -44,7 +45,7 @@ func (f *copyFlags) run(cmd *cobra.Command, o *options, do func() (*image.Result
 	}
 	var err error
 	if f.Keyring, err = readLogins(cmd, f.authfiles); err != nil {
-		return usageError{err}
+		return err
 	}
 	// A file that can not be written to has to show before anything is published.
 	result, err := openResult(f.result)
@@ -59,7 +60,7 @@ func (f *copyFlags) run(cmd *cobra.Command, o *options, do func() (*image.Result
 	if err != nil {
 		return err
 	}
-	if f.result != "" {
+	if result != nil {
 		if err := errors.Join(json.NewEncoder(result).Encode(r), result.Close()); err != nil {
 			return fmt.Errorf("the image is written, but the result is not: %w", err)
 		}
@@ -78,44 +79,42 @@ func (f *copyFlags) run(cmd *cobra.Command, o *options, do func() (*image.Result
 	return out.err
 }
 
-// openResult opens the file where the result goes, nil without one. It is written in
-// place: the kubelet gives a container /dev/termination-log as a mount of its own,
-// over which nothing can be renamed.
-func openResult(name string) (*os.File, error) {
-	if name == "" {
-		return nil, nil
-	}
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
-	if err != nil {
-		return nil, fmt.Errorf("open the file for the result: %w", err)
-	}
-	return f, nil
-}
-
 // readLogins reads these files, as far as they are there, or those where docker
 // and podman keep what their user has logged in to.
 func readLogins(cmd *cobra.Command, files []string) (*credentials.Keyring, error) {
 	if len(files) == 0 {
 		k, err := credentials.Load(credentials.Options{Files: usersLogins()})
-		return credentials.Merge(k), err
+		if err != nil {
+			return nil, usageError{err}
+		}
+		return credentials.Merge(k), nil
+	}
+	secrets, err := readSecrets(present(cmd, files))
+	if err != nil {
+		return nil, err
 	}
 	var all []*credentials.Keyring
-	for _, name := range files {
-		b, err := os.ReadFile(name)
-		if errors.Is(err, fs.ErrNotExist) { // a pull secret that is not there stops no pod either
-			fmt.Fprintf(cmd.ErrOrStderr(), "warning: credentials are passed over: %v\n", err)
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read credentials: %w", err)
-		}
-		k, err := credentials.Parse(name, b)
+	for _, s := range secrets {
+		k, err := credentials.Parse(s.Name, s.Data)
 		if err != nil {
 			return nil, fmt.Errorf("read credentials: %w", err)
 		}
 		all = append(all, k)
 	}
 	return credentials.Merge(all...), nil
+}
+
+// present are the files that are there: a pull secret that is not stops no pod
+// either. The others are named in a warning.
+func present(cmd *cobra.Command, files []string) []string {
+	return slices.DeleteFunc(slices.Clone(files), func(name string) bool {
+		_, err := os.Stat(name)
+		missing := errors.Is(err, fs.ErrNotExist)
+		if missing {
+			fmt.Fprintf(cmd.ErrOrStderr(), "warning: credentials are passed over: %v\n", err)
+		}
+		return missing
+	})
 }
 
 // usersLogins are the files of whoever runs this.
@@ -162,7 +161,7 @@ name the first counts. Without a FILE to read it writes one without logins.`,
 			var err error
 			if len(args) > 0 {
 				if k, err = readLogins(cmd, args); err != nil {
-					return usageError{err}
+					return err
 				}
 			}
 			b, err := k.Document()

@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"sort"
@@ -23,14 +24,27 @@ type result struct {
 	Message string `json:"message,omitempty"`
 }
 
-// write puts the result into a file as one line, shortened to what Kubernetes
-// keeps. The file may be one that is mounted, and so can not be renamed to.
-func (r result) write(file string) error {
-	line, err := r.line()
-	if err != nil {
-		return fmt.Errorf("write result: %w", err)
+// openResult opens the file where the result goes, nil without one. It is written in
+// place: the kubelet gives a container /dev/termination-log as a mount of its own,
+// over which nothing can be renamed.
+func openResult(name string) (*os.File, error) {
+	if name == "" {
+		return nil, nil
 	}
-	if err := os.WriteFile(file, line, 0o644); err != nil {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("open the file for the result: %w", err)
+	}
+	return f, nil
+}
+
+// write puts the result into the file as one line, shortened to what Kubernetes keeps, and closes it.
+func (r result) write(file *os.File) error {
+	line, err := r.line()
+	if err == nil {
+		_, err = file.Write(line)
+	}
+	if err = errors.Join(err, file.Close()); err != nil {
 		return fmt.Errorf("write result: %w", err)
 	}
 	return nil

@@ -71,13 +71,18 @@ func (f *signFlags) certificate() (*x509.Certificate, error) {
 	if f.cert == "" {
 		return nil, usageError{errors.New("sign: with which certificate? give --cert")}
 	}
-	data, err := os.ReadFile(f.cert)
+	return readCertificate(f.cert)
+}
+
+// readCertificate reads the one that --cert names.
+func readCertificate(file string) (*x509.Certificate, error) {
+	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, usageError{fmt.Errorf("--cert: %w", err)}
 	}
 	cert, err := sign.ReadCertificate(data)
 	if err != nil {
-		return nil, usageError{fmt.Errorf("--cert %s: %w", f.cert, err)}
+		return nil, usageError{fmt.Errorf("--cert %s: %w", file, err)}
 	}
 	return cert, nil
 }
