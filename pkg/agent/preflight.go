@@ -104,19 +104,15 @@ func (a *Agent) Signatures() (policy []string, answers map[string][]string, err 
 		if err != nil {
 			return nil, nil, err
 		}
-		policy = k.Policy().Lines()
 		for i := range modules {
 			answers[key] = append(answers[key], modules[i].File.Info.Name+": "+k.Signature(&modules[i]).String())
 		}
 	}
-	if policy == nil {
-		k, err := a.cfg.Preflight.Kernel(a.host, nil, nil)
-		if err != nil {
-			return nil, nil, err
-		}
-		policy = k.Policy().Lines()
+	k, err := a.cfg.Preflight.Kernel(a.host, nil, nil)
+	if err != nil {
+		return nil, nil, err
 	}
-	return policy, answers, nil
+	return k.Policy().Lines(), answers, nil
 }
 
 // signed says who has signed a module that the kernel refused for its signature: it has hardly a word for that itself.

@@ -34,7 +34,7 @@ type failure struct {
 }
 
 func fail(err error) *failure {
-	f := &failure{reason: reasonOf(err), message: err.Error()}
+	f := &failure{reason: ReasonOf(err), message: err.Error()}
 	if retryable(err) {
 		f.wait = firstRetry
 		f.retryAt = time.Now().Add(f.wait)
@@ -80,15 +80,12 @@ func retryable(err error) bool {
 			return true
 		}
 	}
-	return reasonOf(err) == spec.ReasonInternal
+	return ReasonOf(err) == spec.ReasonInternal
 }
 
-// ReasonOf names the remedy that an error of getting or reading files calls for;
-// Internal when it is none of those known.
-func ReasonOf(err error) spec.Reason { return reasonOf(err) }
-
-// reasonOf names the remedy that an error calls for.
-func reasonOf(err error) spec.Reason {
+// ReasonOf names the remedy that an error calls for; Internal when it is none of
+// those known.
+func ReasonOf(err error) spec.Reason {
 	for _, m := range []struct {
 		err    error
 		reason spec.Reason

@@ -46,7 +46,7 @@ func (a *Agent) stage(ctx context.Context, desired *spec.Node, release string) [
 		}
 		s := spec.StagedModule{Kernel: release, Namespace: m.Metadata.Namespace, Name: m.Metadata.Name}
 		if err := a.stageModule(ctx, m, release, host, &s); err != nil {
-			s.Reason, s.Message = reasonOf(err), err.Error()
+			s.Reason, s.Message = ReasonOf(err), err.Error()
 		}
 		s.Ready = s.Reason == ""
 		out = append(out, s)

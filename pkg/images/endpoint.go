@@ -60,7 +60,7 @@ func (e *endpoint) connect() ([]*attempt, int, error) {
 		return nil, 0, onDisk(err)
 	}
 	e.base = base
-	var rt http.RoundTripper = &schemeGuard{next: base, insecure: e.PlainHTTP}
+	rt := GuardScheme(base, e.PlainHTTP)
 	rt = transport.NewUserAgent(&retrier{next: rt, delay: e.l.retryDelay}, "kmmd")
 	for _, cred := range append(e.found.Credentials, credentials.Credential{}) {
 		a := &authorizer{
@@ -202,7 +202,7 @@ func unanswered(err error) bool {
 	if errors.As(err, &answer) || errors.As(err, &token) {
 		return false
 	}
-	for _, known := range []error{ErrDigest, ErrLimit, errPlainHTTP, errRedirect} {
+	for _, known := range []error{ErrDigest, ErrLimit, ErrPlainHTTP, errRedirect} {
 		if errors.Is(err, known) {
 			return false
 		}

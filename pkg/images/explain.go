@@ -81,6 +81,10 @@ func isCertificate(err error) bool {
 	return errors.As(err, &c)
 }
 
+// Brief keeps an error short and on one line, as far as its text goes: a registry
+// may answer with a whole page.
+func Brief(err error) error { return &answerError{err} }
+
 // answerError keeps what a registry answers short and on one line: it may be a
 // whole page.
 type answerError struct{ err error }

@@ -66,7 +66,7 @@ func TestRedirectToPlainHTTPIsRefused(t *testing.T) {
 	r := request(secure.Host + "/kmod:v1")
 	r.Insecure, r.InsecureSkipTLSVerify = false, true
 	_, err := s.Ensure(t.Context(), r)
-	assert.ErrorIs(t, err, errPlainHTTP)
+	assert.ErrorIs(t, err, ErrPlainHTTP)
 	assert.Empty(t, plain.Requests())
 }
 

@@ -16,9 +16,11 @@ import (
 	"github.com/kmm-node/kmmd/pkg/images/registries"
 )
 
+// ErrPlainHTTP is plain http where it was not allowed.
+var ErrPlainHTTP = errors.New("plain http is not allowed for this registry")
+
 var (
 	errNoEndpoint = errors.New("nowhere to ask")
-	errPlainHTTP  = errors.New("plain http is not allowed for this registry")
 	errRedirect   = errors.New("redirect refused")
 )
 
@@ -45,6 +47,11 @@ func newBase(e *registries.Endpoint) (*http.Transport, error) {
 	}, nil
 }
 
+// GuardScheme is next without plain http, unless that is allowed: ErrPlainHTTP.
+func GuardScheme(next http.RoundTripper, insecure bool) http.RoundTripper {
+	return &schemeGuard{next, insecure}
+}
+
 // schemeGuard refuses plain http, whoever asks for it: a redirect, a token
 // service.
 type schemeGuard struct {
@@ -54,7 +61,7 @@ type schemeGuard struct {
 
 func (g *schemeGuard) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Scheme != "https" && !g.insecure {
-		return nil, errPlainHTTP
+		return nil, ErrPlainHTTP
 	}
 	return g.next.RoundTrip(r)
 }

@@ -29,38 +29,22 @@ type Evidence struct {
 // Examine reads a module file, plain and not compressed, once: its signature and, if
 // there is one, the whole of it. The reader is as for Read, and so is the error.
 func Examine(r io.ReaderAt) (*Evidence, error) {
-	s, err := Read(r)
+	end, err := readEnding(r)
 	if err != nil {
 		return nil, err
 	}
-	e := &Evidence{Signature: s}
-	if s == nil {
+	if end == nil {
+		return &Evidence{}, nil
+	}
+	e := &Evidence{Signature: end.signature()}
+	content := end.size - int64(tailSize) - end.tail.length()
+	if end.problem != "" {
+		e.foreign = end.tail[2] != typePKCS7 && content > 0
 		return e, nil
 	}
-	size, err := sizeOf(r)
-	if err != nil {
-		return nil, err
-	}
-	end, err := readEnd(r, size, 0, int64(tailSize))
-	if err != nil {
-		return nil, err
-	}
-	t, _ := parseTrailer(end)
-	if s.Problem != "" {
-		e.foreign = t[2] != typePKCS7 && t.length() < size-int64(tailSize)
-		return e, nil
-	}
-	der, err := readEnd(r, size, int64(tailSize), t.length())
-	if err != nil {
-		return nil, err
-	}
-	m, err := parse(der)
-	if err != nil {
-		return nil, err // Read has read it
-	}
-	e.signers = m.signers
-	e.parseEmbedded(m.certificates)
-	return e, e.digest(io.NewSectionReader(r, 0, size-int64(tailSize)-t.length()))
+	e.signers = end.message.signers
+	e.parseEmbedded(end.message.certificates)
+	return e, e.digest(io.NewSectionReader(r, 0, content))
 }
 
 // parseEmbedded reads certificates one behind the other.

@@ -46,6 +46,23 @@ const maxCMS = 65535
 // reader has to be one that knows its size: an *os.File, a *bytes.Reader, an
 // *io.SectionReader.
 func Read(r io.ReaderAt) (*Signature, error) {
+	e, err := readEnding(r)
+	if e == nil {
+		return nil, err
+	}
+	return e.signature(), nil
+}
+
+// ending is the end of a signed module file.
+type ending struct {
+	size    int64 // of the file
+	tail    tail
+	message *message // nil when there is a problem
+	problem string
+}
+
+// readEnding gives nil for a file without a signature.
+func readEnding(r io.ReaderAt) (*ending, error) {
 	size, err := sizeOf(r)
 	if err != nil {
 		return nil, err
@@ -58,23 +75,25 @@ func Read(r io.ReaderAt) (*Signature, error) {
 	if !ok {
 		return nil, nil
 	}
-	if problem := t.problem(size); problem != "" {
-		return &Signature{Problem: problem}, nil
+	e := &ending{size: size, tail: t, problem: t.problem(size)}
+	if e.problem != "" {
+		return e, nil
 	}
 	der, err := readEnd(r, size, int64(tailSize), t.length())
 	if err != nil {
 		return nil, err
 	}
-	return read(der), nil
+	if e.message, err = parse(der); err != nil {
+		e.problem = err.Error()
+	}
+	return e, nil
 }
 
-// read makes a Signature of a CMS.
-func read(der []byte) *Signature {
-	m, err := parse(der)
-	if err != nil {
-		return &Signature{Problem: err.Error()}
+func (e *ending) signature() *Signature {
+	if e.problem != "" {
+		return &Signature{Problem: e.problem}
 	}
-	s := m.signers[0].Signature
+	s := e.message.signers[0].Signature
 	return &s
 }
 

@@ -51,16 +51,24 @@ func (o object) set(name string, value any) {
 
 // annotate says in a manifest or index what it was made of, and by whom. Docker's own
 // formats have no annotations.
-func (r *resigner) annotate(doc object, mediaType types.MediaType, base v1.Hash) {
+func (r *resigner) annotate(doc object, mediaType types.MediaType, base v1.Hash) error {
 	if mediaType == types.DockerManifestSchema2 || mediaType == types.DockerManifestList {
-		return
+		return nil
 	}
-	all := map[string]string{}
-	_ = json.Unmarshal(doc["annotations"], &all) // there may be none
+	var all map[string]string
+	if doc["annotations"] != nil {
+		if err := doc.get("annotations", &all); err != nil {
+			return err
+		}
+	}
+	if all == nil {
+		all = map[string]string{}
+	}
 	all[AnnotationBase] = base.String()
 	all[AnnotationCertificate] = r.certificate()
 	all[AnnotationHash] = r.signer.HashName()
 	doc.set("annotations", all)
+	return nil
 }
 
 // certificate is the SHA-256 of the signer's certificate.

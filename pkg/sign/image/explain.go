@@ -16,9 +16,6 @@ import (
 	"github.com/kmm-node/kmmd/pkg/images/credentials"
 )
 
-// maxAnswer is how many bytes of what a registry says are told.
-const maxAnswer = 400
-
 // explain turns what went wrong while pushing into one of the errors of pkg/images,
 // and adds what to do.
 func (r *registry) explain(ctx context.Context, err error, found credentials.Found) error {
@@ -32,7 +29,7 @@ func (r *registry) explain(ctx context.Context, err error, found credentials.Fou
 		return err
 	}
 	advice, sentinel := r.diagnose(err, found)
-	return fmt.Errorf("%w: %w: %s", sentinel, &shortError{err}, advice)
+	return fmt.Errorf("%w: %w: %s", sentinel, images.Brief(err), advice)
 }
 
 func (r *registry) diagnose(err error, found credentials.Found) (advice string, sentinel error) {
@@ -54,7 +51,7 @@ func (r *registry) diagnose(err error, found credentials.Found) (advice string, 
 	case errors.As(err, &certificate):
 		return "give " + host + " a certificate that is known here (SSL_CERT_DIR), or do without " +
 			"(registryTLS.insecureSkipTLSVerify, --skip-tls-verify-to)", images.ErrUnreachable
-	case errors.Is(err, errPlainHTTP), errors.Is(err, http.ErrSchemeMismatch):
+	case errors.Is(err, images.ErrPlainHTTP), errors.Is(err, http.ErrSchemeMismatch):
 		return host + " has no https: allow plain http to it (registryTLS.insecure, --insecure-to), or give it a certificate", images.ErrUnreachable
 	}
 	return "check the network, the proxy and that " + host + " is up; the tag is as it was", images.ErrUnreachable
@@ -73,17 +70,3 @@ func (r *registry) access(found credentials.Found) string {
 	}
 	return strings.Join(append([]string{advice}, found.Notes...), "; ")
 }
-
-// shortError keeps what a registry answers short and on one line: it may be a whole
-// page.
-type shortError struct{ err error }
-
-func (e *shortError) Error() string {
-	s := strings.Join(strings.Fields(e.err.Error()), " ")
-	if len(s) > maxAnswer {
-		s = s[:maxAnswer] + "…"
-	}
-	return strings.ToValidUTF8(s, "?")
-}
-
-func (e *shortError) Unwrap() error { return e.err }

@@ -76,11 +76,7 @@ type Result struct {
 
 // Copy writes the image, or the index and all its images, to another place.
 func Copy(ctx context.Context, o Options) (*Result, error) {
-	to, err := parseTarget(o.To)
-	if err != nil {
-		return nil, err
-	}
-	src, err := o.open(ctx)
+	to, src, err := o.open(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -99,11 +95,7 @@ func Copy(ctx context.Context, o Options) (*Result, error) {
 // zstd are unpacked, signed, and packed again. Nothing is written when there is an
 // error before the end.
 func Sign(ctx context.Context, o Options, signer *sign.Signer, globs []images.Glob) (*Result, error) {
-	to, err := parseTarget(o.To)
-	if err != nil {
-		return nil, err
-	}
-	src, err := o.open(ctx)
+	to, src, err := o.open(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -119,10 +111,15 @@ func Sign(ctx context.Context, o Options, signer *sign.Signer, globs []images.Gl
 	return o.write(ctx, to, m, r.signed)
 }
 
-func (o *Options) open(ctx context.Context) (*images.Image, error) {
-	return images.OpenImage(ctx, images.Request{
+// open looks at both places; the caller closes the source.
+func (o *Options) open(ctx context.Context) (to target, src *images.Image, err error) {
+	if to, err = parseTarget(o.To); err != nil {
+		return nil, nil, err
+	}
+	src, err = images.OpenImage(ctx, images.Request{
 		Ref: o.From.Ref, Insecure: o.From.Insecure, InsecureSkipTLSVerify: o.From.SkipTLSVerify,
 	}, images.Options{Keyring: o.Keyring})
+	return to, src, err
 }
 
 // write writes m to its place, unless it is there.

@@ -357,6 +357,23 @@ func TestUnknownFieldsStay(t *testing.T) {
 	assert.ErrorIs(t, err, images.ErrUnsafe, "a layer without a diff ID")
 }
 
+// TestAnnotationsThatAreNone: what can not be read is not written over in silence.
+func TestAnnotationsThatAreNone(t *testing.T) {
+	r := &resigner{signer: newSigner(t)}
+	for text, ok := range map[string]bool{`["a"]`: false, `{"a": 1}`: false, `null`: true, `{"a": "b"}`: true} {
+		doc := object{"annotations": json.RawMessage(text)}
+		err := r.annotate(doc, types.OCIManifestSchema1, hashOf(nil))
+		if !ok {
+			assert.ErrorIs(t, err, images.ErrUnsafe, text)
+			assert.Equal(t, text, string(doc["annotations"]))
+			continue
+		}
+		require.NoError(t, err, text)
+		assert.Contains(t, string(doc["annotations"]), AnnotationBase)
+		assert.Equal(t, text == `{"a": "b"}`, strings.Contains(string(doc["annotations"]), `"a":"b"`), text)
+	}
+}
+
 func TestArtifactIsRefused(t *testing.T) {
 	l := newLab(t)
 	imagestest.PushImage(t, l.Host+"/in:v1", imagestest.Artifact(t, imagestest.Manifest{}, imagestest.Titled("a.ko", module("a"), "application/x")))

@@ -36,8 +36,6 @@ const (
 	uploads       = 4               // at the same time
 )
 
-var errPlainHTTP = errors.New("plain http is not allowed for this registry")
-
 // registry is a tag of a registry to push to.
 type registry struct {
 	tag  name.Tag
@@ -107,7 +105,7 @@ func (r *registry) write(ctx context.Context, o *Options, m *manifest) error {
 func (r *registry) push(ctx context.Context, o *Options, base http.RoundTripper, cred credentials.Credential, m *manifest) error {
 	opts := []remote.Option{
 		remote.WithContext(ctx), remote.WithUserAgent("kmmd"), remote.WithJobs(uploads),
-		remote.WithTransport(&schemeGuard{next: base, insecure: r.to.Insecure}), remote.WithAuth(authOf(cred)),
+		remote.WithTransport(images.GuardScheme(base, r.to.Insecure)), remote.WithAuth(authOf(cred)),
 		remote.WithRetryBackoff(remote.Backoff{Duration: cmp.Or(o.retryDelay, retryDelay), Factor: retryFactor, Steps: attempts}),
 		remote.WithRetryPredicate(passing),
 	}
@@ -158,20 +156,6 @@ func authOf(c credentials.Credential) authn.Authenticator {
 	})
 }
 
-// schemeGuard refuses plain http, which the library takes for private addresses
-// without being told.
-type schemeGuard struct {
-	next     http.RoundTripper
-	insecure bool
-}
-
-func (g *schemeGuard) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Scheme != "https" && !g.insecure {
-		return nil, errPlainHTTP
-	}
-	return g.next.RoundTrip(req)
-}
-
 // passing says of an error whether it may be gone in a moment. That the source can
 // not be read is no such thing: that has been tried again already.
 func passing(err error) bool {
@@ -179,7 +163,7 @@ func passing(err error) bool {
 	var answer *transport.Error
 	var network net.Error
 	switch {
-	case err == nil, errors.As(err, &ours), errors.Is(err, errPlainHTTP),
+	case err == nil, errors.As(err, &ours), errors.Is(err, images.ErrPlainHTTP),
 		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return false
 	case errors.As(err, &answer):

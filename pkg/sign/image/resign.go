@@ -90,7 +90,9 @@ func (r *resigner) index(ctx context.Context, raw []byte, p parsed, depth int) (
 		out.children = append(out.children, m)
 	}
 	doc.set("manifests", kept)
-	r.annotate(doc, p.MediaType, hashOf(raw))
+	if err := r.annotate(doc, p.MediaType, hashOf(raw)); err != nil {
+		return nil, err
+	}
 	out.raw, err = json.Marshal(doc)
 	return out, err
 }
@@ -185,7 +187,9 @@ func (r *resigner) add(ctx context.Context, m *manifest, p parsed, l *layer) err
 	delete(configDesc, "data")
 	doc.set("layers", append(layers, desc))
 	doc.set("config", configDesc)
-	r.annotate(doc, p.MediaType, base)
+	if err := r.annotate(doc, p.MediaType, base); err != nil {
+		return err
+	}
 	m.raw, err = json.Marshal(doc)
 	last := len(m.blobs) - 1 // the configuration
 	m.blobs, m.changed = append(m.blobs[:last:last], blob, static.NewLayer(config, p.Config.MediaType)), true
