@@ -3,10 +3,6 @@
 package watcher
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
-	"fmt"
 	"maps"
 	"reflect"
 	"strings"
@@ -100,12 +96,7 @@ func (e *entry) awaits(release string) bool {
 func contentHash(m *v1beta1.NodeModule) string {
 	c := *m
 	c.Revision = ""
-	data, err := json.Marshal(&c)
-	if err != nil {
-		panic(fmt.Sprintf("marshal NodeModule: %v", err)) // strings, lists and maps of them
-	}
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:8])
+	return hashOf(&c)[:16]
 }
 
 // document is the entry as the node reads it.

@@ -115,16 +115,33 @@ func (w *Watcher) outcomeOf(j *batchv1.Job) build.Result {
 	return build.Outcome(j, pods)
 }
 
+// publishing are the Jobs that make images of a Module.
+func (w *Watcher) publishing(m *v1beta1.Module) []*batchv1.Job {
+	return slices.DeleteFunc(w.jobsBy(jobsByModule, key(m.Namespace, m.Name)), func(j *batchv1.Job) bool {
+		return j.Labels[build.KindLabel] != string(build.Publish) || !metav1.IsControlledBy(j, m)
+	})
+}
+
+// jobsBy are the Jobs that an index has.
+func (w *Watcher) jobsBy(index, value string) []*batchv1.Job {
+	objs, err := w.jobs.GetIndexer().ByIndex(index, value)
+	if err != nil {
+		return nil // the index is there
+	}
+	var out []*batchv1.Job
+	for _, obj := range objs {
+		if j, ok := obj.(*batchv1.Job); ok {
+			out = append(out, j)
+		}
+	}
+	return out
+}
+
 // jobsOf finds the last Job that was made for the hash. Those that make what is
 // not wanted any more are stopped first: busy says that one is not gone yet.
 func (w *Watcher) jobsOf(ctx context.Context, m *v1beta1.Module, kernel, hash string) (job *jobView, busy bool, err error) {
-	objs, err := w.jobs.GetIndexer().ByIndex(jobsByModule, key(m.Namespace, m.Name))
-	if err != nil {
-		return nil, false, fmt.Errorf("find Jobs of Module %s/%s: %w", m.Namespace, m.Name, err)
-	}
-	for _, obj := range objs {
-		j, ok := obj.(*batchv1.Job)
-		if !ok || j.Labels[build.KindLabel] != string(build.Publish) || j.Annotations[build.KernelAnnotation] != kernel || !metav1.IsControlledBy(j, m) {
+	for _, j := range w.publishing(m) {
+		if j.Annotations[build.KernelAnnotation] != kernel {
 			continue
 		}
 		if j.Labels[build.HashLabel] == hash && j.DeletionTimestamp == nil {
@@ -133,12 +150,11 @@ func (w *Watcher) jobsOf(ctx context.Context, m *v1beta1.Module, kernel, hash st
 			}
 			continue
 		}
-		if j.DeletionTimestamp == nil && w.outcomeOf(j).State == build.Running {
-			if err := w.stopJob(ctx, j); err != nil {
-				return nil, false, err
-			}
-			busy = true
+		stopped, err := w.stopJob(ctx, j)
+		if err != nil {
+			return nil, false, err
 		}
+		busy = busy || stopped
 		busy = busy || j.DeletionTimestamp != nil && slices.Contains(j.Finalizers, metav1.FinalizerDeleteDependents)
 	}
 	return job, busy, nil
@@ -146,32 +162,32 @@ func (w *Watcher) jobsOf(ctx context.Context, m *v1beta1.Module, kernel, hash st
 
 // stopJobs stops the Jobs for kernels whose image is not made any more.
 func (w *Watcher) stopJobs(ctx context.Context, m *v1beta1.Module, unwanted func(kernel string) bool) error {
-	objs, err := w.jobs.GetIndexer().ByIndex(jobsByModule, key(m.Namespace, m.Name))
-	errs := []error{err}
-	for _, obj := range objs {
-		j, ok := obj.(*batchv1.Job)
-		if !ok || j.Labels[build.KindLabel] != string(build.Publish) || j.DeletionTimestamp != nil || !metav1.IsControlledBy(j, m) {
-			continue
-		}
-		if unwanted(j.Annotations[build.KernelAnnotation]) && w.outcomeOf(j).State == build.Running {
-			errs = append(errs, w.stopJob(ctx, j))
+	var errs []error
+	for _, j := range w.publishing(m) {
+		if unwanted(j.Annotations[build.KernelAnnotation]) {
+			_, err := w.stopJob(ctx, j)
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// stopJob deletes a Job; it is there until its pod has ended, so that what the pod
-// pushes can not come after what another one does.
-func (w *Watcher) stopJob(ctx context.Context, j *batchv1.Job) error {
+// stopJob deletes a Job that runs; it is there until its pod has ended, so that
+// what the pod pushes can not come after what another one does. One that has ended
+// stays for those who want to know how.
+func (w *Watcher) stopJob(ctx context.Context, j *batchv1.Job) (stopped bool, err error) {
+	if j.DeletionTimestamp != nil || w.outcomeOf(j).State != build.Running {
+		return false, nil
+	}
 	policy := metav1.DeletePropagationForeground
-	err := w.cfg.Kube.BatchV1().Jobs(j.Namespace).Delete(ctx, j.Name, metav1.DeleteOptions{
+	err = w.cfg.Kube.BatchV1().Jobs(j.Namespace).Delete(ctx, j.Name, metav1.DeleteOptions{
 		PropagationPolicy: &policy, Preconditions: &metav1.Preconditions{UID: &j.UID},
 	})
 	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("stop Job %s/%s, which makes what is not wanted any more: %w", j.Namespace, j.Name, err)
+		return false, fmt.Errorf("stop Job %s/%s, which makes what is not wanted any more: %w", j.Namespace, j.Name, err)
 	}
 	w.cfg.Metrics.wrote("jobs")
-	return nil
+	return true, nil
 }
 
 func viewOf(j *batchv1.Job, r build.Result) *jobView {
@@ -253,22 +269,26 @@ func (w *Watcher) jobOptions(ctx context.Context) (build.Options, error) {
 	return o, nil
 }
 
-// createJob makes a Job; one that is there already is as good.
-func (w *Watcher) createJob(ctx context.Context, m *v1beta1.Module, r *build.Request, attempt int32) (name string, err error) {
+// createJob makes a Job of that kind, for the Module unless there is another owner;
+// one that is there already is as good.
+func (w *Watcher) createJob(ctx context.Context, r *build.Request, kind build.Kind, attempt int32, owner *metav1.OwnerReference) (name string, err error) {
 	o, err := w.jobOptions(ctx)
 	if err != nil {
 		return "", err
 	}
-	j := r.Job(build.Publish, int(attempt), o)
-	out, err := w.cfg.Kube.BatchV1().Jobs(m.Namespace).Create(ctx, j, metav1.CreateOptions{})
+	j := r.Job(kind, int(attempt), o)
+	if owner != nil {
+		j.OwnerReferences = []metav1.OwnerReference{*owner}
+	}
+	out, err := w.cfg.Kube.BatchV1().Jobs(j.Namespace).Create(ctx, j, metav1.CreateOptions{})
 	switch {
 	case apierrors.IsAlreadyExists(err):
 		return j.Name, nil
 	case err != nil:
-		return "", fmt.Errorf("create Job %s/%s: %w", m.Namespace, j.Name, err)
+		return "", fmt.Errorf("create Job %s/%s: %w", j.Namespace, j.Name, err)
 	}
 	w.cfg.Metrics.wrote("jobs")
-	w.expect.wrote(jobWork, key(m.Namespace, j.Name), out.ResourceVersion)
-	w.cfg.Log.Info("an image is being made", "module", key(m.Namespace, m.Name), "image", r.Image, "kernel", r.Kernel, "job", j.Name)
+	w.expect.wrote(jobWork, key(j.Namespace, j.Name), out.ResourceVersion)
+	w.cfg.Log.Info("a Job for an image", "kind", string(kind), "module", key(r.Namespace, r.Name), "image", r.Image, "kernel", r.Kernel, "job", j.Name)
 	return j.Name, nil
 }

@@ -4,7 +4,6 @@ package watcher
 
 import (
 	"context"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -27,24 +26,18 @@ type ImageSecret struct {
 	Err  error
 }
 
-// pullSecretsOf are the pull secrets of the ServiceAccount, without the one that
-// pushes: a Dockerfile may read what its base images are pulled with.
+// pullSecretsOf are the Secrets that a Module's images are pulled with; pkg/build
+// keeps the one that pushes from who must not see it.
 func (w *Watcher) pullSecretsOf(m *v1beta1.Module) []string {
-	names := PullSecretNames(m, func(namespace, name string) (*corev1.ServiceAccount, bool) {
+	return PullSecretNames(m, func(namespace, name string) (*corev1.ServiceAccount, bool) {
 		return get[*corev1.ServiceAccount](w.accounts, key(namespace, name))
-	})
-	return slices.DeleteFunc(names, func(name string) bool {
-		return m.Spec.ImageRepoSecret != nil && name == m.Spec.ImageRepoSecret.Name
 	})
 }
 
 // lookup asks the registry with all the credentials there are.
 func (w *Watcher) lookup(ctx context.Context, m *v1beta1.Module, r *build.Request) (string, error) {
 	q := ImageRequest{Image: r.Image, TLS: r.RegistryTLS}
-	for _, name := range append([]string{r.PushSecret}, r.PullSecrets...) {
-		if name == "" {
-			continue
-		}
+	for _, name := range r.PullSecrets {
 		s := ImageSecret{Name: "Secret " + key(m.Namespace, name)}
 		if secret, err := w.cfg.Kube.CoreV1().Secrets(m.Namespace).Get(ctx, name, metav1.GetOptions{}); err != nil {
 			s.Err = err

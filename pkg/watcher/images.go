@@ -165,8 +165,8 @@ func (w *Watcher) syncImage(ctx context.Context, m *v1beta1.Module, kernel strin
 		next, do = mk.decide()
 	}
 	if do == stepCreate {
-		if next.Job, err = w.createJob(ctx, m, r, next.Attempts); err != nil {
-			return invalid(have, kernel, reasonJobRefused, err), true, err
+		if next.Job, err = w.createJob(ctx, r, build.Publish, next.Attempts, nil); err != nil {
+			return invalid(about(have, kernel, r.Image), kernel, reasonJobRefused, err), true, err
 		}
 		next.Message = "the Job is about to start"
 	}
@@ -176,12 +176,9 @@ func (w *Watcher) syncImage(ctx context.Context, m *v1beta1.Module, kernel strin
 // unmakeable is an image that could not be made, since what goes into it is not
 // there. One that is in the registry need not be.
 func (w *Watcher) unmakeable(ctx context.Context, m *v1beta1.Module, r *build.Request, have v1beta1.ModuleImage, err error) v1beta1.ModuleImage {
-	known := have.Image == r.Image
-	if known && have.Digest != "" && have.State == v1beta1.ImageReady || known && !due(&have, time.Now()) {
+	have = about(have, r.Kernel, r.Image)
+	if have.Digest != "" && have.State == v1beta1.ImageReady || !due(&have, time.Now()) {
 		return have
-	}
-	if !known {
-		have = v1beta1.ModuleImage{Kernel: r.Kernel, Image: r.Image}
 	}
 	if have.Digest == "" {
 		digest, asked := w.lookup(ctx, m, r)

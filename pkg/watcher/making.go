@@ -77,16 +77,21 @@ const (
 
 // decide says what is to be done about an image, and how it stands.
 func (m making) decide() (v1beta1.ModuleImage, step) {
-	i := m.have
-	if i.Image != m.image || i.Kernel != m.kernel {
-		i = v1beta1.ModuleImage{Kernel: m.kernel, Image: m.image}
-	}
+	i := about(m.have, m.kernel, m.image)
 	was := i
 	next, do := m.from(i)
 	if next.State != was.State || next.Hash != was.Hash || next.Reason != was.Reason {
 		next.Since = metav1.NewTime(m.now.Truncate(time.Second))
 	}
 	return next, do
+}
+
+// about is what is known of an image: nothing, when it was another one.
+func about(have v1beta1.ModuleImage, kernel, image string) v1beta1.ModuleImage {
+	if have.Image != image || have.Kernel != kernel {
+		return v1beta1.ModuleImage{Kernel: kernel, Image: image}
+	}
+	return have
 }
 
 func (m making) from(i v1beta1.ModuleImage) (v1beta1.ModuleImage, step) {

@@ -20,9 +20,9 @@ const maxImages = 512
 type makings struct {
 	mu      sync.Mutex // guards what follows
 	images  map[string]map[string]v1beta1.ModuleImage
-	asked   map[string]map[string][]string // by key and who asks: kernels
-	adopted map[string]bool                // Modules whose status has been read
-	come    map[string]map[string]bool     // by key: kernels that no node has
+	asked   map[string]map[string]string // by key and who asks: the kernel
+	adopted map[string]bool              // Modules whose status has been read
+	come    map[string]map[string]bool   // by key: kernels that no node has
 }
 
 // of are the images of a Module by kernel; the caller may change the map.
@@ -122,7 +122,7 @@ func (s *makings) ask(who, kernel string, modules []string) (changed []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.asked == nil {
-		s.asked = map[string]map[string][]string{}
+		s.asked = map[string]map[string]string{}
 	}
 	for k, by := range s.asked {
 		if _, had := by[who]; had && (kernel == "" || !slices.Contains(modules, k)) {
@@ -138,10 +138,10 @@ func (s *makings) ask(who, kernel string, modules []string) (changed []string) {
 	}
 	for _, k := range modules {
 		if s.asked[k] == nil {
-			s.asked[k] = map[string][]string{}
+			s.asked[k] = map[string]string{}
 		}
-		if !slices.Equal(s.asked[k][who], []string{kernel}) {
-			s.asked[k][who] = []string{kernel}
+		if s.asked[k][who] != kernel {
+			s.asked[k][who] = kernel
 			changed = append(changed, k)
 		}
 	}
@@ -152,9 +152,5 @@ func (s *makings) ask(who, kernel string, modules []string) (changed []string) {
 func (s *makings) kernels(k string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var out []string
-	for _, kernels := range s.asked[k] {
-		out = append(out, kernels...)
-	}
-	return out
+	return slices.Collect(maps.Values(s.asked[k]))
 }

@@ -13,7 +13,6 @@ import (
 	"sync"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -35,9 +34,7 @@ func (w *Watcher) wantOf(m *v1beta1.Module, before *want) *want {
 	case m.Spec.DRA != nil:
 		out.role = v1beta1.RoleDRA
 	}
-	out.entry = newEntry(m, PullSecretNames(m, func(namespace, name string) (*corev1.ServiceAccount, bool) {
-		return get[*corev1.ServiceAccount](w.accounts, key(namespace, name))
-	}))
+	out.entry = newEntry(m, w.pullSecretsOf(m))
 	if before != nil && same(before.entry, out.entry) {
 		out.entry = before.entry
 	}

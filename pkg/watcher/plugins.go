@@ -63,10 +63,11 @@ func (a *appliedSets) note(id, hash string, object metav1.Object) {
 	a.sets[id] = applied{hash, object.GetGeneration(), object.GetResourceVersion()}
 }
 
+// hashOf stands for what v marshals to: 64 hexadecimal digits.
 func hashOf(v any) string {
 	data, err := json.Marshal(v)
 	if err != nil {
-		panic(fmt.Sprintf("marshal %T: %v", v, err)) // an apply configuration
+		panic(fmt.Sprintf("marshal %T: %v", v, err)) // types of the API, and strings, lists and maps
 	}
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:])

@@ -4,16 +4,12 @@ package watcher
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
@@ -58,24 +54,10 @@ func (w *Watcher) preflightJobChanged(o metav1.Object) {
 // preflightJobs are the last Jobs of each ID that a validation has made.
 func (w *Watcher) preflightJobs(p *v1beta2.PreflightValidation) map[string]*jobSeen {
 	out := map[string]*jobSeen{}
-	for _, j := range w.jobsFor(p) {
+	for _, j := range w.jobsBy(jobsByOwner, string(p.UID)) {
 		id, attempt := j.Labels[build.HashLabel], attemptOf(j.Name)
 		if j.DeletionTimestamp == nil && (out[id] == nil || out[id].attempt < attempt) {
 			out[id] = &jobSeen{j.Name, attempt, time.Since(j.CreationTimestamp.Time), w.outcomeOf(j)}
-		}
-	}
-	return out
-}
-
-func (w *Watcher) jobsFor(p *v1beta2.PreflightValidation) []*batchv1.Job {
-	objs, err := w.jobs.GetIndexer().ByIndex(jobsByOwner, string(p.UID))
-	if err != nil {
-		return nil // the index is there
-	}
-	var out []*batchv1.Job
-	for _, obj := range objs {
-		if j, ok := obj.(*batchv1.Job); ok {
-			out = append(out, j)
 		}
 	}
 	return out
@@ -89,9 +71,10 @@ func (w *Watcher) stopOthers(ctx context.Context, p *v1beta2.PreflightValidation
 		wanted[jobID(p.UID, &t)] = true
 	}
 	var errs []error
-	for _, j := range w.jobsFor(p) {
-		if !wanted[j.Labels[build.HashLabel]] && j.DeletionTimestamp == nil && w.outcomeOf(j).State == build.Running {
-			errs = append(errs, w.stopJob(ctx, j))
+	for _, j := range w.jobsBy(jobsByOwner, string(p.UID)) {
+		if !wanted[j.Labels[build.HashLabel]] {
+			_, err := w.stopJob(ctx, j)
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
@@ -158,41 +141,19 @@ func (w *Watcher) validationOf(ctx context.Context, m *v1beta1.Module, kernel st
 
 // revisionOf stands for all that a validation is about.
 func revisionOf(r *build.Request, pushed bool) string {
-	data, err := json.Marshal([]any{
+	return hashOf([]any{
 		r.Hash(), pushed, r.Build != nil, r.Sign != nil, r.Modules, r.Parameters, r.ForceVermagic, r.DirName, r.FirmwarePath,
 		r.RegistryTLS, r.PushSecret, r.PullSecrets, r.ServiceAccountName,
-	})
-	if err != nil {
-		panic(fmt.Sprintf("marshal Request: %v", err)) // strings, lists and bools
-	}
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:8])
+	})[:16]
 }
 
-// createTrial makes the Job that looks at an image; one that is there already is as
-// good.
+// createTrial makes the Job that looks at an image.
 func (w *Watcher) createTrial(ctx context.Context, p *v1beta2.PreflightValidation, r *build.Request, t trial) (name string, err error) {
-	o, err := w.jobOptions(ctx)
-	if err != nil {
-		return "", err
-	}
 	r.ID = jobID(p.UID, &t)
 	if t.digest != "" && !strings.Contains(r.Image, "@") {
 		r.Image += "@" + t.digest
 	}
-	j, yes := r.Job(t.kind, int(t.attempt)+1, o), true
-	j.OwnerReferences = []metav1.OwnerReference{{
-		APIVersion: v1beta2.GroupVersion.String(), Kind: preflightKind, Name: p.Name, UID: p.UID, Controller: &yes,
-	}}
-	out, err := w.cfg.Kube.BatchV1().Jobs(j.Namespace).Create(ctx, j, metav1.CreateOptions{})
-	switch {
-	case apierrors.IsAlreadyExists(err):
-		return j.Name, nil
-	case err != nil:
-		return "", fmt.Errorf("create Job %s/%s: %w", j.Namespace, j.Name, err)
-	}
-	w.cfg.Metrics.wrote("jobs")
-	w.expect.wrote(jobWork, key(j.Namespace, j.Name), out.ResourceVersion)
-	w.cfg.Log.Info("an image is being looked into", "preflight", p.Name, "module", key(r.Namespace, r.Name), "image", r.Image, "kernel", r.Kernel, "job", j.Name)
-	return j.Name, nil
+	owner := metav1.NewControllerRef(p, v1beta2.GroupVersion.WithKind(preflightKind))
+	owner.BlockOwnerDeletion = nil // nobody waits for it
+	return w.createJob(ctx, r, t.kind, t.attempt+1, owner)
 }

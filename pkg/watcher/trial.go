@@ -4,8 +4,6 @@ package watcher
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -63,8 +61,7 @@ type trying struct {
 
 // jobID names the Jobs for one trial: those that look at the same.
 func jobID(uid types.UID, t *trial) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q%q%q%q", uid, t.revision, t.kind, t.digest))
-	return hex.EncodeToString(sum[:8])
+	return hashOf([]any{uid, t.revision, t.kind, t.digest})[:16]
 }
 
 // decide says how the validation stands, and what is to be done next.

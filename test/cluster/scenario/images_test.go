@@ -329,7 +329,9 @@ func TestAgentImage(t *testing.T) {
 	b.dockerfile("df", "FROM one")
 	b.node("a")
 	b.apply(b.built("one", "df"))
-	assert.Contains(t, b.waitCondition("m", "Degraded", "True/BuildFailed"), "--agent-image")
+	message := b.waitCondition("m", "Degraded", "True/BuildFailed")
+	assert.Contains(t, message, "--agent-image")
+	assert.Contains(t, message, b.Registry.Host+"/modules:one for kernel "+fleet.Release)
 	b.applyYAML(`apiVersion: apps/v1
 kind: DaemonSet
 metadata: {namespace: kmm-system, name: kmmd}
