@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -15,29 +14,13 @@ import (
 	"github.com/kmm-node/kmmd/pkg/content"
 	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/spec"
+	"github.com/kmm-node/kmmd/test/debian"
 )
-
-// labKernels gives the lab's directory and the releases of its kernels.
-func labKernels(t *testing.T) (dir string, releases []string) {
-	t.Helper()
-	dir = os.Getenv("KMMD_LAB")
-	if dir == "" {
-		t.Skip("KMMD_LAB is not set")
-	}
-	text, err := os.ReadFile(filepath.Join(dir, "kernels"))
-	require.NoError(t, err)
-	for line := range strings.Lines(string(text)) {
-		_, release, _ := strings.Cut(strings.TrimSpace(line), " ")
-		releases = append(releases, release)
-	}
-	require.NotEmpty(t, releases)
-	return dir, releases
-}
 
 // TestLabInTree has no finding for any module of Debian's kernels, whether the kernel
 // is known or not.
 func TestLabInTree(t *testing.T) {
-	lab, releases := labKernels(t)
+	lab, releases := debian.Kernels(t)
 	for _, release := range releases {
 		t.Run(release, func(t *testing.T) {
 			dir := filepath.Join(lab, release, "lib/modules", release)
@@ -60,7 +43,7 @@ func TestLabInTree(t *testing.T) {
 // TestLabOutOfTree names what is wrong with the lab's modules and their variants, for
 // their own kernel and for the other one.
 func TestLabOutOfTree(t *testing.T) {
-	lab, releases := labKernels(t)
+	lab, releases := debian.Kernels(t)
 	for _, release := range releases {
 		own, err := kmod.OpenTree(filepath.Join(lab, release, "lib/modules", release))
 		require.NoError(t, err)

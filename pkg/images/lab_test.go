@@ -3,7 +3,6 @@
 package images
 
 import (
-	"bufio"
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
@@ -18,10 +17,7 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
-	"strings"
 	"testing"
 	"time"
 
@@ -29,6 +25,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kmm-node/kmmd/pkg/images/imagestest"
+	"github.com/kmm-node/kmmd/test/debian"
 )
 
 // The user "joe" with the password "right", as htpasswd -B writes it.
@@ -46,9 +43,7 @@ type labRegistry struct {
 // set-up has installed what the lab needs.
 func newLabRegistry(t *testing.T) *labRegistry {
 	t.Helper()
-	if os.Getenv("KMMD_LAB") == "" {
-		t.Skip("KMMD_LAB is not set: this needs the docker-registry that `make test` installs")
-	}
+	debian.Dir(t)
 	l := &labRegistry{dir: t.TempDir()}
 	var err error
 	l.key, err = rsa.GenerateKey(rand.Reader, 2048)
@@ -82,35 +77,10 @@ func (l *labRegistry) secure(t *testing.T, auth string) (host string) {
 		l.path("tls.crt"), l.path("tls.key"), auth))
 }
 
-// serve starts the registry and waits for the line that tells its port.
+// serve runs the registry with more of a configuration.
 func (l *labRegistry) serve(t *testing.T, more string) (host string) {
 	t.Helper()
-	config := filepath.Join(t.TempDir(), "config.yml")
-	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil,
-		"version: 0.1\nlog: {level: info}\nstorage: {filesystem: {rootdirectory: %s}}\n%s", l.path("storage"), more), 0o600))
-	cmd := exec.Command("docker-registry", "serve", config)
-	out, err := cmd.StderrPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	port := regexp.MustCompile(`listening on (127\.0\.0\.1:[0-9]+)`)
-	lines := bufio.NewScanner(out)
-	var log strings.Builder
-	for lines.Scan() {
-		log.WriteString(lines.Text() + "\n")
-		if m := port.FindStringSubmatch(lines.Text()); m != nil {
-			go func() { // it must not wait for a reader
-				for lines.Scan() {
-				}
-			}()
-			return m[1]
-		}
-	}
-	require.Fail(t, "docker-registry does not start", log.String())
-	return ""
+	return debian.Registry(t, l.path("storage"), more)
 }
 
 func (l *labRegistry) request(host string) Request {

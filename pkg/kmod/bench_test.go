@@ -10,6 +10,7 @@ import (
 
 	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
+	"github.com/kmm-node/kmmd/test/debian"
 )
 
 // benchTree makes a tree as large as a distribution's: 1200 modules in chains of
@@ -102,7 +103,7 @@ func BenchmarkReadInfo(b *testing.B) {
 
 // BenchmarkReadLabKernel reads every module of the lab's kernels.
 func BenchmarkReadLabKernel(b *testing.B) {
-	lab, releases := labKernels(b)
+	lab, releases := debian.Kernels(b)
 	for _, release := range releases {
 		dir := filepath.Join(lab, release, "lib/modules", release)
 		b.Run(release, func(b *testing.B) {

@@ -13,12 +13,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kmm-node/kmmd/pkg/kmod"
+	"github.com/kmm-node/kmmd/test/debian"
 )
 
 // TestLabLoadOrderOfRealKernels holds LoadOrder, with and without modules.dep,
 // against ShowDepends for every module.
 func TestLabLoadOrderOfRealKernels(t *testing.T) {
-	lab, releases := labKernels(t)
+	lab, releases := debian.Kernels(t)
 	for _, release := range releases {
 		t.Run(release, func(t *testing.T) {
 			dir := filepath.Join(lab, release, "lib/modules", release)
@@ -115,7 +116,7 @@ func hardFiles(t *testing.T, x *kmod.Index, depends map[string][]string, name st
 // TestLabUndeclaredParameters has parameters .modinfo does not tell of, in a plain
 // and in a compressed module.
 func TestLabUndeclaredParameters(t *testing.T) {
-	lab, releases := labKernels(t)
+	lab, releases := debian.Kernels(t)
 	for _, release := range releases {
 		tree, err := kmod.OpenTree(filepath.Join(lab, release, "lib/modules", release))
 		require.NoError(t, err)
@@ -130,7 +131,7 @@ func TestLabUndeclaredParameters(t *testing.T) {
 
 // TestLabOutOfTreeModules reads the modules the lab built, broken ones included.
 func TestLabOutOfTreeModules(t *testing.T) {
-	lab, releases := labKernels(t)
+	lab, releases := debian.Kernels(t)
 	for _, release := range releases {
 		path := filepath.Join(lab, release, "modules-oot/dummy.ko")
 		if _, err := os.Stat(path); err != nil {

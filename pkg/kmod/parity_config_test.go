@@ -15,6 +15,7 @@ import (
 
 	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
+	"github.com/kmm-node/kmmd/test/debian"
 )
 
 const madeRelease = "1.2.3-made"
@@ -69,7 +70,7 @@ func compareConfig(t *testing.T, root, configRoot string, names []string) {
 }
 
 func TestLabParityOfConfig(t *testing.T) {
-	labKernels(t)
+	debian.Kernels(t)
 	root, dir := madeTree(t, map[string]kmodtest.Spec{
 		"kernel/base.ko":       {Exports: []string{"base_sym"}, Aliases: []string{"of:base-*"}},
 		"kernel/mid-one.ko":    {Imports: []string{"base_sym"}, Exports: []string{"mid_sym"}, Depends: []string{"base"}},
@@ -129,7 +130,7 @@ var configCases = map[string]string{
 // TestLabParityOfConfigDirs has several directories and file names around
 // modules.softdep, which is read in its turn among them.
 func TestLabParityOfConfigDirs(t *testing.T) {
-	labKernels(t)
+	debian.Kernels(t)
 	root, _ := madeTree(t, map[string]kmodtest.Spec{
 		"kernel/a.ko": {Softdeps: []string{"pre: b"}}, "kernel/b.ko": {}, "kernel/c.ko": {}, "kernel/d.ko": {Softdeps: []string{"pre: b"}},
 	}, "")
@@ -158,7 +159,7 @@ func TestLabParityOfConfigDirs(t *testing.T) {
 // matching itself, over random patterns of few characters. Lines with more
 // brackets than fnmatch has to understand are in it too.
 func TestLabParityOfPatterns(t *testing.T) {
-	labKernels(t)
+	debian.Kernels(t)
 	rng := rand.New(rand.NewPCG(1, 2))
 	pieces := []string{"a", "b", "a", "b", "*", "*", "?", "[ab]", "[!a]", "[a-c]", ":", "-", `\a`, "[]a]", "[^b", "[[:alpha:]]", "[a\\-z]"}
 	pattern := func() string {
@@ -203,7 +204,7 @@ func TestLabParityOfPatterns(t *testing.T) {
 // TestLabScanLikeDepmod has random dependencies and no index: the same files have to
 // be loaded as with the real depmod's.
 func TestLabScanLikeDepmod(t *testing.T) {
-	labKernels(t)
+	debian.Kernels(t)
 	rng := rand.New(rand.NewPCG(3, 4))
 	modules := make(map[string]kmodtest.Spec)
 	var names []string

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kmm-node/kmmd/pkg/kmod"
+	"github.com/kmm-node/kmmd/test/debian"
 )
 
 // modprobe is the real one, kept away from the configuration of this machine
@@ -116,25 +117,6 @@ func compare(t *testing.T, m modprobe, x *kmod.Index, cfg *kmod.Config, names []
 	}
 }
 
-// labKernels skips the test without KMMD_LAB. That is the one skip of this
-// package: the kernels of a distribution are no part of the repository.
-func labKernels(t testing.TB) (lab string, releases []string) {
-	t.Helper()
-	lab = os.Getenv("KMMD_LAB")
-	if lab == "" {
-		t.Skip("KMMD_LAB is not set: it names the directory with unpacked kernels that `make test` makes")
-	}
-	data, err := os.ReadFile(filepath.Join(lab, "kernels"))
-	require.NoError(t, err)
-	for line := range strings.Lines(string(data)) {
-		if fields := strings.Fields(line); len(fields) == 2 {
-			releases = append(releases, fields[1])
-		}
-	}
-	require.Len(t, releases, 2, "two kernels in the lab")
-	return lab, releases
-}
-
 func hostCmdline(t *testing.T) string {
 	t.Helper()
 	data, err := os.ReadFile("/proc/cmdline")
@@ -143,7 +125,7 @@ func hostCmdline(t *testing.T) string {
 }
 
 func TestLabParityWithModprobe(t *testing.T) {
-	lab, releases := labKernels(t)
+	lab, releases := debian.Kernels(t)
 	for _, release := range releases {
 		t.Run(release, func(t *testing.T) {
 			t.Parallel()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
+	"github.com/kmm-node/kmmd/test/debian"
 )
 
 func TestRewrite(t *testing.T) {
@@ -68,7 +69,7 @@ func TestRewriteKeepsForeignStreams(t *testing.T) {
 
 // TestLabCompress unpacks what Compress made with the programs of the distribution.
 func TestLabCompress(t *testing.T) {
-	lab, releases := labKernels(t)
+	lab, releases := debian.Kernels(t)
 	plain, err := os.ReadFile(filepath.Join(lab, releases[0], "modules-oot/dummy.ko"))
 	require.NoError(t, err)
 	for kind, program := range map[string]string{"gzip": "gzip", "xz": "xz"} {

@@ -16,24 +16,8 @@ import (
 	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/preflight"
 	"github.com/kmm-node/kmmd/pkg/spec"
+	"github.com/kmm-node/kmmd/test/debian"
 )
-
-// labKernels gives the lab's directory and the releases of its kernels.
-func labKernels(t *testing.T) (dir string, releases []string) {
-	t.Helper()
-	dir = os.Getenv("KMMD_LAB")
-	if dir == "" {
-		t.Skip("KMMD_LAB is not set")
-	}
-	text, err := os.ReadFile(filepath.Join(dir, "kernels"))
-	require.NoError(t, err)
-	for line := range strings.Lines(string(text)) {
-		_, release, _ := strings.Cut(strings.TrimSpace(line), " ")
-		releases = append(releases, release)
-	}
-	require.NotEmpty(t, releases)
-	return dir, releases
-}
 
 // labKernel is a kernel of the lab by the Module.symvers of its headers: what
 // pkg/preflight/gather reads out of a running one.
@@ -84,7 +68,7 @@ func (f files) order(t *testing.T, name string, trees ...*kmod.Tree) []preflight
 
 // TestLabInTree has no finding for any module of Debian's kernels.
 func TestLabInTree(t *testing.T) {
-	lab, releases := labKernels(t)
+	lab, releases := debian.Kernels(t)
 	for _, release := range releases {
 		t.Run(release, func(t *testing.T) {
 			t.Parallel()
@@ -140,7 +124,7 @@ func TestLabOutOfTree(t *testing.T) {
 		{"variants/wrong-machine/dummy.ko", "built for arm64, this machine is amd64", spec.ReasonWrongKernel},
 		{"variants/unknown-symbol/dummy.ko", "nobody exports: ", spec.ReasonUnknownSymbol},
 	}
-	lab, releases := labKernels(t)
+	lab, releases := debian.Kernels(t)
 	for _, release := range releases {
 		k, _ := labKernel(t, lab, release)
 		oot := filepath.Join(lab, release, "modules-oot")
@@ -178,7 +162,7 @@ func TestLabOutOfTree(t *testing.T) {
 
 // TestLabHarvest holds the CRCs learned from in-tree modules against Module.symvers.
 func TestLabHarvest(t *testing.T) {
-	lab, releases := labKernels(t)
+	lab, releases := debian.Kernels(t)
 	for _, release := range releases {
 		_, symvers := labKernel(t, lab, release)
 		tree, err := kmod.OpenTree(filepath.Join(lab, release, "lib/modules", release))

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kmm-node/kmmd/pkg/sign"
+	"github.com/kmm-node/kmmd/test/debian"
 )
 
 // labTools are programs of the kernels in the lab, and a real module.
@@ -28,14 +29,8 @@ type labTools struct {
 // repository.
 func eachLabKernel(t *testing.T, test func(t *testing.T, lab labTools)) {
 	t.Helper()
-	dir := os.Getenv("KMMD_LAB")
-	if dir == "" {
-		t.Skip("KMMD_LAB is not set: it names the directory with unpacked kernels that `make test` makes")
-	}
-	data, err := os.ReadFile(filepath.Join(dir, "kernels"))
-	require.NoError(t, err)
-	for line := range strings.Lines(string(data)) {
-		release := strings.Fields(line)[1]
+	dir, releases := debian.Kernels(t)
+	for _, release := range releases {
 		t.Run(release, func(t *testing.T) {
 			found, err := filepath.Glob(filepath.Join(dir, release, "usr/lib/linux-kbuild-*/scripts/sign-file"))
 			require.NoError(t, err)

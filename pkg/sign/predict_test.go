@@ -70,7 +70,7 @@ func flipped(b []byte, at int) []byte {
 	return b
 }
 
-const debian = "Linux version 6.1.0-1-amd64 (debian-kernel@lists.debian.org) (gcc-12 (Debian 12.2.0)) #1 SMP"
+const debianKernel = "Linux version 6.1.0-1-amd64 (debian-kernel@lists.debian.org) (gcc-12 (Debian 12.2.0)) #1 SMP"
 
 // machine is a kernel with Secure Boot on: own is built in and not shown, db and MOK have one key each.
 func machine(t *testing.T) (p *sign.Policy, own, db, mok, stranger owner) {
@@ -79,7 +79,7 @@ func machine(t *testing.T) (p *sign.Policy, own, db, mok, stranger owner) {
 	taken, err := sign.Read(bytes.NewReader(own.sign(t, object())))
 	require.NoError(t, err)
 	return &sign.Policy{
-		Release: "6.1.0-1-amd64", Version: debian, SigEnforce: sign.Yes, Lockdown: "integrity", SecureBoot: sign.Yes,
+		Release: "6.1.0-1-amd64", Version: debianKernel, SigEnforce: sign.Yes, Lockdown: "integrity", SecureBoot: sign.Yes,
 		Rings: []sign.Ring{
 			{Name: ".builtin_trusted_keys", Known: true, Keys: []sign.Key{own.ringKey()}},
 			{Name: ".secondary_trusted_keys", Known: true, Rings: []string{".builtin_trusted_keys", ".machine"}},

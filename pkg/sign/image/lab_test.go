@@ -3,13 +3,11 @@
 package image
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -22,44 +20,19 @@ import (
 	"github.com/kmm-node/kmmd/pkg/images/credentials"
 	"github.com/kmm-node/kmmd/pkg/images/imagestest"
 	"github.com/kmm-node/kmmd/pkg/sign"
+	"github.com/kmm-node/kmmd/test/debian"
 )
 
 // labRegistry starts Debian's docker-registry, which takes the user "joe" with the
 // password "right" as htpasswd -B writes it, and returns its address.
 func labRegistry(t *testing.T, storage, auth string) string {
 	t.Helper()
-	if os.Getenv("KMMD_LAB") == "" {
-		t.Skip("KMMD_LAB is not set: this needs the docker-registry that `make test` installs")
-	}
-	dir := t.TempDir()
-	htpasswd, config := filepath.Join(dir, "htpasswd"), filepath.Join(dir, "config.yml")
+	htpasswd := filepath.Join(t.TempDir(), "htpasswd")
 	require.NoError(t, os.WriteFile(htpasswd, []byte("joe:$2y$05$abcdefghijklmnopqrstuu8xaCxxL82bnl.UY74PMksDxIJShppPC\n"), 0o600))
 	if auth != "" {
 		auth = fmt.Sprintf("auth: {htpasswd: {realm: lab, path: %s}}\n", htpasswd)
 	}
-	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil,
-		"version: 0.1\nlog: {level: info}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: \"127.0.0.1:0\"}\n%s", storage, auth), 0o600))
-	cmd := exec.Command("docker-registry", "serve", config)
-	out, err := cmd.StderrPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	port := regexp.MustCompile(`listening on (127\.0\.0\.1:[0-9]+)`)
-	lines := bufio.NewScanner(out)
-	for lines.Scan() {
-		if m := port.FindStringSubmatch(lines.Text()); m != nil {
-			go func() { // it must not wait for a reader
-				for lines.Scan() {
-				}
-			}()
-			return m[1]
-		}
-	}
-	require.Fail(t, "docker-registry does not start")
-	return ""
+	return debian.Registry(t, storage, "http: {addr: \"127.0.0.1:0\"}\n"+auth)
 }
 
 // TestLabRegistry signs into a registry that asks for a password, in both formats and
@@ -100,8 +73,9 @@ func TestLabRegistry(t *testing.T) {
 
 // TestLabBuildah has another tool make the layout, and unpack what comes out.
 func TestLabBuildah(t *testing.T) {
-	if os.Getenv("KMMD_LAB") == "" || os.Geteuid() != 0 {
-		t.Skip("KMMD_LAB is not set, or this is not root: it needs the buildah that `make test` installs")
+	debian.Dir(t)
+	if os.Geteuid() != 0 {
+		t.Skip("buildah is run as root only")
 	}
 	_, err := exec.LookPath("buildah")
 	require.NoError(t, err)

@@ -53,7 +53,7 @@ type Runner struct {
 func Start(t testing.TB, access *rest.Config, o Options) *Runner {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("containers are run as root only")
+		t.Fatal("run containers of image Jobs: crun and buildah need root")
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	r, err := start(ctx, access, o)
