@@ -46,6 +46,23 @@ func TestConditionsOfImages(t *testing.T) {
 	assert.Equal(t, "False", status)
 }
 
+func TestReasonOfAStage(t *testing.T) {
+	for stage, reason := range map[string]string{
+		stageBuild: "BuildFailed", stageSign: "SignFailed", stagePush: "PushFailed", stageRegistry: "RegistryFailed", "": "BuildFailed",
+	} {
+		assert.Equal(t, reason, failedReason(&v1beta1.ModuleImage{Stage: stage}))
+	}
+}
+
+// TestGenerationIsObeyed when all images are there, and not before.
+func TestGenerationIsObeyed(t *testing.T) {
+	three := 3
+	m := module("a", "1", func(m *v1beta1.Module) { m.Spec.ImageRebuildTriggerGeneration = &three })
+	there, not := v1beta1.ModuleImage{State: v1beta1.ImageReady}, v1beta1.ModuleImage{State: v1beta1.ImageBuilding}
+	assert.Nil(t, moduleStatus(m, report{needed: []v1beta1.ModuleImage{there, not}}, nil).ImageRebuildTriggerGeneration)
+	assert.Equal(t, &three, moduleStatus(m, report{needed: []v1beta1.ModuleImage{there, there}}, nil).ImageRebuildTriggerGeneration)
+}
+
 func TestImageEvents(t *testing.T) {
 	m, at := module("a", "1"), time.Unix(1, 0)
 	image := func(state string, attempt int32) v1beta1.ModuleImage {

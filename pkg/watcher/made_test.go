@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
 )
@@ -90,6 +91,29 @@ func TestRenderMadeImages(t *testing.T) {
 			assert.Equal(t, len(tt.labels) > 0 && !tt.label, len(d.labels) > 0, "labels: %v", d.labels)
 		})
 	}
+}
+
+// TestWaitingTakesNobodysTurn: to be told to wait needs no turn in a rollout, and to
+// get the image then does, whatever the pull policy.
+func TestWaitingTakesNobodysTurn(t *testing.T) {
+	never := func(string) bool { return false }
+	waits := built("1", "")
+	d := render(view{node: labelled(), wants: []*want{waits}}, never)
+	require.Len(t, d.entries, 1)
+	assert.True(t, same(waits.entryOf(), d.entries[0]))
+	assert.False(t, d.standings[0].held)
+
+	d = render(view{node: labelled(), config: has([]*entry{waits.entryOf()}), wants: []*want{built("1", "sha256:a")}}, never)
+	assert.False(t, d.write)
+	assert.True(t, d.standings[0].held)
+
+	made := func(digest string, policy corev1.PullPolicy) *entry {
+		e := built("1", digest).entry
+		e.ModuleLoader.Container.ImagePullPolicy = policy
+		return e.with("reg.example/x:1", digest)
+	}
+	assert.False(t, reloads(made("sha256:a", ""), made("sha256:a", corev1.PullAlways), madeKernel), "a digest stays what it is")
+	assert.True(t, reloads(made("sha256:a", ""), made("sha256:b", ""), madeKernel))
 }
 
 // TestMadeEntriesAreShared: two kernels with the same image have one entry, and a

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package watcher
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+func TestContentVersion(t *testing.T) {
+	data := map[string][]byte{"a": []byte("1"), "b": []byte("2")}
+	is := contentVersion("uid", data)
+	assert.Equal(t, is, contentVersion("uid", map[string][]byte{"b": []byte("2"), "a": []byte("1")}))
+	for name, other := range map[string]string{
+		"a value":      contentVersion("uid", map[string][]byte{"a": []byte("1"), "b": []byte("3")}),
+		"a key":        contentVersion("uid", map[string][]byte{"a": []byte("1"), "c": []byte("2")}),
+		"one less":     contentVersion("uid", map[string][]byte{"a": []byte("1")}),
+		"moved across": contentVersion("uid", map[string][]byte{"a": []byte(`1"b"2`)}),
+		"made anew":    contentVersion("other", data),
+	} {
+		assert.NotEqual(t, is, other, name)
+	}
+}
+
+// TestVersionsAreReadAgain, and not for every look.
+func TestVersionsAreReadAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var v versions
+		reads, text, err := 0, "FROM a", error(nil)
+		read := func() (types.UID, map[string][]byte, error) {
+			reads++
+			return "", map[string][]byte{dockerfileKey: []byte(text)}, err
+		}
+		first, fault := v.of("ConfigMap ns/a", read)
+		require.NoError(t, fault)
+		assert.False(t, first.hostModules)
+		text = "RUN ls /host/lib/modules"
+		again, fault := v.of("ConfigMap ns/a", read)
+		require.NoError(t, fault)
+		assert.Equal(t, first, again, "what was read a moment ago")
+		assert.Equal(t, 1, reads)
+		time.Sleep(fresh) // of the test's clock
+		now, fault := v.of("ConfigMap ns/a", read)
+		require.NoError(t, fault)
+		assert.NotEqual(t, first.text, now.text)
+		assert.True(t, now.hostModules)
+
+		var missing *errMissing
+		err = apierrors.NewNotFound(schema.GroupResource{Resource: "configmaps"}, "b")
+		_, fault = v.of("ConfigMap ns/b", read)
+		require.ErrorAs(t, fault, &missing)
+		assert.EqualError(t, fault, "ConfigMap ns/b is not there")
+		err = errors.New("no answer")
+		_, fault = v.of("ConfigMap ns/b", read)
+		require.ErrorIs(t, fault, err)
+		assert.NotErrorAs(t, fault, &missing, "nobody knows")
+	})
+}
