@@ -25,6 +25,10 @@ type copyFlags struct {
 	result    string
 }
 
+// copyExitCodes is for the help of these commands.
+const copyExitCodes = `Exit codes: 0 all well, 1 the image can not be had or made, 2 usage, or a key or
+certificate that can not be used, 3 it was made and could not be written.`
+
 func (f *copyFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.From.Ref, "from", "", "the image: REF of a registry, oci:/DIRECTORY or oci-archive:/FILE")
@@ -136,7 +140,10 @@ func imageCopyCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "copy --from REF|oci:/DIR --to REF|oci:/DIR",
 		Short: "copy an image, or an index with all its images, to a registry or a directory",
-		Args:  noArgs,
+		Long: `copy takes the image as it is: same digest, same layers.
+
+` + copyExitCodes,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.run(cmd, o, func() (*image.Result, error) { return image.Copy(cmd.Context(), f.Options) })
 		},

@@ -24,7 +24,9 @@ certificate stays as it is; an image in which all is signed keeps its digest. Of
 index each image is signed.
 
 GLOB is an absolute path in the image as a shell takes it: "*", "?", "[a-z]" and "[!a]"
-match neither a slash nor the dot a name begins with. Each has to match a file.`,
+match neither a slash nor the dot a name begins with. Each has to match a file.
+
+` + copyExitCodes,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(files) == 0 {
 				return usageError{errors.New("sign image: --files is needed: which modules?")}
