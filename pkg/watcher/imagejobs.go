@@ -169,7 +169,7 @@ func (w *Watcher) stopJob(ctx context.Context, j *batchv1.Job) error {
 
 func viewOf(j *batchv1.Job, r build.Result, m *v1beta1.Module) *jobView {
 	v := &jobView{name: j.Name, attempt: attemptOf(j.Name), created: j.CreationTimestamp.Time, message: r.Message, digest: r.Digest}
-	v.stage = stageOf(r.Step, signs(j))
+	v.stage, v.ended = stageOf(r.Step, signs(j)), endOf(j)
 	switch r.State {
 	case build.Running:
 		v.running = true
@@ -183,6 +183,19 @@ func viewOf(j *batchv1.Job, r build.Result, m *v1beta1.Module) *jobView {
 		}
 	}
 	return v
+}
+
+// endOf is when a Job has ended, the zero time while it runs.
+func endOf(j *batchv1.Job) time.Time {
+	if j.Status.CompletionTime != nil {
+		return j.Status.CompletionTime.Time
+	}
+	for _, c := range j.Status.Conditions {
+		if c.Type == batchv1.JobFailed && c.Status == corev1.ConditionTrue {
+			return c.LastTransitionTime.Time
+		}
+	}
+	return time.Time{}
 }
 
 // podIsLate is after how long a Job should have a pod that has a node.
@@ -292,6 +305,7 @@ func (w *Watcher) lookup(ctx context.Context, m *v1beta1.Module, r *build.Reques
 		}
 		q.Secrets = append(q.Secrets, s)
 	}
-	return w.cfg.Images.Lookup(ctx, q)
+	digest, err := w.cfg.Images.Lookup(ctx, q)
+	w.cfg.Metrics.asked(digest, err)
+	return digest, err
 }
-

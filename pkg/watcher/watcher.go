@@ -62,10 +62,10 @@ type Watcher struct {
 	compact  configs
 	makings  makings
 	versions versions
-	expect  expectations
-	tally   *tally
-	fanned  chan struct{}           // something that concerns all nodes has changed
-	wants   atomic.Pointer[[]*want] // sorted by key
+	expect   expectations
+	tally    *tally
+	fanned   chan struct{}           // something that concerns all nodes has changed
+	wants    atomic.Pointer[[]*want] // sorted by key
 
 	events   tellings
 	applied  appliedSets
@@ -96,6 +96,8 @@ func New(cfg Config) (*Watcher, error) {
 // ended. It blocks. The identity of Config.Kube needs the rules of
 // deploy/base/watcher-rbac.yaml.
 func (w *Watcher) Run(ctx context.Context) error {
+	w.cfg.Metrics.begin()
+	defer w.cfg.Metrics.end()
 	var running sync.WaitGroup
 	defer running.Wait()
 	ctx, cancel := context.WithCancel(ctx)
