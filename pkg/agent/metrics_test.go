@@ -36,6 +36,8 @@ func TestMetrics(t *testing.T) {
 		`kmmd_drift_healed_total 0`,
 		`kmmd_image_fetched_bytes_total 0`,
 		`kmmd_image_pull_duration_seconds_count 0`,
+		`kmmd_image_pulls_total{result="failed"} 0`,
+		`kmmd_image_pulls_total{result="ok"} 0`,
 		`kmmd_image_resumes_total 0`,
 		`kmmd_image_written_bytes_total 0`,
 		`kmmd_info{kernel="` + release + `",version="v1"} 1`,

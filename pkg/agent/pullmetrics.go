@@ -55,6 +55,9 @@ func newPullMetrics(r prometheus.Registerer) *pullMetrics {
 		total: gauge("kmmd_image_pull_total_bytes", "Bytes to fetch of an image that is being pulled, as far as known."),
 		last:  map[string]*pullSoFar{},
 	}
+	for _, result := range []string{"ok", "failed"} {
+		m.ended.WithLabelValues(result) // a counter that begins at 1 shows no increase
+	}
 	r.MustRegister(m.fetched, m.written, m.resumes, m.ended, m.took, m.phases, m.have, m.total)
 	return m
 }

@@ -34,6 +34,8 @@ pull_duration_seconds_count 0
 pull_phase_duration_seconds_count{phase="resolve"} 1
 pull_total_bytes{image="a:1"} 100
 pull_total_bytes{image="b:1"} 7
+pulls_total{result="failed"} 0
+pulls_total{result="ok"} 0
 resumes_total 2
 written_bytes_total 30`, pulls())
 	metrics.Pull(images.Progress{Ref: "a:1", Phase: images.PhaseFetch, Bytes: 100, Total: 100, Written: 30, Resumes: 2, Done: true})
