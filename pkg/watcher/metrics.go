@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kmm-node/kmmd/pkg/api/v1beta2"
 )
 
 // Metrics are those of a Watcher; nil counts nothing.
@@ -18,6 +20,7 @@ type Metrics struct {
 	errors  *prometheus.CounterVec
 	nodes   *prometheus.GaugeVec
 	paused  *prometheus.GaugeVec
+	trials  *prometheus.GaugeVec
 	known   prometheus.Gauge
 	leader  prometheus.Gauge
 	images  *imageMetrics
@@ -43,6 +46,9 @@ func NewMetrics(r prometheus.Registerer, version string) *Metrics {
 		paused: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "kmm_watcher_rollout_paused", Help: "1 while a Module is not handed to further nodes, since too many have failed.",
 		}, []string{"namespace", "name"}),
+		trials: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "kmm_watcher_preflight_modules", Help: "Modules of a PreflightValidation by status: Success, Failure, InProgress.",
+		}, []string{"preflight", "status"}),
 		known: prometheus.NewGauge(prometheus.GaugeOpts{Name: "kmm_watcher_modules", Help: "Modules in the cluster."}),
 		leader: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "kmm_watcher_leader", Help: "1 for the replica that works, 0 for one that waits for the lease.",
@@ -54,7 +60,7 @@ func NewMetrics(r prometheus.Registerer, version string) *Metrics {
 	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "kmm_watcher_queue_length", Help: "Nodes and Modules that wait for a look.",
 	}, m.queued))
-	r.MustRegister(m.writes, m.seconds, m.errors, m.nodes, m.paused, m.known, m.leader, info)
+	r.MustRegister(m.writes, m.seconds, m.errors, m.nodes, m.paused, m.trials, m.known, m.leader, info)
 	return m
 }
 
@@ -76,6 +82,7 @@ func (m *Metrics) end() {
 	m.length.Store(nil)
 	m.nodes.Reset()
 	m.paused.Reset()
+	m.trials.Reset()
 	m.images.states.Reset()
 }
 
@@ -133,6 +140,26 @@ func (m *Metrics) module(k string, r report) {
 	}
 	m.paused.WithLabelValues(namespace, name).Set(paused)
 	m.images.count(namespace, name, r.images)
+}
+
+// preflight sets how a PreflightValidation stands.
+func (m *Metrics) preflight(name string, trials map[string]trial) {
+	if m == nil {
+		return
+	}
+	n := map[string]int{v1beta2.VerificationSuccess: 0, v1beta2.VerificationFailure: 0, v1beta2.VerificationInProgress: 0}
+	for _, t := range trials {
+		n[t.status]++
+	}
+	for status, n := range n {
+		m.trials.WithLabelValues(name, status).Set(float64(n))
+	}
+}
+
+func (m *Metrics) forgetPreflight(name string) {
+	if m != nil {
+		m.trials.DeletePartialMatch(prometheus.Labels{"preflight": name})
+	}
 }
 
 func (m *Metrics) forgetModule(k string) {

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
+	"github.com/kmm-node/kmmd/pkg/api/v1beta2"
 )
 
 // figures is what is scraped, without the buckets of times.
@@ -45,6 +46,9 @@ func TestMetricsEndWithTheLease(t *testing.T) {
 		images: []v1beta1.ModuleImage{{State: v1beta1.ImageFailed}, {State: v1beta1.ImageReady}},
 	})
 	m.module("a/other", report{})
+	m.preflight("6.12", map[string]trial{"a/nic": {status: v1beta2.VerificationFailure}, "a/other": {status: v1beta2.VerificationSuccess}})
+	m.preflight("gone", nil)
+	m.forgetPreflight("gone")
 	assert.Equal(t, `info{version="v1"} 1
 leader 1
 module_images{name="nic",namespace="a",state="Building"} 0
@@ -67,6 +71,9 @@ module_nodes{name="other",namespace="a",state="selected"} 0
 module_nodes{name="other",namespace="a",state="unmapped"} 0
 module_nodes{name="other",namespace="a",state="waiting"} 0
 modules 2
+preflight_modules{preflight="6.12",status="Failure"} 1
+preflight_modules{preflight="6.12",status="InProgress"} 0
+preflight_modules{preflight="6.12",status="Success"} 1
 queue_length 3
 rollout_paused{name="nic",namespace="a"} 1
 rollout_paused{name="other",namespace="a"} 0`, figures(t, r))
