@@ -65,7 +65,7 @@ func newLeader(o options, log *slog.Logger, registry *prometheus.Registry) (*lea
 	return &leader{
 		options: o, log: log, kube: kube, health: leaderelection.NewLeaderHealthzAdaptor(20 * time.Second),
 		config: watcher.Config{
-			Kube: kube, API: own, Agents: subjects, Log: log, Metrics: watcher.NewMetrics(registry), Workers: o.workers,
+			Kube: kube, API: own, Agents: subjects, Log: log, Metrics: watcher.NewMetrics(registry, version.String()), Workers: o.workers,
 			Images: making,
 		},
 	}, nil

@@ -39,6 +39,7 @@ type jobView struct {
 	name    string
 	attempt int32
 	created time.Time
+	ended   time.Time // zero while it runs
 	running bool
 	digest  string // of what it has pushed
 	// Where it is or has failed, and why.
