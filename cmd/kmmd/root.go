@@ -16,6 +16,7 @@ type options struct {
 	output     string // "" or "json"
 	documents  string // -f
 	cluster    bool   // --cluster of run
+	offline    bool   // --offline of plan
 }
 
 func rootCommand() *cobra.Command {
