@@ -134,7 +134,7 @@ func TestEachReasonHasARemedy(t *testing.T) {
 func TestLinks(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]*))?\)`)
 	noAnchor := regexp.MustCompile(`[^a-z0-9 _-]`)
-	for _, name := range []string{page, "configuration.md", "cluster.md"} {
+	for _, name := range []string{page, "migration.md", "configuration.md", "cluster.md"} {
 		data, err := os.ReadFile(name)
 		require.NoError(t, err)
 		for _, found := range link.FindAllStringSubmatch(string(data), -1) {
