@@ -121,8 +121,8 @@ func (b *writer) collect(ctx context.Context, p Part, r *Redactor) (Entry, strin
 		err error
 	}
 	done := make(chan result, 1)
+	buf := &limited{room: min(b.part, b.total-b.had)} // that goroutine's, until it is done
 	go func() {
-		buf := &limited{room: min(b.part, b.total-b.had)}
 		err := p.Collect(ctx, buf)
 		done <- result{buf, err}
 	}()

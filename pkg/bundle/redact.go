@@ -37,11 +37,16 @@ func (r *Redactor) Add(secrets ...string) {
 	r.known = slices.Compact(r.known)
 }
 
-// rule is a pattern and what stays of it.
+// rule is a pattern and what stays of it. Patterns take their time: a line that
+// has none of the hints, in lower case, is not searched.
 type rule struct {
 	pattern *regexp.Regexp
 	stays   string
+	hints   []string
 }
+
+// named are hints that a pattern with name in it may fit.
+var named = []string{"pass", "secret", "token", "credential", "key", "authorization", "cookie", "bearer"}
 
 // name is a word that says "what follows is secret", as a part of a key.
 const name = `[\w.-]*(?:passw(?:or)?d|passphrase|secret|token|credential|api[_-]?key|private[_-]?key|access[_-]?key|authorization|cookie|bearer)[\w.-]*`
@@ -52,29 +57,31 @@ const (
 	quoted = `(?:"(?:[^"\\\n]|\\.)*"|'[^'\n]*')`
 )
 
-// rules find what is secret by how it looks, in this order.
+// keys finds private keys, also one whose end is missing.
+var keys = regexp.MustCompile(`(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(-----END [A-Z0-9 ]*PRIVATE KEY-----|\z)`)
+
+// rules find what is secret by how it looks, in this order, in each line.
 var rules = []rule{
-	// Keys, also one whose end is missing.
-	{regexp.MustCompile(`(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(-----END [A-Z0-9 ]*PRIVATE KEY-----|\z)`), Redacted},
 	// https://user:password@host; a password may have anything but blanks and quotes.
-	{regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)[^\s/:"'@]*(?::[^\s"']*)?@`), "${1}" + Redacted + "@"},
+	{regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)[^\s/:"'@]*(?::[^\s"']*)?@`), "${1}" + Redacted + "@", []string{"://"}},
 	// The kernel's netroot=iscsi:user:password@host.
-	{regexp.MustCompile(`\b(iscsi:)[^\s@]*@`), "${1}" + Redacted + "@"},
+	{regexp.MustCompile(`\b(iscsi:)[^\s@]*@`), "${1}" + Redacted + "@", []string{"iscsi:"}},
 	// Signed URLs: what follows the "?".
-	{regexp.MustCompile(`(https?://[^\s"'?]*\?)[^\s"']+`), "${1}" + Redacted},
+	{regexp.MustCompile(`(https?://[^\s"'?]*\?)[^\s"']+`), "${1}" + Redacted, []string{"?"}},
 	// HTTP headers, to the end of the line.
-	{regexp.MustCompile(`(?i)(` + header + `)` + quoted), "${1}" + `"` + Redacted + `"`},
-	{regexp.MustCompile(`(?im)(` + header + `)[^\s"'].*$`), "${1}" + Redacted},
-	{regexp.MustCompile(`(?i)\b(bearer|basic)\s+[A-Za-z0-9+/._~-]{6,}=*`), "${1} " + Redacted},
+	{regexp.MustCompile(`(?i)(` + header + `)` + quoted), "${1}" + `"` + Redacted + `"`, []string{"authorization", "cookie", "x-"}},
+	{regexp.MustCompile(`(?i)(` + header + `)[^\s"'].*$`), "${1}" + Redacted, []string{"authorization", "cookie", "x-"}},
+	{regexp.MustCompile(`(?i)\b(bearer|basic)\s+[A-Za-z0-9+/._~-]{6,}=*`), "${1} " + Redacted, []string{"bearer", "basic"}},
 	// JSON web tokens, tokens of AWS, GitHub and GitLab.
-	{regexp.MustCompile(`\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*`), Redacted},
-	{regexp.MustCompile(`\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_\w{20,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}`), Redacted},
+	{regexp.MustCompile(`\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*`), Redacted, []string{"eyj"}},
+	{regexp.MustCompile(`\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_\w{20,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}`), Redacted,
+		[]string{"akia", "asia", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-"}},
 	// "auth": "…" of a docker configuration.
-	{regexp.MustCompile(`(?i)(["'](?:auth|pass)["']\s*[:=]\s*)` + quoted), "${1}" + `"` + Redacted + `"`},
+	{regexp.MustCompile(`(?i)(["'](?:auth|pass)["']\s*[:=]\s*)` + quoted), "${1}" + `"` + Redacted + `"`, []string{"auth", "pass"}},
 	// password=…, --token …, "secret": "…"
-	{regexp.MustCompile(`(?i)(["']` + name + `["']\s*[:=]\s*)` + quoted), "${1}" + `"` + Redacted + `"`},
-	{regexp.MustCompile(`(?i)(\b` + name + `\s*=\s*)(?:"[^"\n]*"?|'[^'\n]*'?|\[[^\]\n]*\]?|[^\s,;&"'}\]]+)`), "${1}" + Redacted},
-	{regexp.MustCompile(`(?i)(--` + name + `\s+)[^\s-]\S*`), "${1}" + Redacted},
+	{regexp.MustCompile(`(?i)(["']` + name + `["']\s*[:=]\s*)` + quoted), "${1}" + `"` + Redacted + `"`, named},
+	{regexp.MustCompile(`(?i)(\b` + name + `\s*=\s*)(?:"[^"]*"?|'[^']*'?|\[[^\]]*\]?|[^\s,;&"'}\]]+)`), "${1}" + Redacted, named},
+	{regexp.MustCompile(`(?i)(--` + name + `\s+)[^\s-]\S*`), "${1}" + Redacted, named},
 }
 
 // Text is s without secrets.
@@ -84,10 +91,23 @@ func (r *Redactor) Text(s string) string {
 			s = strings.ReplaceAll(s, known, Redacted)
 		}
 	}
-	for _, rule := range rules {
-		s = rule.pattern.ReplaceAllString(s, rule.stays)
+	s = keys.ReplaceAllString(s, Redacted)
+	var out strings.Builder
+	for line := range strings.Lines(s) {
+		text, end := line, ""
+		if strings.HasSuffix(line, "\n") {
+			text, end = line[:len(line)-1], "\n"
+		}
+		lower := strings.ToLower(text)
+		for _, rule := range rules {
+			if slices.ContainsFunc(rule.hints, func(hint string) bool { return strings.Contains(lower, hint) }) {
+				text = rule.pattern.ReplaceAllString(text, rule.stays)
+			}
+		}
+		out.WriteString(text)
+		out.WriteString(end)
 	}
-	return s
+	return out.String()
 }
 
 // JSON is a JSON document without secrets: what is secret by its place, and what

@@ -4,6 +4,7 @@ package bundle
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -107,4 +108,15 @@ func TestJSON(t *testing.T) {
 	assert.Contains(t, got, "12345678901234567890", "as it was")
 	assert.NotContains(t, r.JSON(`{"password": "x1y2"`), "x1y2", "what is cut is a text")
 	assert.Equal(t, []string{"abc", "dTpwdw==", "pw"}, SecretsIn(`{"auths":{"r.example":{"password":"abc"},"s":{"auth": "dTpwdw=="`))
+}
+
+// BenchmarkText is what a full bundle of metrics costs, by the byte.
+func BenchmarkText(b *testing.B) {
+	r := &Redactor{}
+	r.Add("hunter2")
+	text := strings.Repeat("kmmd_step_duration_seconds_bucket{step=\"load\",le=\"0.05\"} 12\n[   12.345678] nic: key of the flow is 7\n", 1000)
+	b.SetBytes(int64(len(text)))
+	for b.Loop() {
+		r.Text(text)
+	}
 }
