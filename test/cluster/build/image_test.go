@@ -46,7 +46,7 @@ func tinyImage() (v1.Image, error) {
 			return nil, err
 		}
 	}
-	for _, tool := range []string{"sh", "sleep"} {
+	for _, tool := range []string{"sh", "sleep", "wget"} {
 		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + tool, Linkname: "busybox", Mode: 0o777}); err != nil {
 			return nil, err
 		}
