@@ -35,6 +35,9 @@ func (d *duration) UnmarshalText(text []byte) error {
 	return err
 }
 
+// MarshalText writes what UnmarshalText reads.
+func (d duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
 // config is kmmd.toml. Every key may be left out.
 type config struct {
 	ModulesDir    string   `toml:"modules_dir"`    // Module documents
@@ -81,6 +84,9 @@ func (s *size) UnmarshalText(text []byte) error {
 	s.Bytes = int64(n)
 	return nil
 }
+
+// MarshalText writes what UnmarshalText reads.
+func (s size) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%d B", s.Bytes), nil }
 
 // What the key firmware may be.
 const (

@@ -81,7 +81,7 @@ func openNode(o *options, registry prometheus.Registerer, keep, retry bool) (*no
 	}
 	opts.Progress = o.progress(n.log, metrics)
 	cfg := agent.Config{}
-	closeImages, err := n.openImages(&cfg, opts, keep)
+	closeImages, err := n.openImages(&cfg, opts, keep, o.offline)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -148,9 +148,9 @@ func (n *node) makeDocuments(o *options) error {
 }
 
 // openImages opens the store, or without keep one that close removes.
-func (n *node) openImages(cfg *agent.Config, opts images.Options, keep bool) (closeImages func(), err error) {
+func (n *node) openImages(cfg *agent.Config, opts images.Options, keep, offline bool) (closeImages func(), err error) {
 	if !keep {
-		cfg.Images, closeImages, err = openPeek(n.log, n.config.imageDir(), opts)
+		cfg.Images, closeImages, err = openPeek(n.log, n.config.imageDir(), opts, offline)
 		return closeImages, err
 	}
 	s, err := images.Open(n.config.imageDir(), opts)

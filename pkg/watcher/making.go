@@ -24,6 +24,7 @@ const (
 	reasonUnreachable  = "ImageUnreachable"
 	reasonCanNotBeMade = "Invalid"
 	reasonJobRefused   = "JobRefused" // it could not be created
+	reasonNotPushed    = "NotPushed"
 )
 
 // How long to wait after a failure: as long as this after the first, and twice as
@@ -147,7 +148,7 @@ func (m making) follow(i v1beta1.ModuleImage) (v1beta1.ModuleImage, step) {
 			return m.unanswered(i), stepNone
 		}
 		if digest = m.answer.digest; digest == "" {
-			return m.fail(i, stagePush, "NotPushed", "the Job has ended well, and the image is not in the registry"), stepNone
+			return m.fail(i, stagePush, reasonNotPushed, "the Job has ended well, and the image is not in the registry"), stepNone
 		}
 	}
 	return ready(i, digest), stepNone
