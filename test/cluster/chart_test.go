@@ -189,7 +189,7 @@ func TestChartRefuses(t *testing.T) {
 		{"an unknown builder", `watcher.builds.builder="docker"`, "/watcher/builds/builder"},
 		{"what the chart sets itself", `agent.config="[cluster]\nenabled = false"`, "/agent/config"},
 		{"a path out of bounds", `agent.readHostPaths=[{"path":"/a/../b"}]`, "/agent/readHostPaths"},
-		{"no node at a time", `agent.maxUnavailable="0%"`, "/agent/maxUnavailable"},
+		{"no node at a time", `agent.updatesAtOnce="0%"`, "/agent/updatesAtOnce"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
