@@ -30,6 +30,7 @@ setup: setup-vm setup-cluster ## what the tests need, in .lab/
 
 setup-vm: ## Debian packages, two kernels, test modules (apt as root)
 	test/vm/setup
+	test/vm/crun
 
 setup-cluster: ## a Kubernetes control plane, built from source the first time (some minutes), and helm
 	test/cluster/setup
@@ -58,7 +59,7 @@ unit: ## tests without root and network; those that read real kernels do so once
 vm: setup-vm build ## tests on real kernels, each in VMs of its own, side by side: KERNEL=6.1, 6.12 or all
 	@mkdir -p .lab/log; pids=(); \
 	for kernel in $(KERNELS); do \
-		KMMD_VM_KERNEL=$$kernel KMMD_VM_FILES=.lab/bin/kmmd-fault KMMD_VM_TIMEOUT=2400 \
+		KMMD_VM_KERNEL=$$kernel KMMD_VM_FILES=".lab/bin/kmmd-fault .lab/crun deploy/base/agent.yaml" KMMD_VM_TIMEOUT=2400 \
 			$(SHELL) -c '$(VM_TESTS)' >.lab/log/vm-$$kernel.txt 2>&1 & \
 		pids+=($$!); \
 	done; \
