@@ -210,7 +210,12 @@ func TestChartInstalled(t *testing.T) {
 		require.NoError(t, err)
 	}
 	private.Kubectl(t, "create", "namespace", namespace)
-	run("install", "kmmd", "deploy/helm/kmmd")
+	dir := t.TempDir()
+	run("package", "deploy/helm/kmmd", "--destination", dir) // follows the chart's links
+	packed, err := filepath.Glob(dir + "/kmmd-*.tgz")
+	require.NoError(t, err)
+	require.Len(t, packed, 1)
+	run("install", "kmmd", packed[0])
 	private.Kubectl(t, "wait", "--for=condition=Established", "--timeout=60s", "crd/modules.kmm.sigs.x-k8s.io")
 	private.KubectlInput(t, plain, "apply", "-f", "-")
 	policy := private.Kubectl(t, "get", "validatingadmissionpolicy", "kmmd-agent", "-o", "yaml")

@@ -4,6 +4,7 @@ package cluster
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -23,7 +24,7 @@ func documents(t *testing.T, manifests string) map[string]map[string]any {
 	for in := yaml.NewDecoder(strings.NewReader(manifests)); ; {
 		var d map[string]any
 		err := in.Decode(&d)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return all
 		}
 		require.NoError(t, err)
@@ -92,7 +93,7 @@ metadata: {name: default, namespace: within-%s}
 			for _, word := range tt.beyond {
 				assert.Contains(t, said, word)
 			}
-			assert.Equal(t, len(tt.beyond), len(violations(said)), "nothing else: %s", said)
+			assert.Len(t, violations(said), len(tt.beyond), "nothing else: %s", said)
 		})
 	}
 }

@@ -25,7 +25,10 @@ import (
 func TestRollout(t *testing.T) {
 	private := lab.New(t, lab.Options{ControllerManager: true, Scheduler: true})
 	private.Kubectl(t, "apply", "--server-side", "-k", "deploy/kubernetes")
-	patch := func(p string) { t.Helper(); private.Kubectl(t, "patch", "daemonset", "kmmd", "-n", "kmm-system", "-p", p) }
+	patch := func(p string) {
+		t.Helper()
+		private.Kubectl(t, "patch", "daemonset", "kmmd", "-n", "kmm-system", "-p", p)
+	}
 	patch(`{"spec":{"minReadySeconds":1}}`) // ten, for each node, are too long
 	player := play.Start(t, private.Config())
 	nodes := []string{"n1", "n2", "n3"}
