@@ -29,7 +29,6 @@ func TestRollout(t *testing.T) {
 		t.Helper()
 		private.Kubectl(t, "patch", "daemonset", "kmmd", "-n", "kmm-system", "-p", p)
 	}
-	patch(`{"spec":{"minReadySeconds":1}}`) // ten, for each node, are too long
 	player := play.Start(t, private.Config())
 	nodes := []string{"n1", "n2", "n3"}
 	require.NoError(t, player.AddNodes(t.Context(), play.Node{Name: "n1"}, play.Node{Name: "n2"},
