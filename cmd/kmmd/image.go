@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -15,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kmm-node/kmmd/pkg/images"
-	"github.com/kmm-node/kmmd/pkg/images/credentials"
 	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/spec"
@@ -24,7 +22,7 @@ import (
 func imageCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "image",
-		Short: "get, list and remove images in this node's store; copy images",
+		Short: "get, check, list and remove images; copy images",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usageError{fmt.Errorf("unknown command %q: see kmmd image --help", args[0])}
@@ -35,7 +33,8 @@ func imageCommand(o *options) *cobra.Command {
 	}
 	var store string
 	cmd.PersistentFlags().StringVar(&store, "store", "", "directory of the store (default images in state_dir of the configuration)")
-	cmd.AddCommand(imagePullCommand(o, &store), imageListCommand(o, &store), imageRemoveCommand(o, &store), imagePruneCommand(o, &store), imageCopyCommand(o), imageLoginsCommand())
+	cmd.AddCommand(imagePullCommand(o, &store), imageCheckCommand(o, &store), imageListCommand(o, &store), imageRemoveCommand(o, &store),
+		imagePruneCommand(o, &store), imageCopyCommand(o), imageLoginsCommand())
 	return cmd
 }
 
@@ -165,19 +164,9 @@ func (f *pullFlags) request(c config, ref string) (images.Request, error) {
 		Modules: f.modules, Closure: kmod.Closure, Firmware: kmod.Firmware, DeclaredFirmware: f.declared || c.Firmware == firmwareDeclared,
 		Insecure: f.insecure, InsecureSkipTLSVerify: f.skipTLS,
 	}
-	var secrets []images.PullSecret
-	for _, name := range f.secrets {
-		secret, err := os.ReadFile(name)
-		if err != nil {
-			return r, usageError{fmt.Errorf("read pull secret: %w", err)}
-		}
-		if _, err := credentials.Parse(name, secret); err != nil {
-			return r, usageError{fmt.Errorf("pull secret: %w", err)}
-		}
-		secrets = append(secrets, images.PullSecret{Name: name, Data: secret})
-	}
+	secrets, err := readSecrets(f.secrets)
 	r.PullSecrets = func(context.Context) []images.PullSecret { return secrets }
-	return r, nil
+	return r, err
 }
 
 func printPulled(cmd *cobra.Command, o *options, p pulled) error {

@@ -15,6 +15,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/kmm-node/kmmd/pkg/kernel"
+	"github.com/kmm-node/kmmd/pkg/sign/image"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
@@ -23,6 +24,9 @@ const (
 	exitOK    = 0
 	exitNotOK = 1 // something is not as wanted
 	exitUsage = 2 // usage, configuration or a document that can not be used
+	// An image was made, and could not be written to its place. Who looks after Jobs
+	// (pkg/build) tells by it that the registry is to blame.
+	exitNotWritten = 3
 )
 
 // errNotAsWanted ends a command with exit code 1 and without another word: the
@@ -45,6 +49,7 @@ func main() {
 
 func exitCode(err error) int {
 	var usage usageError
+	var write *image.WriteError
 	switch {
 	case err == nil:
 		return exitOK
@@ -54,6 +59,9 @@ func exitCode(err error) int {
 	fmt.Fprintln(os.Stderr, "kmmd:", err)
 	if errors.As(err, &usage) || errors.Is(err, spec.ErrInvalid) {
 		return exitUsage
+	}
+	if errors.As(err, &write) {
+		return exitNotWritten
 	}
 	return exitNotOK
 }

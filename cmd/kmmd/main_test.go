@@ -19,6 +19,7 @@ import (
 
 	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/kmod"
+	"github.com/kmm-node/kmmd/pkg/sign/image"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
@@ -95,6 +96,7 @@ func TestExitCode(t *testing.T) {
 		{usageError{errors.New("wrong")}, 2},
 		{fmt.Errorf("wrapped: %w", usageError{errors.New("wrong")}), 2},
 		{&spec.Problem{File: "x.yaml", Message: "bad"}, 2},
+		{fmt.Errorf("wrapped: %w", &image.WriteError{Ref: "registry/x:v1", Err: errors.New("EOF")}), 3},
 		{errors.Join(errors.New("x"), &spec.Problem{File: "x.yaml", Message: "bad"}), 2},
 	} {
 		t.Run(fmt.Sprint(tt.err), func(t *testing.T) { assert.Equal(t, tt.want, exitCode(tt.err)) })

@@ -35,7 +35,7 @@ func copyModule(t *testing.T, dir, from, name string) string {
 	return write(t, filepath.Join(dir, name), string(data))
 }
 
-func content(t *testing.T, path string) string {
+func plain(t *testing.T, path string) string {
 	t.Helper()
 	var b strings.Builder
 	require.NoError(t, kmod.Decompress(path, &b))
@@ -56,7 +56,7 @@ func TestSign(t *testing.T) {
 			out, err := kmmd(t, append(flags, path)...)
 			require.NoError(t, err)
 			assert.Equal(t, path+": signed, "+by+"\n", out)
-			assert.Equal(t, string(want), content(t, path))
+			assert.Equal(t, string(want), plain(t, path))
 			st, err := os.Stat(path)
 			require.NoError(t, err)
 			assert.Equal(t, os.FileMode(0o640), st.Mode())
@@ -95,7 +95,7 @@ func TestSignLeavesOthersSignatures(t *testing.T) {
 	out, err := kmmd(t, append(signKey("p256-pbes2.pem", "p256.crt"), "--passphrase-file", write(t, path+".pass", "secret"), path)...)
 	require.NoError(t, err)
 	assert.Contains(t, out, "signed already")
-	assert.Equal(t, content(t, signData+"hello.p256-sha256.ko"), content(t, path))
+	assert.Equal(t, plain(t, signData+"hello.p256-sha256.ko"), plain(t, path))
 }
 
 func names(t *testing.T, dir string) []string {
@@ -137,8 +137,8 @@ func TestSignTriesEveryFile(t *testing.T) {
 		assert.Equal(t, "error", got[i].Result)
 		assert.Contains(t, got[i].Error, got[i].File)
 	}
-	assert.Equal(t, "this is no module, but some text", content(t, text))
-	assert.Equal(t, content(t, one), content(t, two))
+	assert.Equal(t, "this is no module, but some text", plain(t, text))
+	assert.Equal(t, plain(t, one), plain(t, two))
 	target, err := os.Readlink(link)
 	require.NoError(t, err)
 	assert.Equal(t, "sub/one.ko", target, "a link stays a link")
@@ -158,7 +158,7 @@ func TestRewriteFile(t *testing.T) {
 	changed, err := rewriteFile(path, to("new"))
 	require.NoError(t, err)
 	assert.True(t, changed)
-	assert.Equal(t, "new", content(t, path))
+	assert.Equal(t, "new", plain(t, path))
 	after, err := os.Stat(path)
 	require.NoError(t, err)
 	owner, want := after.Sys().(*syscall.Stat_t), before.Sys().(*syscall.Stat_t)
@@ -222,6 +222,6 @@ func TestSignUsage(t *testing.T) {
 			assert.ErrorContains(t, err, tt.message)
 		})
 	}
-	got, want := content(t, path), content(t, signData+"hello.ko")
+	got, want := plain(t, path), plain(t, signData+"hello.ko")
 	assert.Equal(t, want, got)
 }

@@ -96,6 +96,7 @@ func TestSignImageErrors(t *testing.T) {
 		{"key of another", signImage(r, to, "--cert", signData+"keys/p256.crt"), exitUsage, sign.ErrKeyMismatch.Error()},
 		{"no match", signImage(r, to, "--files", "/opt/none.ko"), exitNotOK, `"/opt/none.ko" matches nothing; modules it has are /opt/lib/modules/6.1/hello.ko`},
 		{"no such image", signImage(r, to, "--from", r.Host+"/none:v1"), exitNotOK, "check the name"},
+		{"no registry", signImage(r, to, "--to", "127.0.0.1:1/out:v1"), exitNotWritten, "the tag is as it was"},
 		{"bad authfile", signImage(r, to, "--authfile", "/dev"), exitUsage, "/dev"},
 		{"no place for the result", signImage(r, to, "--result", "/nonexistent/x"), exitNotOK, "/nonexistent/x"},
 		{"copy of nothing", []string{"image", "copy"}, exitUsage, "--from and --to"},

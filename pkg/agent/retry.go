@@ -83,6 +83,10 @@ func retryable(err error) bool {
 	return reasonOf(err) == spec.ReasonInternal
 }
 
+// ReasonOf names the remedy that an error of getting or reading files calls for;
+// Internal when it is none of those known.
+func ReasonOf(err error) spec.Reason { return reasonOf(err) }
+
 // reasonOf names the remedy that an error calls for.
 func reasonOf(err error) spec.Reason {
 	for _, m := range []struct {

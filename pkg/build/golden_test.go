@@ -163,6 +163,17 @@ func isolated(t *testing.T, pod *corev1.PodSpec, r *build.Request) {
 	}
 }
 
+// TestDeadlines: the pod's comes first, with time for the kubelet to end it.
+func TestDeadlines(t *testing.T) {
+	for deadline, want := range map[time.Duration]int64{
+		time.Hour: 3420, 20 * time.Minute: 1140, time.Minute: 30, 6 * time.Second: 3, time.Second: 1,
+	} {
+		j := request(t, module(t, "build")).Job(build.Publish, 0, build.Options{OurImage: "kmmd", Deadline: deadline})
+		assert.Equal(t, int64(deadline/time.Second), *j.Spec.ActiveDeadlineSeconds)
+		assert.Equal(t, want, *j.Spec.Template.Spec.ActiveDeadlineSeconds, deadline)
+	}
+}
+
 func TestJobName(t *testing.T) {
 	for name, want := range map[string]string{
 		"my-kmod":                       "my-kmod-publish-",

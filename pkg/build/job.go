@@ -3,6 +3,7 @@
 package build
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"strings"
@@ -27,7 +28,7 @@ const (
 )
 
 const (
-	// HashLabel is on each Job and its pod, with the Hash of its Request.
+	// HashLabel is on each Job and its pod, with the Hash of its Request, or its ID.
 	HashLabel = v1beta1.LabelPrefix + "image-job"
 	// KindLabel is on each Job and its pod, with its Kind.
 	KindLabel = v1beta1.LabelPrefix + "image-job.kind"
@@ -52,7 +53,7 @@ func (r *Request) Job(kind Kind, attempt int, o Options) *batchv1.Job {
 	if r.Build == nil && r.Sign == nil {
 		kind = Check
 	}
-	hash := r.Hash()
+	hash := cmp.Or(r.ID, r.Hash())
 	labels := map[string]string{
 		v1beta1.ModuleNameLabel: r.Name,
 		HashLabel:               hash,
@@ -79,8 +80,9 @@ func (r *Request) Job(kind Kind, attempt int, o Options) *batchv1.Job {
 	t.Labels, t.Annotations = maps.Clone(labels), maps.Clone(annotations)
 	t.Spec = r.pod(kind, o)
 	// The kubelet ends the pod before the Job's controller would delete it, and
-	// with it the last words of what took so long.
-	podDeadline := deadline - deadline/20
+	// with it the last words of what took so long. It takes half a minute for that
+	// when a program does not listen.
+	podDeadline := max(deadline-max(deadline/20, min(40, deadline/2)), 1)
 	t.Spec.ActiveDeadlineSeconds = &podDeadline
 	return j
 }

@@ -23,7 +23,8 @@ const (
 
 const (
 	// The fork of kaniko that is looked after; Google's ended in June 2025. The
-	// digest is that of the release's index (amd64 and arm64).
+	// digest of the release's index (amd64 and arm64) is as others have published
+	// it; no test here pulls it, so compare it before you rely on it.
 	defaultKaniko  = "ghcr.io/osscontainertools/kaniko:v1.28.2@sha256:4ea0e7301e3f6806de15150e4982c73018351e28c1dca6947bd3b4afb5ae3c60"
 	defaultBuildah = "quay.io/buildah/stable:v1.43.2"
 

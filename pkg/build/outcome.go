@@ -54,6 +54,10 @@ type Result struct {
 	Digest    string // of what was pushed, or checked: "sha256:…"
 	Signed    int    // files
 	Unchanged bool   // the registry had it already
+
+	// NotPushed says of publish, where it failed, that the image was made, signed if
+	// that was asked, and could not be pushed.
+	NotPushed bool
 }
 
 // Outcome reads off a Job and its pods, of which those of other Jobs are passed
@@ -136,6 +140,10 @@ func read(text string) (said result, ok bool) {
 	return said, json.Unmarshal([]byte(text), &said) == nil
 }
 
+// exitNotWritten is kmmd's exit code for an image that it has made and could not
+// write to its place.
+const exitNotWritten = 3
+
 // failedPod looks for the container that ended badly. A pod may also have failed
 // as a whole: evicted, preempted, out of time.
 func failedPod(pod *corev1.Pod, failure *batchv1.JobCondition) Result {
@@ -151,6 +159,7 @@ func failedPod(pod *corev1.Pod, failure *batchv1.JobCondition) Result {
 			continue
 		}
 		r.Step = s.Name
+		r.NotPushed = s.Name == stepPublish && t.ExitCode == exitNotWritten
 		if said, ok := read(t.Message); ok && said.Message != "" && r.Reason == "" && s.Name == stepCheck {
 			r.Output, r.Digest, r.Reason, r.Message = t.Message, said.Digest, cmp.Or(said.Reason, ReasonExit), withLines("", said.Message)
 			return r

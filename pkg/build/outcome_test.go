@@ -124,6 +124,20 @@ func TestOutcomeRunning(t *testing.T) {
 	assert.Equal(t, build.Result{State: build.Running}, build.Outcome(play(t, build.Publish).job, nil))
 }
 
+// TestOutcomeNotPushed: kmmd's exit code tells a registry that is down from a key
+// that does not fit.
+func TestOutcomeNotPushed(t *testing.T) {
+	for _, c := range []struct {
+		step string
+		code int32
+		want bool
+	}{{"publish", 1, false}, {"publish", 2, false}, {"publish", 3, true}, {"build", 3, false}} {
+		p := play(t, build.Publish).started().at(c.step, exit(c.code, "Error", "EOF"))
+		p.pod.Status.Phase = corev1.PodFailed
+		assert.Equal(t, c.want, p.outcome().NotPushed, c)
+	}
+}
+
 func TestOutcomeSucceeded(t *testing.T) {
 	const output = `{"image":"some.registry/org/my_kmod:x","digest":"sha256:6a1e","signed":2,"unchanged":true}` + "\n"
 	p := play(t, build.Publish).started().at("build", good).
@@ -271,6 +285,26 @@ func TestRehearseSteps(t *testing.T) {
 	p.pod.Status.Phase = corev1.PodSucceeded
 	require.Equal(t, build.Succeeded, p.outcome().State)
 	assert.Equal(t, "check", p.outcome().Step)
+}
+
+func TestCheckSays(t *testing.T) {
+	const bad = `{"image":"a:1","digest":"sha256:1","ok":false,"reason":"WrongKernel","message":"a: of another kernel"}`
+	p := play(t, build.Check).started().at("check", exit(1, "Error", bad))
+	p.pod.Status.Phase = corev1.PodFailed
+	p.failed(batchv1.JobReasonBackoffLimitExceeded)
+	assert.Equal(t, build.Result{State: build.Failed, Step: "check", Reason: "WrongKernel", Message: "a: of another kernel", Digest: "sha256:1", Output: bad}, p.outcome())
+
+	p = play(t, build.Check).started().at("check", exit(2, "Error", "kmmd: unknown flag: --from"))
+	p.pod.Status.Phase = corev1.PodFailed
+	r := p.outcome()
+	assert.Empty(t, r.Output)
+	assert.Equal(t, build.ReasonExit, r.Reason)
+	assert.Contains(t, r.Message, "unknown flag")
+
+	const good = `{"image":"a:1","digest":"sha256:1","ok":true,"message":"1 files fit kernel 6.1"}`
+	p = play(t, build.Check).started().at("check", exit(0, "Completed", good))
+	p.pod.Status.Phase = corev1.PodSucceeded
+	assert.Equal(t, build.Result{State: build.Succeeded, Step: "check", Message: "1 files fit kernel 6.1", Digest: "sha256:1", Output: good}, p.outcome())
 }
 
 func TestWantsHostModules(t *testing.T) {

@@ -71,6 +71,9 @@ type Request struct {
 	// changes with the content. The caller fills in those that Needs names; others
 	// do not matter.
 	Versions map[string]string
+	// ID is in the names and labels of Jobs in the place of Hash, when somebody needs
+	// Jobs of his own: 16 hexadecimal digits. "" is Hash.
+	ID string
 	// HostModules has the build see /lib/modules of its node in /host/lib/modules,
 	// as the KMM operator's do. The caller sets it when the Dockerfile asks, see
 	// WantsHostModules: a namespace has to allow privileged pods for it.

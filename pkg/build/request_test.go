@@ -223,3 +223,14 @@ func TestHash(t *testing.T) {
 		assert.Equal(t, "nothing", seen[r.Hash()], what)
 	}
 }
+
+func TestID(t *testing.T) {
+	r := request(t, module(t, "annotated"))
+	hash := r.Hash()
+	r.ID = "0123456789abcdef"
+	assert.Equal(t, hash, r.Hash(), "the image is the same")
+	j := r.Job(build.Check, 3, build.Options{OurImage: "a:1"})
+	assert.Equal(t, "my-kmod-check-0123456789abcdef-3", j.Name)
+	assert.Equal(t, r.ID, j.Labels[build.HashLabel])
+	assert.Equal(t, r.ID, j.Spec.Template.Labels[build.HashLabel])
+}

@@ -66,7 +66,7 @@ func (q *query) diagnose(err error) (advice string, sentinel error) {
 		}
 	}
 	switch {
-	case errors.Is(err, http.ErrSchemeMismatch):
+	case errors.Is(err, http.ErrSchemeMismatch) && !q.Insecure: // else plain http was tried, too
 		return registry + " speaks plain http: set registryTLS.insecure to allow that, or give it a certificate", ErrUnreachable
 	case isCertificate(err):
 		return "give " + registry + " a certificate this machine knows, put its CA into /etc/containerd/certs.d or " +

@@ -5,6 +5,7 @@ package images
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -44,6 +45,17 @@ func ParseGlob(pattern string) (Glob, error) {
 
 // String is the pattern.
 func (g Glob) String() string { return g.pattern }
+
+// Match says whether the pattern stands for an absolute path, as it is written.
+func (g Glob) Match(file string) bool {
+	names := strings.Split(strings.Trim(path.Clean(file), "/"), "/")
+	return slices.EqualFunc(g.parts, names, func(part, name string) bool {
+		if want, ok := literal(part); ok {
+			return want == name
+		}
+		return matchPart(part, name)
+	})
+}
 
 // literal returns the name a part without wildcards stands for.
 func literal(part string) (name string, ok bool) {

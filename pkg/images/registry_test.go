@@ -44,6 +44,16 @@ func TestPlainHTTPIsRefused(t *testing.T) {
 	}
 }
 
+// TestPlainHTTPBreaks: who allows plain http already is not told to.
+func TestPlainHTTPBreaks(t *testing.T) {
+	reg, s := imagestest.NewRegistry(t), openStore(t)
+	reg.Handle(func(http.ResponseWriter, *http.Request, http.Handler) { panic(http.ErrAbortHandler) })
+	_, err := s.Ensure(t.Context(), request(reg.Host+"/kmod:v1"))
+	require.ErrorIs(t, err, ErrUnreachable)
+	assert.ErrorContains(t, err, "check the network")
+	assert.NotContains(t, err.Error(), "registryTLS.insecure")
+}
+
 func TestRedirectToPlainHTTPIsRefused(t *testing.T) {
 	secure, plain, s := imagestest.NewTLSRegistry(t), imagestest.NewRegistry(t), openStore(t)
 	secure.Handle(func(w http.ResponseWriter, r *http.Request, next http.Handler) {

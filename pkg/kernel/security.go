@@ -19,6 +19,7 @@ const (
 
 // Security is what decides whether the kernel takes a module at all.
 type Security struct {
+	Signatures      State    // CONFIG_MODULE_SIG: they are checked at all
 	SigEnforce      State    // module.sig_enforce or CONFIG_MODULE_SIG_FORCE: no unsigned module. No also without CONFIG_MODULE_SIG
 	Lockdown        string   // "none", "integrity", "confidentiality" (kernel_lockdown(7)); "" unknown: no such thing, or securityfs is not mounted
 	ModulesDisabled State    // kernel.modules_disabled: no module can be loaded or unloaded until the next boot
@@ -39,10 +40,10 @@ func (h *Host) Security() Security {
 		Keyrings:        h.keyrings(),
 		Certificates:    h.certificates(),
 	}
-	if s.SigEnforce == Unknown {
-		if v, known := h.Config("MODULE_SIG"); known && v == "n" {
-			s.SigEnforce = No
-		}
+	if s.SigEnforce != Unknown {
+		s.Signatures = Yes
+	} else if v, known := h.Config("MODULE_SIG"); known && v == "n" {
+		s.Signatures, s.SigEnforce = No, No
 	}
 	if text, err := h.readLine("sys/kernel/security/lockdown"); err == nil {
 		s.Lockdown = chosen(text)

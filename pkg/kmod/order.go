@@ -28,12 +28,37 @@ type Item struct {
 // Errors: *MissingError (ErrNotFound), ErrCycle, ErrBuiltin when the module itself
 // is builtin and in no tree as a file, and those of ReadInfo.
 func LoadOrder(name string, trees ...*Tree) ([]Item, error) {
-	o := &order{trees: trees, nodes: make(map[string]*node), done: make(map[string]int)}
-	name = Name(name)
+	o := newOrder(trees)
+	if _, err := o.all(Name(name)); err != nil {
+		return nil, err
+	}
+	return o.items, nil
+}
+
+// OrderWithin is LoadOrder for an image whose host is not known. What the module
+// can not do without and the tree does not have is in absent: the host has to
+// have it, as a file or builtin.
+func OrderWithin(name string, tree *Tree) (items []Item, absent []*MissingError, err error) {
+	o := newOrder([]*Tree{tree})
+	o.partial = true
+	absent, err = o.all(Name(name))
+	if err != nil {
+		return nil, nil, err
+	}
+	return o.items, absent, nil
+}
+
+func newOrder(trees []*Tree) *order {
+	return &order{trees: trees, nodes: make(map[string]*node), done: make(map[string]int)}
+}
+
+// all orders everything, and returns what was hard to be without.
+func (o *order) all(name string) (absent []*MissingError, err error) {
 	chain, err := o.hardOrder(name, "")
 	if err != nil {
 		return nil, err
 	}
+	absent = o.absent
 	if len(chain) == 0 {
 		return nil, fmt.Errorf("order module %s: %w", name, ErrBuiltin)
 	}
@@ -43,7 +68,7 @@ func LoadOrder(name string, trees ...*Tree) ([]Item, error) {
 		o.deferred = o.deferred[1:]
 		o.soft(next)
 	}
-	return o.items, nil
+	return absent, nil
 }
 
 // node is a module file and what it needs.
@@ -61,6 +86,9 @@ type order struct {
 	items    []Item
 	done     map[string]int // index in items, -1 while its soft dependencies are put before it
 	deferred []string       // wanted before a module that they need themselves
+
+	partial bool // what is not there may be elsewhere, and is put in absent
+	absent  []*MissingError
 }
 
 // hardOrder lists a module after everything it can not do without. It is empty
@@ -130,6 +158,12 @@ func (o *order) node(name, neededBy string) (*node, error) {
 	missing := &MissingError{Module: name, NeededBy: neededBy}
 	for _, t := range o.trees {
 		missing.Dirs = append(missing.Dirs, t.dir)
+	}
+	if o.partial && neededBy != "" {
+		if !slices.ContainsFunc(o.absent, func(m *MissingError) bool { return m.Module == name }) {
+			o.absent = append(o.absent, missing)
+		}
+		return nil, nil
 	}
 	return nil, missing
 }

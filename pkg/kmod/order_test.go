@@ -96,6 +96,34 @@ func TestLoadOrder(t *testing.T) {
 	}
 }
 
+func TestOrderWithin(t *testing.T) {
+	tests := []struct {
+		name         string
+		image        specs
+		want, absent string
+	}{
+		{"all is there", specs{"a.ko": needs("b"), "b.ko": {}}, "0:b 0:a", ""},
+		{"of the host", specs{"a.ko": needs("b", "h"), "b.ko": needs("h", "i")}, "0:b 0:a", "b>h b>i"},
+		{"soft ones do not count", specs{"a.ko": softly("pre: b h"), "b.ko": needs("i")}, "(0:b) 0:a", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			items, absent, err := kmod.OrderWithin("a", openTree(t, tt.image, nil))
+			require.NoError(t, err)
+			assert.Equal(t, tt.want, render(items))
+			var words []string
+			for _, m := range absent {
+				words = append(words, m.NeededBy+">"+m.Module)
+			}
+			assert.Equal(t, tt.absent, strings.Join(words, " "))
+		})
+	}
+	_, _, err := kmod.OrderWithin("a", openTree(t, specs{"b.ko": {}}, nil))
+	assert.ErrorIs(t, err, kmod.ErrNotFound)
+	_, _, err = kmod.OrderWithin("a", openTree(t, specs{"a.ko": needs("b"), "b.ko": needs("a")}, nil))
+	assert.ErrorIs(t, err, kmod.ErrCycle)
+}
+
 // TestLoadOrderRandom has graphs in which soft dependencies go anywhere, in
 // circles too.
 func TestLoadOrderRandom(t *testing.T) {

@@ -12,7 +12,7 @@ func (k *Kernel) Policy() *sign.Policy {
 	s := &k.Security
 	p := &sign.Policy{
 		Release: k.Release, Version: k.Version,
-		SigEnforce: sign.State(s.SigEnforce), Lockdown: s.Lockdown, SecureBoot: sign.State(s.SecureBoot),
+		Checks: sign.State(s.Signatures), SigEnforce: sign.State(s.SigEnforce), Lockdown: s.Lockdown, SecureBoot: sign.State(s.SecureBoot),
 		Trusted: k.Trusted, Algorithms: make(map[string]sign.State),
 	}
 	for name, has := range k.Algorithms {

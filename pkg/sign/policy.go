@@ -29,6 +29,8 @@ const (
 type Policy struct {
 	Release string // as of uname -r
 	Version string // of /proc/version: who built it
+	// Checks says whether it looks at signatures at all (CONFIG_MODULE_SIG).
+	Checks State
 	// SigEnforce is module.sig_enforce; Lockdown "none", "integrity", ... of
 	// kernel_lockdown(7), "" unknown; SecureBoot what UEFI says.
 	SigEnforce State
@@ -104,6 +106,8 @@ func (p *Policy) Lines() []string {
 	_, why, sure := p.enforced()
 	var lines []string
 	switch {
+	case p.Checks == No:
+		return []string{"this kernel checks no signatures (CONFIG_MODULE_SIG)"}
 	case why != "":
 		lines = append(lines, "modules without a trusted signature are refused: "+why)
 	case sure:

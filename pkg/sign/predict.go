@@ -43,6 +43,9 @@ func (p Prediction) String() string {
 // 6.1 and 6.12. forced is for one whose version magic or CRCs are to be ignored:
 // that counts as unsigned.
 func Predict(e *Evidence, forced bool, p *Policy) Prediction {
+	if p.Checks == No {
+		return Prediction{Answer: Accepted, Certain: true, Reason: "this kernel checks no signatures"}
+	}
 	v := e.verdict(p)
 	if forced {
 		v = verdict{kind: missing, certain: true, text: "to be loaded by force, which makes its signature void"}
@@ -112,7 +115,8 @@ func (e *Evidence) verdict(p *Policy) verdict {
 	return out
 }
 
-// form judges what the kernel looks at before it looks for keys; ok says that it will.
+// form judges what the kernel looks at before it looks for keys; ok says that it will. What only its release tells is not
+// certain: distributions take patches back.
 func (s *signer) form(p *Policy) (v verdict, ok bool) {
 	by := signedBy(&s.Signature, nil)
 	if !s.knownAlgorithm() {
@@ -125,12 +129,12 @@ func (s *signer) form(p *Policy) (v verdict, ok bool) {
 	case !known:
 		return verdict{missing, false, fmt.Sprintf("%s with hash %s, which is none of those the kernel knows for modules", by, s.Hash)}, false
 	case sha3 && old && dated:
-		return verdict{missing, true, fmt.Sprintf("%s with hash %s, which kernels know for modules since Linux 6.7", by, s.Hash)}, false
+		return verdict{missing, false, fmt.Sprintf("%s with hash %s, which kernels know for modules since Linux 6.7", by, s.Hash)}, false
 	case s.Attached:
 		return verdict{broken, true, by + " with a copy of the content inside the signature"}, false
 	case s.Attributes:
 		if old, dated := p.before(7, 0); old && dated {
-			return verdict{broken, true, by + " with signed attributes, which kernels take since Linux 7.0"}, false
+			return verdict{broken, false, by + " with signed attributes, which kernels take since Linux 7.0"}, false
 		}
 		return verdict{unsure, false, by + " with signed attributes, which can not be checked here"}, false
 	case p.Algorithms[s.Hash] == No:

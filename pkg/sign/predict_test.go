@@ -187,6 +187,7 @@ func TestLessIsKnown(t *testing.T) {
 			assert.Contains(t, got.Reason, tt.reason)
 		})
 	}
+	assert.Equal(t, sign.Prediction{Answer: sign.Accepted, Certain: true, Reason: "this kernel checks no signatures"}, predict(t, m, &sign.Policy{Checks: sign.No}))
 	s, err := sign.Read(bytes.NewReader(db.sign(t, m)))
 	require.NoError(t, err)
 	got := sign.Predict(s.Evidence(), false, p)

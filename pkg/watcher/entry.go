@@ -79,7 +79,7 @@ func (e *entry) seal() {
 
 // with is the entry for nodes that get an image which the cluster has made.
 func (e *entry) with(image, digest string) *entry {
-	out := &entry{NodeModule: *e.NodeModule.DeepCopy()}
+	out := &entry{NodeModule: *e.DeepCopy()}
 	out.Made.Images = []v1beta1.MadeImage{{Image: image, Digest: digest}}
 	out.seal()
 	return out

@@ -4,6 +4,7 @@ package watcher
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -34,20 +35,6 @@ type ImageConfig struct {
 	Lookup func(context.Context, ImageRequest) (digest string, err error)
 }
 
-// ImageRequest is a question to a registry.
-type ImageRequest struct {
-	Image   string
-	TLS     v1beta1.TLSOptions
-	Secrets []ImageSecret
-}
-
-// ImageSecret is a pull secret, or why it could not be had.
-type ImageSecret struct {
-	Name string // for a person
-	Data []byte // .dockerconfigjson, or the older .dockercfg
-	Err  error
-}
-
 const (
 	// jobWork is for what has been written; there is no such work on the queue.
 	jobWork = "job/"
@@ -58,10 +45,14 @@ const (
 	reasonMissing = "Missing"
 )
 
-// jobEvents has the Module's images looked at when a Job or its pod changes.
+// jobEvents has the Module's images looked at when a Job or its pod changes, or the
+// validation that the Job is for.
 func (w *Watcher) jobEvents() cache.ResourceEventHandler {
 	look := func(obj any) {
-		if o, ok := last(obj).(metav1.Object); ok {
+		o, ok := last(obj).(metav1.Object)
+		if ok && o.GetLabels()[build.KindLabel] != string(build.Publish) {
+			w.preflightJobChanged(o)
+		} else if ok {
 			w.queue.Add(imageWork + key(o.GetNamespace(), o.GetLabels()[v1beta1.ModuleNameLabel]))
 		}
 	}
@@ -137,7 +128,7 @@ func (w *Watcher) jobsOf(ctx context.Context, m *v1beta1.Module, kernel, hash st
 			continue
 		}
 		if j.Labels[build.HashLabel] == hash && j.DeletionTimestamp == nil {
-			if v := viewOf(j, w.outcomeOf(j), m); job == nil || v.attempt > job.attempt {
+			if v := viewOf(j, w.outcomeOf(j)); job == nil || v.attempt > job.attempt {
 				job = v
 			}
 			continue
@@ -151,6 +142,22 @@ func (w *Watcher) jobsOf(ctx context.Context, m *v1beta1.Module, kernel, hash st
 		busy = busy || j.DeletionTimestamp != nil && slices.Contains(j.Finalizers, metav1.FinalizerDeleteDependents)
 	}
 	return job, busy, nil
+}
+
+// stopJobs stops the Jobs for kernels whose image is not made any more.
+func (w *Watcher) stopJobs(ctx context.Context, m *v1beta1.Module, unwanted func(kernel string) bool) error {
+	objs, err := w.jobs.GetIndexer().ByIndex(jobsByModule, key(m.Namespace, m.Name))
+	errs := []error{err}
+	for _, obj := range objs {
+		j, ok := obj.(*batchv1.Job)
+		if !ok || j.Labels[build.KindLabel] != string(build.Publish) || j.DeletionTimestamp != nil || !metav1.IsControlledBy(j, m) {
+			continue
+		}
+		if unwanted(j.Annotations[build.KernelAnnotation]) && w.outcomeOf(j).State == build.Running {
+			errs = append(errs, w.stopJob(ctx, j))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // stopJob deletes a Job; it is there until its pod has ended, so that what the pod
@@ -167,9 +174,9 @@ func (w *Watcher) stopJob(ctx context.Context, j *batchv1.Job) error {
 	return nil
 }
 
-func viewOf(j *batchv1.Job, r build.Result, m *v1beta1.Module) *jobView {
+func viewOf(j *batchv1.Job, r build.Result) *jobView {
 	v := &jobView{name: j.Name, attempt: attemptOf(j.Name), created: j.CreationTimestamp.Time, message: r.Message, digest: r.Digest}
-	v.stage = stageOf(r.Step, signs(j))
+	v.stage = stageOf(r.Step, signs(j) && !r.NotPushed)
 	switch r.State {
 	case build.Running:
 		v.running = true
@@ -265,33 +272,3 @@ func (w *Watcher) createJob(ctx context.Context, m *v1beta1.Module, r *build.Req
 	w.cfg.Log.Info("an image is being made", "module", key(m.Namespace, m.Name), "image", r.Image, "kernel", r.Kernel, "job", j.Name)
 	return j.Name, nil
 }
-
-// pullSecretsOf are the pull secrets of the ServiceAccount, without the one that
-// pushes: a Dockerfile may read what its base images are pulled with.
-func (w *Watcher) pullSecretsOf(m *v1beta1.Module) []string {
-	names := PullSecretNames(m, func(namespace, name string) (*corev1.ServiceAccount, bool) {
-		return get[*corev1.ServiceAccount](w.accounts, key(namespace, name))
-	})
-	return slices.DeleteFunc(names, func(name string) bool {
-		return m.Spec.ImageRepoSecret != nil && name == m.Spec.ImageRepoSecret.Name
-	})
-}
-
-// lookup asks the registry with all the credentials there are.
-func (w *Watcher) lookup(ctx context.Context, m *v1beta1.Module, r *build.Request) (string, error) {
-	q := ImageRequest{Image: r.Image, TLS: r.RegistryTLS}
-	for _, name := range append([]string{r.PushSecret}, r.PullSecrets...) {
-		if name == "" {
-			continue
-		}
-		s := ImageSecret{Name: "Secret " + key(m.Namespace, name)}
-		if secret, err := w.cfg.Kube.CoreV1().Secrets(m.Namespace).Get(ctx, name, metav1.GetOptions{}); err != nil {
-			s.Err = err
-		} else if s.Data = secret.Data[corev1.DockerConfigJsonKey]; s.Data == nil {
-			s.Data = secret.Data[corev1.DockerConfigKey]
-		}
-		q.Secrets = append(q.Secrets, s)
-	}
-	return w.cfg.Images.Lookup(ctx, q)
-}
-

@@ -48,7 +48,7 @@ func (w *Watcher) syncImages(ctx context.Context, k string) error {
 	have := w.makings.of(m)
 	if !makesImages(m) {
 		w.noteImages(k, map[string]v1beta1.ModuleImage{})
-		return nil
+		return w.stopJobs(ctx, m, func(string) bool { return true })
 	}
 	next, again := map[string]v1beta1.ModuleImage{}, lookAgain
 	demand := w.demandOf(m)
@@ -66,6 +66,11 @@ func (w *Watcher) syncImages(ctx context.Context, k string) error {
 			again = min(again, max(time.Until(i.RetryAt.Time), time.Second))
 		}
 	}
+	errs = append(errs, w.stopJobs(ctx, m, func(kernel string) bool {
+		_, made := next[kernel]
+		return !made && demand[kernel] != nil && len(errs) == 0
+	}))
+	w.makings.running(k, demand)
 	w.noteImages(k, next)
 	w.queue.AddAfter(imageWork+k, again)
 	return errors.Join(errs...)
@@ -77,6 +82,7 @@ func (w *Watcher) noteImages(k string, images map[string]v1beta1.ModuleImage) {
 	changed, tell := w.makings.set(k, images)
 	if changed {
 		w.queue.Add(moduleWork + k)
+		w.preflightsChanged()
 	}
 	if tell {
 		w.fan()
@@ -85,6 +91,7 @@ func (w *Watcher) noteImages(k string, images map[string]v1beta1.ModuleImage) {
 
 // demand is who wants the image of a Module for a kernel.
 type demand struct {
+	nodes   bool            // nodes have the kernel; else it is one to come
 	missing map[string]bool // digests that a node could not pull since they are not there
 }
 
@@ -104,7 +111,7 @@ func (w *Watcher) demandOf(m *v1beta1.Module) map[string]*demand {
 		}
 		kernel := n.Status.NodeInfo.KernelVersion
 		if out[kernel] == nil {
-			out[kernel] = &demand{missing: map[string]bool{}}
+			out[kernel] = &demand{nodes: true, missing: map[string]bool{}}
 		}
 		if st := c.state(k); st != nil && e != nil && e.Made != nil && st.reason.Value() == string(spec.ReasonImageNotFound) {
 			for _, i := range e.Made.Images {

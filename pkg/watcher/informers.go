@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
+	"github.com/kmm-node/kmmd/pkg/api/v1beta2"
 	"github.com/kmm-node/kmmd/pkg/build"
 )
 
@@ -27,7 +28,7 @@ import (
 // here reads.
 type informers struct {
 	nodes, configs, modules, pods, accounts, daemonSets, roles cache.SharedIndexInformer
-	jobs, jobPods                                              cache.SharedIndexInformer
+	jobs, jobPods, validations                                 cache.SharedIndexInformer
 }
 
 const podsByNode = "node"
@@ -54,8 +55,9 @@ func (w *Watcher) newInformers() error {
 		{&w.accounts, core, "serviceaccounts", "", &corev1.ServiceAccount{}, compactAccount, nil, w.accountEvents()},
 		{&w.daemonSets, apps, "daemonsets", withPlugin, &appsv1.DaemonSet{}, compactDaemonSet, nil, w.daemonSetEvents()},
 		{&w.roles, rbac, "roles", managedBySelector, &rbacv1.Role{}, dropManagedFields, nil, w.roleEvents()},
-		{&w.jobs, batch, "jobs", build.HashLabel, &batchv1.Job{}, dropManagedFields, cache.Indexers{jobsByModule: moduleOfJob}, w.jobEvents()},
+		{&w.jobs, batch, "jobs", build.HashLabel, &batchv1.Job{}, dropManagedFields, cache.Indexers{jobsByModule: moduleOfJob, jobsByOwner: ownerOfJob}, w.jobEvents()},
 		{&w.jobPods, core, "pods", build.HashLabel, &corev1.Pod{}, compactJobPod, cache.Indexers{podsByJob: jobOfPod}, w.jobEvents()},
+		{&w.validations, w.cfg.API.V1beta2(), "preflightvalidations", "", &v1beta2.PreflightValidation{}, dropManagedFields, nil, w.preflightEvents()},
 	} {
 		lw := cache.NewFilteredListWatchFromClient(i.client, i.resource, metav1.NamespaceAll, func(o *metav1.ListOptions) { o.LabelSelector = i.selector })
 		informer := cache.NewSharedIndexInformerWithOptions(lw, i.object, cache.SharedIndexInformerOptions{Indexers: i.indexers})
@@ -70,7 +72,7 @@ func (w *Watcher) newInformers() error {
 // is done, and wait then waits for them.
 func (w *Watcher) runInformers(ctx context.Context, start func(func())) error {
 	var synced []cache.InformerSynced
-	for _, i := range []cache.SharedIndexInformer{w.nodes, w.configs, w.modules, w.pods, w.accounts, w.daemonSets, w.roles, w.jobs, w.jobPods} {
+	for _, i := range []cache.SharedIndexInformer{w.nodes, w.configs, w.modules, w.pods, w.accounts, w.daemonSets, w.roles, w.jobs, w.jobPods, w.validations} {
 		start(func() { i.RunWithContext(ctx) })
 		synced = append(synced, i.HasSynced)
 	}

@@ -8,10 +8,32 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
+	"github.com/kmm-node/kmmd/pkg/build"
 )
+
+// TestStageOfJob: what is pushed is signed, and a registry that does not take it is
+// no fault of the key.
+func TestStageOfJob(t *testing.T) {
+	signs := &batchv1.Job{}
+	signs.Spec.Template.Spec.Containers = []corev1.Container{{Name: "publish", Args: []string{"sign", "image"}}}
+	for _, c := range []struct {
+		job    *batchv1.Job
+		result build.Result
+		want   string
+	}{
+		{signs, build.Result{State: build.Failed, Step: "build"}, stageBuild},
+		{signs, build.Result{State: build.Failed, Step: "publish"}, stageSign},
+		{signs, build.Result{State: build.Failed, Step: "publish", NotPushed: true}, stagePush},
+		{&batchv1.Job{}, build.Result{State: build.Failed, Step: "publish"}, stagePush},
+	} {
+		assert.Equal(t, c.want, viewOf(c.job, c.result).stage, c.result)
+	}
+}
 
 func TestDecide(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)

@@ -22,6 +22,7 @@ type makings struct {
 	images  map[string]map[string]v1beta1.ModuleImage
 	asked   map[string]map[string][]string // by key and who asks: kernels
 	adopted map[string]bool                // Modules whose status has been read
+	come    map[string]map[string]bool     // by key: kernels that no node has
 }
 
 // of are the images of a Module by kernel; the caller may change the map.
@@ -76,9 +77,40 @@ func (s *makings) set(k string, images map[string]v1beta1.ModuleImage) (changed,
 	return changed, tell
 }
 
+// running notes which kernels nodes have.
+func (s *makings) running(k string, demands map[string]*demand) {
+	come := map[string]bool{}
+	for kernel, d := range demands {
+		if !d.nodes {
+			come[kernel] = true
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.come == nil {
+		s.come = map[string]map[string]bool{}
+	}
+	s.come[k] = come
+}
+
+// needed are those of some images that a node wants now: what becomes of those for
+// kernels to come is said elsewhere.
+func (s *makings) needed(k string, images []v1beta1.ModuleImage) []v1beta1.ModuleImage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []v1beta1.ModuleImage
+	for _, i := range images {
+		if !s.come[k][i.Kernel] {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
 func (s *makings) forget(k string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	delete(s.come, k)
 	delete(s.images, k)
 	delete(s.adopted, k)
 }

@@ -186,6 +186,7 @@ func (w *Watcher) writeStatus(ctx context.Context, m *v1beta1.Module, problem er
 	r := w.tally.report(k)
 	r.telling = r.telling || !w.reached(m)
 	r.images = w.makings.list(m)
+	r.needed = w.makings.needed(k, r.images)
 	w.cfg.Metrics.module(k, r)
 	status := moduleStatus(m, r, problem)
 	if apiequality.Semantic.DeepEqual(status, m.Status) {

@@ -34,7 +34,7 @@ const (
 func moduleStatus(m *v1beta1.Module, r report, problem error) v1beta1.ModuleStatus {
 	s := *m.Status.DeepCopy()
 	s.ObservedGeneration, s.Images = m.Generation, r.images
-	if allObeyed(r.images) {
+	if allObeyed(r.needed) {
 		s.ImageRebuildTriggerGeneration = m.Spec.ImageRebuildTriggerGeneration
 	}
 	s.ModuleLoader, s.DevicePlugin, s.DRA = v1beta1.DaemonSetStatus{}, v1beta1.DaemonSetStatus{}, v1beta1.DaemonSetStatus{}
@@ -116,8 +116,8 @@ func progressingCondition(m *v1beta1.Module, r report) metav1.Condition {
 	case r.begun > 0 || r.held > 0:
 		return condition(v1beta1.ConditionProgressing, true, reasonRollingOut, fmt.Sprintf(
 			"%s, %s", count(r.begun, "node is changing", "nodes are changing"), count(r.held, "waits", "wait")))
-	case building(r.images) != "":
-		return condition(v1beta1.ConditionProgressing, true, reasonBuilding, building(r.images))
+	case building(r.needed) != "":
+		return condition(v1beta1.ConditionProgressing, true, reasonBuilding, building(r.needed))
 	}
 	return condition(v1beta1.ConditionProgressing, false, reasonComplete, "no node is changing")
 }
@@ -128,8 +128,8 @@ func degradedCondition(m *v1beta1.Module, r report, problem error) metav1.Condit
 		return condition(v1beta1.ConditionDegraded, true, reasonPlugin, shorten(problem.Error(), maxConditionMessage))
 	case m.DeletionTimestamp != nil && r.failedTotal > 0:
 		return condition(v1beta1.ConditionDegraded, true, reasonStuck, unloadingMessage(r))
-	case notMade(r.images) != "":
-		return condition(v1beta1.ConditionDegraded, true, notMadeReason(r.images), notMade(r.images))
+	case notMade(r.needed) != "":
+		return condition(v1beta1.ConditionDegraded, true, notMadeReason(r.needed), notMade(r.needed))
 	case r.failedTotal > 0:
 		return condition(v1beta1.ConditionDegraded, true, commonReason(r.failed), failures(r.failed, r.failedTotal))
 	}

@@ -199,6 +199,7 @@ type report struct {
 	untold                int  // those it has not reached, where that is known
 	building              int  // nodes that wait for an image
 	images                []v1beta1.ModuleImage
+	needed                []v1beta1.ModuleImage // those of images that a node wants
 }
 
 // standingOn is a standing with its node.

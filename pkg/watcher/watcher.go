@@ -59,13 +59,14 @@ type Watcher struct {
 	queue workqueue.TypedRateLimitingInterface[string]
 	order *order
 	informers
-	compact  configs
-	makings  makings
-	versions versions
-	expect  expectations
-	tally   *tally
-	fanned  chan struct{}           // something that concerns all nodes has changed
-	wants   atomic.Pointer[[]*want] // sorted by key
+	compact    configs
+	makings    makings
+	preflights preflights
+	versions   versions
+	expect     expectations
+	tally      *tally
+	fanned     chan struct{}           // something that concerns all nodes has changed
+	wants      atomic.Pointer[[]*want] // sorted by key
 
 	events   tellings
 	applied  appliedSets
@@ -109,6 +110,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 	w.rebuild()
 	w.takeStock()
+	w.adoptPreflights()
 	w.synced.Store(true)
 	w.cfg.Log.Info("the cluster is known", "nodes", len(w.nodes.GetStore().ListKeys()), "modules", len(*w.wants.Load()))
 	for range w.cfg.Workers {
@@ -198,6 +200,7 @@ func (w *Watcher) tellAll(ctx context.Context) {
 			w.queue.Add(imageWork + m.key)
 		}
 	}
+	w.preflightsChanged()
 	for _, k := range nodes {
 		w.later(nodeWork + k)
 	}
@@ -268,6 +271,9 @@ func (w *Watcher) sync(ctx context.Context, item string) error {
 	}
 	if k, ok := strings.CutPrefix(item, imageWork); ok {
 		return w.syncImages(ctx, k)
+	}
+	if n, ok := strings.CutPrefix(item, preflightWork); ok {
+		return w.syncPreflight(ctx, n)
 	}
 	return errors.New("nothing known of that name")
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command crds writes the CustomResourceDefinitions of pkg/api/v1beta1 into
-// deploy/crd. It is controller-gen, used as a library, with three differences:
+// Command crds writes the CustomResourceDefinitions of pkg/api into deploy/crd.
+// It is controller-gen, used as a library, with four differences:
 //
 //   - Types of other packages (Volume, EnvVar, Toleration, …) lose their
 //     descriptions: with them Module does not fit in the annotation of 262144
@@ -11,6 +11,9 @@
 //   - NodeModulesConfig's spec has no rules: it is a copy of Modules that passed
 //     them, and a node must get what is right for it also when another Module's
 //     copy is older than a rule.
+//   - PreflightValidation is served as v1beta1 too, with the schema of v1beta2. For
+//     what people write they are the same, so that no webhook is needed to turn
+//     one into the other.
 //
 // It runs in its own directory, by go generate in pkg/api/v1beta1.
 package main
@@ -20,6 +23,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/tools/go/packages"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -33,7 +37,7 @@ import (
 
 const (
 	root     = "../.."
-	apiDir   = "pkg/api/v1beta1"
+	apiDir   = "pkg/api"
 	outDir   = "deploy/crd"
 	core     = "k8s.io/api/core/v1"
 	maxBytes = 200 << 10 // far enough from what kubectl apply can keep
@@ -54,7 +58,7 @@ func main() {
 }
 
 func run() error {
-	roots, err := loader.LoadRootsWithConfig(&packages.Config{Dir: root}, "./"+apiDir)
+	roots, err := loader.LoadRootsWithConfig(&packages.Config{Dir: root}, "./"+apiDir+"/v1beta1", "./"+apiDir+"/v1beta2")
 	if err != nil {
 		return fmt.Errorf("load %s: %w", apiDir, err)
 	}
@@ -67,13 +71,19 @@ func run() error {
 		Checker:   &loader.TypeChecker{NodeFilters: []loader.NodeFilter{crd.Generator{}.CheckFilter()}},
 	}
 	crd.AddKnownTypes(parser)
-	pkg := roots[0]
-	parser.NeedPackage(pkg)
+	for _, pkg := range roots {
+		parser.NeedPackage(pkg)
+	}
 	kinds := crd.FindKubeKinds(parser, crd.FindMetav1(roots))
 	for _, kind := range kinds {
-		parser.NeedSchemaFor(crd.TypeIdent{Package: pkg, Name: kind.Kind})
+		for pkg, version := range parser.GroupVersions {
+			typ := crd.TypeIdent{Package: pkg, Name: kind.Kind}
+			if _, has := parser.Types[typ]; has && version.Group == kind.Group {
+				parser.NeedSchemaFor(typ)
+			}
+		}
 	}
-	if err := adaptForeign(parser, pkg); err != nil {
+	if err := adaptForeign(parser, roots); err != nil {
 		return err
 	}
 	for _, kind := range kinds {
@@ -91,10 +101,10 @@ func run() error {
 
 // adaptForeign works on the schemas of single types, before they are put into
 // each other.
-func adaptForeign(parser *crd.Parser, ours *loader.Package) error {
+func adaptForeign(parser *crd.Parser, ours []*loader.Package) error {
 	missing := len(lengths)
 	for typ, s := range parser.Schemata {
-		if typ.Package == ours {
+		if slices.Contains(ours, typ.Package) {
 			continue
 		}
 		dropDescriptions(&s)
@@ -155,6 +165,9 @@ func write(parser *crd.Parser, kind schema.GroupKind) error {
 			version.Schema.OpenAPIV3Schema.Properties["spec"] = spec
 		}
 	}
+	if kind.Kind == "PreflightValidation" {
+		c.Spec.Versions = append(c.Spec.Versions, asV1beta1(c.Spec.Versions[0]))
+	}
 	content, err := encode(c)
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", c.Name, err)
@@ -167,6 +180,13 @@ func write(parser *crd.Parser, kind schema.GroupKind) error {
 		return fmt.Errorf("write %s: %w", c.Name, err)
 	}
 	return nil
+}
+
+// asV1beta1 is the version under the name it had before.
+func asV1beta1(v apiextensionsv1.CustomResourceDefinitionVersion) apiextensionsv1.CustomResourceDefinitionVersion {
+	warning := "write kmm.sigs.x-k8s.io/v1beta2; what was found is in status.modules, not in status.crStatuses"
+	v.Name, v.Storage, v.Deprecated, v.DeprecationWarning = "v1beta1", false, true, &warning
+	return v
 }
 
 // encode leaves out what only the server writes.
@@ -185,6 +205,6 @@ func encode(c apiextensionsv1.CustomResourceDefinition) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	header := "# SPDX-License-Identifier: Apache-2.0\n# Made by make gen out of pkg/api/v1beta1.\n---\n"
+	header := "# SPDX-License-Identifier: Apache-2.0\n# Made by make gen out of pkg/api.\n---\n"
 	return append([]byte(header), content...), nil
 }

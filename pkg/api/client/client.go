@@ -1,24 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package client reads and writes the objects of pkg/api/v1beta1 in an API
-// server, typed. It knows no rules.
+// Package client reads and writes the objects of pkg/api in an API server, typed.
+// It knows no rules.
 package client
 
 import (
 	"fmt"
 
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/gentype"
 	"k8s.io/client-go/rest"
 
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
+	"github.com/kmm-node/kmmd/pkg/api/v1beta2"
 )
 
 // Client speaks to one API server. It may be used by several goroutines.
 type Client struct {
-	rest  rest.Interface
-	codec runtime.ParameterCodec
+	rest    rest.Interface // for v1beta1
+	v1beta2 rest.Interface
+	codec   runtime.ParameterCodec
 }
 
 // Modules reads and writes Modules.
@@ -27,15 +30,32 @@ type Modules = gentype.ClientWithList[*v1beta1.Module, *v1beta1.ModuleList]
 // NodeModulesConfigs reads and writes NodeModulesConfigs.
 type NodeModulesConfigs = gentype.ClientWithList[*v1beta1.NodeModulesConfig, *v1beta1.NodeModulesConfigList]
 
+// PreflightValidations reads and writes PreflightValidations.
+type PreflightValidations = gentype.ClientWithList[*v1beta2.PreflightValidation, *v1beta2.PreflightValidationList]
+
 // New makes a client with the server, identity and limits of cfg, which it does
 // not change. Nothing is sent yet.
 func New(cfg *rest.Config) (*Client, error) {
 	scheme := runtime.NewScheme()
-	if err := v1beta1.AddToScheme(scheme); err != nil {
-		return nil, fmt.Errorf("make client: %w", err)
+	for _, add := range []func(*runtime.Scheme) error{v1beta1.AddToScheme, v1beta2.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return nil, fmt.Errorf("make client: %w", err)
+		}
 	}
+	out := &Client{codec: runtime.NewParameterCodec(scheme)}
+	var err error
+	if out.rest, err = restFor(cfg, scheme, v1beta1.GroupVersion); err != nil {
+		return nil, err
+	}
+	if out.v1beta2, err = restFor(cfg, scheme, v1beta2.GroupVersion); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func restFor(cfg *rest.Config, scheme *runtime.Scheme, version schema.GroupVersion) (rest.Interface, error) {
 	c := rest.CopyConfig(cfg)
-	c.GroupVersion, c.APIPath = &v1beta1.GroupVersion, "/apis"
+	c.GroupVersion, c.APIPath = &version, "/apis"
 	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	c.ContentType, c.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON // no protobuf for custom resources
 	if c.UserAgent == "" {
@@ -45,11 +65,14 @@ func New(cfg *rest.Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make client: %w", err)
 	}
-	return &Client{rest: r, codec: runtime.NewParameterCodec(scheme)}, nil
+	return r, nil
 }
 
-// REST is the client below, for informers.
+// REST is the client below, for informers of v1beta1.
 func (c *Client) REST() rest.Interface { return c.rest }
+
+// V1beta2 is the same for informers of v1beta2.
+func (c *Client) V1beta2() rest.Interface { return c.v1beta2 }
 
 // Modules of one namespace; "" is all of them, for lists and watches.
 func (c *Client) Modules(namespace string) *Modules {
@@ -63,4 +86,11 @@ func (c *Client) NodeModulesConfigs() *NodeModulesConfigs {
 	return gentype.NewClientWithList("nodemodulesconfigs", c.rest, c.codec, "",
 		func() *v1beta1.NodeModulesConfig { return &v1beta1.NodeModulesConfig{} },
 		func() *v1beta1.NodeModulesConfigList { return &v1beta1.NodeModulesConfigList{} })
+}
+
+// PreflightValidations of the cluster.
+func (c *Client) PreflightValidations() *PreflightValidations {
+	return gentype.NewClientWithList("preflightvalidations", c.v1beta2, c.codec, "",
+		func() *v1beta2.PreflightValidation { return &v1beta2.PreflightValidation{} },
+		func() *v1beta2.PreflightValidationList { return &v1beta2.PreflightValidationList{} })
 }

@@ -32,6 +32,15 @@ var (
 	ErrNoMatch = errors.New("no such file in the image")
 )
 
+// WriteError is that an image was made, and could not be put into its place.
+type WriteError struct {
+	Ref string
+	Err error
+}
+
+func (e *WriteError) Error() string { return fmt.Sprintf("write %s: %v", e.Ref, e.Err) }
+func (e *WriteError) Unwrap() error { return e.Err }
+
 // Place is where an image is, or goes to.
 type Place struct {
 	// Ref is an image of a registry, or "oci:/path[:tag]", a directory with an OCI
@@ -123,7 +132,7 @@ func (o *Options) write(ctx context.Context, to target, m *manifest, signed int)
 		return out, nil
 	}
 	if err := to.write(ctx, o, m); err != nil {
-		return nil, fmt.Errorf("write %s: %w", o.To.Ref, err)
+		return nil, &WriteError{o.To.Ref, err}
 	}
 	return out, nil
 }

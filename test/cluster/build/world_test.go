@@ -3,22 +3,17 @@
 package build
 
 import (
-	"crypto/rand"
-	"crypto/rsa"
+	"context"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
-	"math/big"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -34,13 +29,11 @@ import (
 // What Jobs call their images here.
 const (
 	builderImage = "buildah"
-	ourImage     = "kmmd"
+	ourImage     = "kmmd:latest"
 )
 
-// options are how the Jobs of these tests are made.
-func options() build.Options {
-	return build.Options{Builder: build.Buildah, BuilderImage: builderImage, OurImage: ourImage, Deadline: 3 * time.Minute}
-}
+// retry is how long after its first failure an image is tried again.
+const retry = 12 * time.Second
 
 // world is a namespace with secrets and keys, and a node that runs its Jobs.
 type world struct {
@@ -48,8 +41,28 @@ type world struct {
 	kube      kubernetes.Interface
 	api       *client.Client
 	player    *play.Player
-	namespace string // and the node's name, and its label "world"
+	namespace string // and the node's name, its label "world", the name of images
 	cert      *x509.Certificate
+}
+
+// begin makes a world beside those of other tests, that go on meanwhile.
+func begin(t *testing.T, namespace string) *world {
+	t.Helper()
+	t.Parallel()
+	together.Do(func() { startWatcher(t, "--build-deadline=5m") })
+	return newWorld(t, namespace)
+}
+
+var together sync.Once
+
+// startWatcher starts the one kmm-watcher there is. It is killed with the cluster,
+// or before. A successor need not wait, since it has the same name.
+func startWatcher(t *testing.T, flags ...string) *lab.Program {
+	t.Helper()
+	p, err := cluster.StartWatcher(context.WithoutCancel(t.Context()), "build",
+		append([]string{"--builder=" + build.Buildah, "--builder-image=" + builderImage, "--build-retry=" + retry.String()}, flags...)...)
+	require.NoError(t, err)
+	return p
 }
 
 func newWorld(t *testing.T, namespace string) *world {
@@ -61,20 +74,46 @@ func newWorld(t *testing.T, namespace string) *world {
 	w.api, err = client.New(cluster.Config())
 	require.NoError(t, err)
 	w.player = play.Start(t, cluster.Config())
-	w.player.Leave(build.HashLabel)
+	w.player.Leave(podrun.Label)
 	require.NoError(t, w.player.AddNodes(t.Context(), play.Node{Name: namespace, Kernel: release, Labels: map[string]string{"world": namespace}}))
+	builder := podrun.Buildah()
+	builder.Binds["/hunt"] = hunter
 	podrun.Start(t, cluster.Config(), podrun.Options{
 		Nodes: []string{namespace},
 		Images: map[string]podrun.Image{
-			builderImage: podrun.Buildah(),
+			builderImage: builder,
 			ourImage:     podrun.Program("/kmmd", absolute(t, filepath.Join(repository, ".lab", "bin", "kmmd"))),
 		},
 	})
 	cluster.Kubectl(t, "create", "namespace", namespace)
-	w.secret("push", corev1.SecretTypeDockerConfigJson, corev1.DockerConfigJsonKey, login(registry.host, pushPassword))
-	w.secret("token", corev1.SecretTypeOpaque, "value", "a build's secret")
-	w.keys()
+	w.secret("push", corev1.SecretTypeDockerConfigJson, corev1.DockerConfigJsonKey, login(pushPassword, registry.host, "10.0.2.2:"+registry.port()))
+	w.secret("token", corev1.SecretTypeOpaque, "value", tokenMarker)
+	w.key("trusted")
+	w.cert = w.certificate("trusted")
+	t.Cleanup(w.end)
 	return w
+}
+
+// tokenMarker is what a Dockerfile may see.
+const tokenMarker = "marker-token-3b0f"
+
+// end removes what would go on to be made.
+func (w *world) end() {
+	if w.t.Failed() {
+		w.show()
+	}
+	cluster.Kubectl(w.t, "delete", "module", "--all", "-n", w.namespace, "--wait=false")
+}
+
+// show shows what the cluster knows, for a test that failed.
+func (w *world) show() {
+	for _, what := range [][]string{
+		{"get", "modules", "-o", "yaml"}, {"get", "jobs"}, {"describe", "pods"}, {"get", "events"},
+		{"logs", "-l", build.HashLabel, "--all-containers", "--prefix", "--ignore-errors", "--tail=50"},
+	} {
+		out, err := cluster.Run(context.WithoutCancel(w.t.Context()), "", append(what, "-n", w.namespace)...)
+		w.t.Log(out, err)
+	}
 }
 
 func absolute(t *testing.T, path string) string {
@@ -100,26 +139,30 @@ func (w *world) secret(name string, kind corev1.SecretType, data ...string) {
 	require.NoError(w.t, err)
 }
 
-// keys makes the Secrets key and cert of a new pair.
-func (w *world) keys() {
+// key makes or changes the Secrets key and cert: a pair of the lab.
+func (w *world) key(pair string) {
 	w.t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	require.NoError(w.t, err)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "modules of " + w.namespace},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(10, 0, 0), KeyUsage: x509.KeyUsageDigitalSignature,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	require.NoError(w.t, err)
-	w.cert, err = x509.ParseCertificate(der)
-	require.NoError(w.t, err)
-	encoded, err := x509.MarshalPKCS8PrivateKey(key)
-	require.NoError(w.t, err)
-	w.secret("key", corev1.SecretTypeOpaque, "key", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded})))
-	w.secret("cert", corev1.SecretTypeOpaque, "cert", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	w.secret("key", corev1.SecretTypeOpaque, "key", keyFile(w.t, pair+".key"))
+	w.secret("cert", corev1.SecretTypeOpaque, "cert", keyFile(w.t, pair+".crt"))
 }
 
-// dockerfile makes the ConfigMap of a Dockerfile.
+func keyFile(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(repository, ".lab", "boot", "keys", name))
+	require.NoError(t, err, "run test/vm/setup")
+	return string(data)
+}
+
+func (w *world) certificate(pair string) *x509.Certificate {
+	w.t.Helper()
+	block, _ := pem.Decode([]byte(keyFile(w.t, pair+".crt")))
+	require.NotNil(w.t, block)
+	cert, err := x509.ParseCertificate(block.Bytes)
+	require.NoError(w.t, err)
+	return cert
+}
+
+// dockerfile makes or changes the ConfigMap of a Dockerfile.
 func (w *world) dockerfile(name, text string) {
 	w.t.Helper()
 	file := filepath.Join(w.t.TempDir(), "dockerfile")
@@ -131,52 +174,59 @@ func (w *world) dockerfile(name, text string) {
 // image is the name of what a Module of this world makes.
 func (w *world) image(tag string) string { return registry.host + "/" + w.namespace + ":" + tag }
 
-// apply makes a Module whose image is built from a Dockerfile and, with sign,
-// signed.
-func (w *world) apply(name, dockerfile string, sign bool) {
+// document is a Module as somebody writes it. What is empty is not in it.
+type document struct {
+	name       string // "m"
+	tag        string // of the image
+	selector   string // of nodes; "" is those of the world
+	module     string // its moduleName; "" is kmm_sleep
+	replaces   string // in-tree module
+	dockerfile string
+	args       []string // of the build, "{name: N, value: V}"
+	sign       string   // what of the image
+	unsigned   string   // image, where nothing is built
+	account    string   // ServiceAccount
+}
+
+// apply is kubectl apply.
+func (w *world) apply(d document) {
 	w.t.Helper()
-	signing := ""
-	if sign {
-		signing = "sign: {keySecret: {name: key}, certSecret: {name: cert}, filesToSign: ['/opt/lib/modules/${KERNEL_FULL_VERSION}/extra/*.ko']}"
+	or := func(text, other string) string {
+		if text == "" {
+			return other
+		}
+		return text
+	}
+	container := []string{"modprobe: {moduleName: " + or(d.module, "kmm_sleep") + "}"}
+	if d.replaces != "" {
+		container = append(container, "inTreeModulesToRemove: ["+d.replaces+"]")
+	}
+	if d.dockerfile != "" {
+		container = append(container, fmt.Sprintf(`build: {dockerfileConfigMap: {name: %s}, selector: {world: %s}, secrets: [{name: token}],
+        baseImageRegistryTLS: {insecure: true}, buildArgs: [%s]}`, d.dockerfile, w.namespace, strings.Join(d.args, ", ")))
+	}
+	if d.sign != "" {
+		container = append(container, "sign: {keySecret: {name: key}, certSecret: {name: cert}, filesToSign: ['"+d.sign+"']}")
+	}
+	if d.unsigned != "" {
+		last := &container[len(container)-1]
+		*last = strings.TrimSuffix(*last, "}") + ", unsignedImage: '" + d.unsigned + "', unsignedImageRegistryTLS: {insecure: true}}"
+	}
+	account := ""
+	if d.account != "" {
+		account = "serviceAccountName: " + d.account
 	}
 	cluster.KubectlInput(w.t, fmt.Sprintf(`apiVersion: kmm.sigs.x-k8s.io/v1beta1
 kind: Module
 metadata: {name: %s, namespace: %s}
 spec:
-  selector: {world: %s}
+  selector: {%s}
   imageRepoSecret: {name: push}
   moduleLoader:
+    %s
     container:
-      modprobe: {moduleName: kmm_built}
       registryTLS: {insecure: true}
       kernelMappings: [{regexp: '^6\.', containerImage: '%s'}]
-      build:
-        dockerfileConfigMap: {name: %s}
-        buildArgs: [{name: BASE, value: '%s'}, {name: FLAVOUR, value: vanilla}]
-        secrets: [{name: token}]
-        baseImageRegistryTLS: {insecure: true}
       %s
-`, name, w.namespace, w.namespace, w.image(name), dockerfile, base, signing), "apply", "-f", "-")
-}
-
-// pulled is an image of the registry.
-func (w *world) pulled(ref string) v1.Image {
-	w.t.Helper()
-	tag, err := name.ParseReference(ref, name.Insecure)
-	require.NoError(w.t, err)
-	img, err := remote.Image(tag, remote.WithContext(w.t.Context()), remote.WithAuth(&authn.Basic{Username: "user", Password: pushPassword}))
-	require.NoError(w.t, err)
-	return img
-}
-
-// wait is for what a build may take.
-func (w *world) wait(what string, check func() error) {
-	w.t.Helper()
-	lab.WaitFor(w.t, 2*time.Minute, what, check)
-}
-
-// log is what a container of a Job's pod has written.
-func (w *world) log(job, container string) string {
-	w.t.Helper()
-	return cluster.Kubectl(w.t, "logs", "-n", w.namespace, "-l", "batch.kubernetes.io/job-name="+job, "-c", container, "--tail=-1")
+`, or(d.name, "m"), w.namespace, or(d.selector, "world: "+w.namespace), account, w.image(d.tag), strings.Join(container, "\n      ")), "apply", "-f", "-")
 }

@@ -257,6 +257,25 @@ func TestBuildStopped(t *testing.T) {
 	b.end(second, b.push("one", "one"), "")
 	b.waitReady(a, "m", true)
 
+	b.apply(b.built("two", "other"))
+	third := b.waitPod(2)
+	b.apply(document{name: "m", image: b.Registry.Host + "/modules:one"}) // nothing is built any more
+	b.wait("its pod is asked to end", func() error {
+		p, err := b.kube.CoreV1().Pods(b.namespace).Get(t.Context(), third.Name, metav1.GetOptions{})
+		if err == nil && p.DeletionTimestamp == nil {
+			return fmt.Errorf("it is not")
+		}
+		return err
+	})
+	require.NoError(t, b.kube.CoreV1().Pods(b.namespace).Delete(t.Context(), third.Name, metav1.DeleteOptions{GracePeriodSeconds: &now}))
+	b.waitReady(a, "m", true)
+	b.wait("nothing is said of images any more", func() error {
+		if i := b.image(fleet.Release); i != (v1beta1.ModuleImage{}) {
+			return fmt.Errorf("%+v", i)
+		}
+		return nil
+	})
+
 	b.kubectl("delete", "module", "m", "-n", "buildstop")
 	b.waitGone("m")
 	b.wait("its Jobs go with it", func() error {

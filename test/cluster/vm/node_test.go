@@ -21,6 +21,7 @@ import (
 	"github.com/kmm-node/kmmd/pkg/api/client"
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
 	"github.com/kmm-node/kmmd/test/cluster/lab"
+	"github.com/kmm-node/kmmd/test/cluster/machine"
 	"github.com/kmm-node/kmmd/test/cluster/play"
 )
 
@@ -31,7 +32,8 @@ const (
 
 // node is the Node that the VM is, as the cluster shows it.
 type node struct {
-	*machine
+	*machine.Machine
+	t      *testing.T
 	kube   kubernetes.Interface
 	api    *client.Client
 	player *play.Player
@@ -40,7 +42,7 @@ type node struct {
 // newNode makes a Node, and a machine, off, that has its identity.
 func newNode(t *testing.T) *node {
 	t.Helper()
-	n := &node{player: play.Start(t, cluster.Config())}
+	n := &node{t: t, player: play.Start(t, cluster.Config())}
 	var err error
 	n.kube, err = kubernetes.NewForConfig(cluster.Config())
 	require.NoError(t, err)
@@ -52,7 +54,7 @@ func newNode(t *testing.T) *node {
 	kubeconfig, err := lab.Kubeconfig(identity, fmt.Sprintf("https://10.0.2.2:%d", cluster.Port()))
 	require.NoError(t, err)
 	t.Cleanup(func() { n.show(t) })
-	n.machine = newMachine(t, nodeName, kubeconfig)
+	n.Machine = machine.New(t, cluster, machine.Options{Name: nodeName, Kubeconfig: kubeconfig})
 	return n
 }
 
@@ -70,7 +72,7 @@ func (n *node) show(t *testing.T) {
 // kubelet puts into the Node what a kubelet does after a boot.
 func (n *node) kubelet() {
 	n.t.Helper()
-	_, err := n.player.Reboot(n.t.Context(), nodeName, n.bootID, n.release)
+	_, err := n.player.Reboot(n.t.Context(), nodeName, n.BootID, n.Release)
 	require.NoError(n.t, err)
 }
 
@@ -82,7 +84,7 @@ func ready(n *corev1.Node, module string) bool {
 
 func (n *node) waitReady(want bool, modules ...string) {
 	n.t.Helper()
-	n.wait(fmt.Sprintf("the label of %s is there: %v", modules, want), func() error {
+	n.Wait(fmt.Sprintf("the label of %s is there: %v", modules, want), func() error {
 		node, err := n.kube.CoreV1().Nodes().Get(n.t.Context(), nodeName, metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -112,7 +114,7 @@ func (n *node) nmc() *v1beta1.NodeModulesConfig {
 func (n *node) waitStatus(module, want string) v1beta1.NodeModuleStatus {
 	n.t.Helper()
 	var out v1beta1.NodeModuleStatus
-	n.wait(fmt.Sprintf("the node says %s: %s", module, want), func() error {
+	n.Wait(fmt.Sprintf("the node says %s: %s", module, want), func() error {
 		nmc := n.nmc()
 		if nmc.Status.ObservedGeneration != nmc.Generation {
 			return fmt.Errorf("it speaks of generation %d of %d", nmc.Status.ObservedGeneration, nmc.Generation)
@@ -137,7 +139,7 @@ func (n *node) waitStatus(module, want string) v1beta1.NodeModuleStatus {
 func (n *node) waitDegraded(module, reason string) string {
 	n.t.Helper()
 	message := ""
-	n.wait(fmt.Sprintf("%s is degraded: %s", module, reason), func() error {
+	n.Wait(fmt.Sprintf("%s is degraded: %s", module, reason), func() error {
 		m, err := n.api.Modules(namespace).Get(n.t.Context(), module, metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -156,7 +158,7 @@ func (n *node) waitDegraded(module, reason string) string {
 func (n *node) waitEvent(pattern string) {
 	n.t.Helper()
 	want := regexp.MustCompile(pattern)
-	n.wait("kubectl describe node shows "+pattern, func() error {
+	n.Wait("kubectl describe node shows "+pattern, func() error {
 		if described := cluster.Kubectl(n.t, "describe", "node", nodeName); !want.MatchString(described) {
 			return errors.New(described)
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/kmm-node/kmmd/pkg/images/imagestest"
 	"github.com/kmm-node/kmmd/test/cluster/lab"
+	"github.com/kmm-node/kmmd/test/cluster/machine"
 )
 
 // registry is a real one on the loopback interface, which outlives the VM.
@@ -41,13 +42,13 @@ var notInATag = regexp.MustCompile(`[^A-Za-z0-9._-]`)
 func (r *registry) push(name, module string, firmware map[string]string) string {
 	r.t.Helper()
 	for _, series := range []string{older, newer} {
-		data, err := os.ReadFile(filepath.Join(modulesOf(r.t, series), module))
+		data, err := os.ReadFile(filepath.Join(machine.ModulesOf(r.t, series), module))
 		require.NoError(r.t, err)
-		files := map[string]string{filepath.Join("opt/lib/modules", release(r.t, series), filepath.Base(module)): string(data)}
+		files := map[string]string{filepath.Join("opt/lib/modules", machine.Release(r.t, series), filepath.Base(module)): string(data)}
 		for path, content := range firmware {
 			files["firmware/"+path] = content
 		}
-		tag := notInATag.ReplaceAllString(release(r.t, series), "_")
+		tag := notInATag.ReplaceAllString(machine.Release(r.t, series), "_")
 		imagestest.Push(r.t, fmt.Sprintf("127.0.0.1:%s/%s:%s", r.port, name, tag), imagestest.Layer(r.t, files))
 	}
 	return fmt.Sprintf("10.0.2.2:%s/%s:${KERNEL_FULL_VERSION}", r.port, name)

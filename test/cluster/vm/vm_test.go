@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
+	"github.com/kmm-node/kmmd/test/cluster/machine"
 )
 
 // The kernels that the VM boots, as test/vm calls them.
@@ -36,7 +37,7 @@ func TestNode(t *testing.T) {
 	}
 	cluster.Kubectl(t, "create", "namespace", namespace)
 
-	n.boot(older)
+	n.Boot(older)
 	n.kubelet()
 	n.refused(i)
 	n.swapped(i)
@@ -44,10 +45,10 @@ func TestNode(t *testing.T) {
 	n.upgraded(i)
 	n.unlabelled()
 
-	n.cut()
+	n.Cut()
 	n.otherKernel()
 
-	n.cut()
+	n.Cut()
 	cluster.StopAPIServer()
 	r.program.Stop()
 	n.alone()
@@ -88,14 +89,14 @@ spec:
 // is back.
 func (n *node) refused(i images) {
 	n.t.Helper()
-	n.waitRuns([]string{"dummy=" + inTreeBuildID(n.t, older, "dummy")})
+	n.WaitRuns([]string{"dummy=" + machine.InTreeBuildID(n.t, older, "dummy")})
 	n.applyDummy(i.broken, "numdummies=2")
 	s := n.waitStatus("dummy", "Failed/InitFailed")
 	assert.True(n.t, s.RolledBack)
 	message := n.waitDegraded("dummy", "InitFailed")
 	assert.Contains(n.t, message, "vm: ", "the node is named")
 	assert.Contains(n.t, message, "init fails, as it was built to", "the kernel's words")
-	n.waitRuns([]string{"dummy=" + inTreeBuildID(n.t, older, "dummy")}, "firmware/")
+	n.WaitRuns([]string{"dummy=" + machine.InTreeBuildID(n.t, older, "dummy")}, "firmware/")
 	n.waitReady(false, "dummy")
 }
 
@@ -108,9 +109,9 @@ func (n *node) swapped(i images) {
 	n.waitReady(true, "dummy", "fw")
 	n.waitDegraded("dummy", "NoFailures")
 	n.reports(older, "first", "dummy.ko", "numdummies=2")
-	n.waitRuns([]string{
-		"dummy=" + buildID(n.t, older, "dummy.ko"), "dummy.numdummies=2", "firmware/demo.bin=one",
-		"kmm_fw=" + buildID(n.t, older, "kmm_fw.ko"), "kmm_fw.got=5:hello",
+	n.WaitRuns([]string{
+		"dummy=" + machine.BuildID(n.t, older, "dummy.ko"), "dummy.numdummies=2", "firmware/demo.bin=one",
+		"kmm_fw=" + machine.BuildID(n.t, older, "kmm_fw.ko"), "kmm_fw.got=5:hello",
 	})
 	n.waitEvent(`ModuleLoaded .*loaded .*drivers/dummy`)
 	n.waitEvent(`ModuleLoadFailed .*drivers/dummy: InitFailed`)
@@ -122,12 +123,12 @@ func (n *node) reports(series, image, file string, parameters ...string) {
 	n.t.Helper()
 	s := n.waitStatus("dummy", "Loaded")
 	require.Len(n.t, s.KernelModules, 1)
-	assert.Equal(n.t, v1beta1.KernelModule{Name: "dummy", BuildID: buildID(n.t, series, file), Parameters: parameters}, s.KernelModules[0])
-	assert.Contains(n.t, s.Image, "/"+image+":"+notInATag.ReplaceAllString(n.release, "_"))
+	assert.Equal(n.t, v1beta1.KernelModule{Name: "dummy", BuildID: machine.BuildID(n.t, series, file), Parameters: parameters}, s.KernelModules[0])
+	assert.Contains(n.t, s.Image, "/"+image+":"+notInATag.ReplaceAllString(n.Release, "_"))
 	assert.Regexp(n.t, `^sha256:[0-9a-f]{64}$`, s.Digest)
 	status := n.nmc().Status
-	assert.Equal(n.t, n.bootID, status.BootID)
-	assert.Equal(n.t, n.release, status.KernelRelease)
+	assert.Equal(n.t, n.BootID, status.BootID)
+	assert.Equal(n.t, n.Release, status.KernelRelease)
 	assert.Equal(n.t, "no", status.SecureBoot)
 	assert.Equal(n.t, "none", status.Lockdown)
 	assert.Equal(n.t, "no", status.SignatureEnforced)
@@ -138,7 +139,7 @@ func (n *node) reports(series, image, file string, parameters ...string) {
 // unwell: changes that can not work leave the driver alone, and say why.
 func (n *node) unwell(i images) {
 	n.t.Helper()
-	runs := []string{"dummy=" + buildID(n.t, older, "dummy.ko"), "dummy.numdummies=2", "firmware/demo.bin=one"}
+	runs := []string{"dummy=" + machine.BuildID(n.t, older, "dummy.ko"), "dummy.numdummies=2", "firmware/demo.bin=one"}
 	for _, c := range []struct{ image, parameters, reason, words string }{
 		{i.first, "numdummies=2, nosuch=1", "InvalidParameter", "nosuch"},
 		{i.foreign, "numdummies=2", "WrongKernel", "vermagic"},
@@ -147,7 +148,7 @@ func (n *node) unwell(i images) {
 		n.applyDummy(c.image, c.parameters)
 		assert.Contains(n.t, n.waitDegraded("dummy", c.reason), c.words)
 		n.waitStatus("dummy", "Failed/"+c.reason)
-		n.waitRuns(runs)
+		n.WaitRuns(runs)
 		n.waitReady(false, "dummy")
 		n.waitReady(true, "fw")
 	}
@@ -160,7 +161,7 @@ func (n *node) unwell(i images) {
 func (n *node) upgraded(i images) {
 	n.t.Helper()
 	n.applyDummy(i.second, "numdummies=3")
-	n.waitRuns([]string{"dummy=" + buildID(n.t, older, "variants/second/dummy.ko"), "dummy.numdummies=3", "firmware/demo.bin=two"})
+	n.WaitRuns([]string{"dummy=" + machine.BuildID(n.t, older, "variants/second/dummy.ko"), "dummy.numdummies=3", "firmware/demo.bin=two"})
 	n.waitReady(true, "dummy")
 	n.reports(older, "second", "variants/second/dummy.ko", "numdummies=3")
 }
@@ -169,7 +170,7 @@ func (n *node) upgraded(i images) {
 func (n *node) unlabelled() {
 	n.t.Helper()
 	cluster.Kubectl(n.t, "label", "node", nodeName, "machine-")
-	n.waitRuns(nil, "dummy=", "kmm_fw=", "firmware/")
+	n.WaitRuns(nil, "dummy=", "kmm_fw=", "firmware/")
 	n.waitReady(false, "dummy", "fw")
 	cluster.Kubectl(n.t, "label", "node", nodeName, "machine=vm")
 	n.waitReady(true, "dummy", "fw")
@@ -178,11 +179,11 @@ func (n *node) unlabelled() {
 // otherKernel: the node boots into another kernel. Nobody has to do anything.
 func (n *node) otherKernel() {
 	n.t.Helper()
-	before, label := n.bootID, n.follow("dummy")
-	n.boot(newer)
-	assert.NotEqual(n.t, before, n.bootID)
+	before, label := n.BootID, n.follow("dummy")
+	n.Boot(newer)
+	assert.NotEqual(n.t, before, n.BootID)
 	n.kubelet()
-	n.wait("the label goes, and comes back", func() error {
+	n.Wait("the label goes, and comes back", func() error {
 		if got := label.get(); !assert.ObjectsAreEqual([]bool{true, false, true}, got) {
 			return fmt.Errorf("it was %v", got)
 		}
@@ -190,9 +191,9 @@ func (n *node) otherKernel() {
 	})
 	n.waitReady(true, "fw")
 	n.reports(newer, "second", "variants/second/dummy.ko", "numdummies=3")
-	n.waitRuns([]string{
-		"dummy=" + buildID(n.t, newer, "variants/second/dummy.ko"), "dummy.numdummies=3", "firmware/demo.bin=two",
-		"kmm_fw=" + buildID(n.t, newer, "kmm_fw.ko"), "kmm_fw.got=5:hello",
+	n.WaitRuns([]string{
+		"dummy=" + machine.BuildID(n.t, newer, "variants/second/dummy.ko"), "dummy.numdummies=3", "firmware/demo.bin=two",
+		"kmm_fw=" + machine.BuildID(n.t, newer, "kmm_fw.ko"), "kmm_fw.got=5:hello",
 	})
 }
 
@@ -200,10 +201,10 @@ func (n *node) otherKernel() {
 // loads what it knows of.
 func (n *node) alone() {
 	n.t.Helper()
-	n.boot(older)
-	n.waitRuns([]string{
-		"dummy=" + buildID(n.t, older, "variants/second/dummy.ko"), "dummy.numdummies=3", "firmware/demo.bin=two",
-		"kmm_fw=" + buildID(n.t, older, "kmm_fw.ko"), "kmm_fw.got=5:hello",
+	n.Boot(older)
+	n.WaitRuns([]string{
+		"dummy=" + machine.BuildID(n.t, older, "variants/second/dummy.ko"), "dummy.numdummies=3", "firmware/demo.bin=two",
+		"kmm_fw=" + machine.BuildID(n.t, older, "kmm_fw.ko"), "kmm_fw.got=5:hello",
 	})
 }
 
@@ -211,9 +212,9 @@ func (n *node) alone() {
 // ready when the kubelet has told of the same.
 func (n *node) reunited() {
 	n.t.Helper()
-	n.wait("the node tells of its boot", func() error {
-		if got := n.nmc().Status.BootID; got != n.bootID {
-			return fmt.Errorf("it is %s, not %s", got, n.bootID)
+	n.Wait("the node tells of its boot", func() error {
+		if got := n.nmc().Status.BootID; got != n.BootID {
+			return fmt.Errorf("it is %s, not %s", got, n.BootID)
 		}
 		return nil
 	})
@@ -227,7 +228,7 @@ func (n *node) reunited() {
 func (n *node) deleted() {
 	n.t.Helper()
 	cluster.Kubectl(n.t, "delete", "module", "dummy", "fw", "-n", namespace)
-	n.waitRuns(nil, "dummy=", "kmm_fw=", "firmware/")
+	n.WaitRuns(nil, "dummy=", "kmm_fw=", "firmware/")
 	node, err := n.kube.CoreV1().Nodes().Get(n.t.Context(), nodeName, metav1.GetOptions{})
 	require.NoError(n.t, err)
 	for label := range node.Labels {

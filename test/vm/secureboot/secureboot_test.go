@@ -69,6 +69,9 @@ func TestPolicy(t *testing.T) {
 	for _, r := range s.Keyrings {
 		assert.True(t, r.Known, r.Name)
 	}
+	mounted, err := kernel.Open("/proc/1/root") // as in a container
+	require.NoError(t, err)
+	assert.Equal(t, s, mounted.Security())
 	switch boot() {
 	case "secureboot":
 		assert.Contains(t, text, `db has "kmmd lab: module signing key trusted" (serial `)

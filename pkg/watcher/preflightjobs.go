@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package watcher
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
+	"github.com/kmm-node/kmmd/pkg/api/v1beta2"
+	"github.com/kmm-node/kmmd/pkg/build"
+)
+
+const (
+	jobsByOwner   = "owner"
+	preflightKind = "PreflightValidation"
+)
+
+// errOfNode is an image that is a directory or file of each node.
+var errOfNode = errors.New("the image is a file of the node: only a node can look into it (kmmd image check)")
+
+// ownerOfJob indexes Jobs by the UID of what they were made for.
+func ownerOfJob(obj any) ([]string, error) {
+	if j, ok := obj.(*batchv1.Job); ok {
+		if c := metav1.GetControllerOf(j); c != nil {
+			return []string{string(c.UID)}, nil
+		}
+	}
+	return nil, nil
+}
+
+// preflightJobChanged has the validation looked at that a Job, or the Job of a pod,
+// is for.
+func (w *Watcher) preflightJobChanged(o metav1.Object) {
+	c := metav1.GetControllerOf(o)
+	if c != nil && c.Kind == "Job" {
+		j, ok := get[*batchv1.Job](w.jobs, key(o.GetNamespace(), c.Name))
+		if !ok {
+			return // when it comes, that is an event too
+		}
+		c = metav1.GetControllerOf(j)
+	}
+	if c != nil && c.Kind == preflightKind {
+		w.queue.AddAfter(preflightWork+c.Name, together)
+	}
+}
+
+// preflightJobs are the last Jobs of each ID that a validation has made.
+func (w *Watcher) preflightJobs(p *v1beta2.PreflightValidation) map[string]*jobSeen {
+	out := map[string]*jobSeen{}
+	for _, j := range w.jobsFor(p) {
+		id, attempt := j.Labels[build.HashLabel], attemptOf(j.Name)
+		if j.DeletionTimestamp == nil && (out[id] == nil || out[id].attempt < attempt) {
+			out[id] = &jobSeen{j.Name, attempt, time.Since(j.CreationTimestamp.Time), w.outcomeOf(j)}
+		}
+	}
+	return out
+}
+
+func (w *Watcher) jobsFor(p *v1beta2.PreflightValidation) []*batchv1.Job {
+	objs, err := w.jobs.GetIndexer().ByIndex(jobsByOwner, string(p.UID))
+	if err != nil {
+		return nil // the index is there
+	}
+	var out []*batchv1.Job
+	for _, obj := range objs {
+		if j, ok := obj.(*batchv1.Job); ok {
+			out = append(out, j)
+		}
+	}
+	return out
+}
+
+// stopOthers ends Jobs that look at what is not wanted any more: the Module, or the
+// validation, is another one.
+func (w *Watcher) stopOthers(ctx context.Context, p *v1beta2.PreflightValidation, trials map[string]trial) error {
+	wanted := map[string]bool{}
+	for _, t := range trials {
+		wanted[jobID(p.UID, &t)] = true
+	}
+	var errs []error
+	for _, j := range w.jobsFor(p) {
+		if !wanted[j.Labels[build.HashLabel]] && j.DeletionTimestamp == nil && w.outcomeOf(j).State == build.Running {
+			errs = append(errs, w.stopJob(ctx, j))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// try takes the validation of one Module one step further.
+func (w *Watcher) try(ctx context.Context, p *v1beta2.PreflightValidation, m *v1beta1.Module, have trial, jobs map[string]*jobSeen, now time.Time) (trial, error) {
+	if have.job != "" && w.expect.behind(jobWork, key(m.Namespace, have.job), w.jobSeen(m.Namespace, have.job)) {
+		return have, nil // an event will come
+	}
+	y := trying{have: have, uid: p.UID, push: p.Spec.PushBuiltImage, jobs: jobs, retry: w.cfg.Images.Retry, now: now}
+	r, makes, err := w.validationOf(ctx, m, p.Spec.KernelVersion)
+	var missing *errMissing
+	switch {
+	case r == nil || errors.Is(err, errOfNode):
+		y.problem = err
+	case errors.As(err, &missing) && r.Sign != nil && missing.what == "Secret "+key(m.Namespace, r.Sign.CertSecret):
+		y.problem = err // the check wants it, too
+	case missing != nil:
+		y.lack, makes = err, false // an image that is there needs no Dockerfile
+	case err != nil:
+		return have, err
+	}
+	if y.problem != nil {
+		t, _ := y.decide()
+		return t, nil
+	}
+	y.image, y.makes, y.hash, y.revision = r.Image, makes, r.Hash(), revisionOf(r, makes && y.push)
+	if i, ok := w.makings.of(m)[p.Spec.KernelVersion]; ok {
+		y.made = &i
+	}
+	next, do := y.decide()
+	if do == stepAsk {
+		digest, err := w.lookup(ctx, m, r)
+		y.answer = &answer{digest, err}
+		next, do = y.decide()
+	}
+	if do == stepCreate {
+		if next.job, err = w.createTrial(ctx, p, r, next); err != nil {
+			return have, err
+		}
+	}
+	return next, nil
+}
+
+// validationOf is what a Module says of the kernel, and whether the cluster makes
+// the image. Without a Request the error says why the Module can have none; beside
+// one it is *errMissing, errOfNode, or one of asking the cluster.
+func (w *Watcher) validationOf(ctx context.Context, m *v1beta1.Module, kernel string) (r *build.Request, makes bool, err error) {
+	r, err = build.For(m, kernel)
+	makes = r != nil
+	if r == nil && err == nil {
+		r, err = build.Plain(m, kernel)
+	}
+	switch {
+	case err != nil:
+		return nil, makes, err
+	case strings.HasPrefix(r.Image, "oci:/") || strings.HasPrefix(r.Image, "oci-archive:/"):
+		return r, makes, fmt.Errorf("%s: %w", r.Image, errOfNode)
+	}
+	r.PullSecrets = w.pullSecretsOf(m)
+	return r, makes, w.addVersions(ctx, r)
+}
+
+// revisionOf stands for all that a validation is about.
+func revisionOf(r *build.Request, pushed bool) string {
+	data, err := json.Marshal([]any{
+		r.Hash(), pushed, r.Build != nil, r.Sign != nil, r.Modules, r.Parameters, r.ForceVermagic, r.DirName, r.FirmwarePath,
+		r.RegistryTLS, r.PushSecret, r.PullSecrets, r.ServiceAccountName,
+	})
+	if err != nil {
+		panic(fmt.Sprintf("marshal Request: %v", err)) // strings, lists and bools
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:8])
+}
+
+// createTrial makes the Job that looks at an image; one that is there already is as
+// good.
+func (w *Watcher) createTrial(ctx context.Context, p *v1beta2.PreflightValidation, r *build.Request, t trial) (name string, err error) {
+	o, err := w.jobOptions(ctx)
+	if err != nil {
+		return "", err
+	}
+	r.ID = jobID(p.UID, &t)
+	if t.digest != "" && !strings.Contains(r.Image, "@") {
+		r.Image += "@" + t.digest
+	}
+	j, yes := r.Job(t.kind, int(t.attempt)+1, o), true
+	j.OwnerReferences = []metav1.OwnerReference{{
+		APIVersion: v1beta2.GroupVersion.String(), Kind: preflightKind, Name: p.Name, UID: p.UID, Controller: &yes,
+	}}
+	out, err := w.cfg.Kube.BatchV1().Jobs(j.Namespace).Create(ctx, j, metav1.CreateOptions{})
+	switch {
+	case apierrors.IsAlreadyExists(err):
+		return j.Name, nil
+	case err != nil:
+		return "", fmt.Errorf("create Job %s/%s: %w", j.Namespace, j.Name, err)
+	}
+	w.cfg.Metrics.wrote("jobs")
+	w.expect.wrote(jobWork, key(j.Namespace, j.Name), out.ResourceVersion)
+	w.cfg.Log.Info("an image is being looked into", "preflight", p.Name, "module", key(r.Namespace, r.Name), "image", r.Image, "kernel", r.Kernel, "job", j.Name)
+	return j.Name, nil
+}
