@@ -30,9 +30,11 @@ setup: setup-vm setup-cluster ## what the tests need, in .lab/
 
 setup-vm: ## Debian packages, two kernels, test modules (apt as root)
 	test/vm/setup
+	test/vm/crun
 
-setup-cluster: ## a Kubernetes control plane, built from source the first time (some minutes)
+setup-cluster: ## a Kubernetes control plane, built from source the first time (some minutes), and helm
 	test/cluster/setup
+	test/cluster/helm/setup
 
 build: ## bin/kmmd and bin/kmm-watcher, static
 	$(GO) build -trimpath -o bin/ ./cmd/kmmd ./cmd/kmm-watcher
@@ -42,7 +44,7 @@ build: ## bin/kmmd and bin/kmm-watcher, static
 # The control plane is built meanwhile, with what the other stages leave idle. Its stage waits for the rest, or shows
 # what went wrong by trying again.
 test: ## everything: setup, unit, lab, vm on both kernels, cluster; says at the end what took how long
-	@mkdir -p .lab/log; set -m; nice -n 19 test/cluster/setup >.lab/log/setup-cluster.txt 2>&1 & \
+	@mkdir -p .lab/log; set -m; nice -n 19 $(MAKE) --no-print-directory setup-cluster >.lab/log/setup-cluster.txt 2>&1 & \
 	trap "kill -- -$$! 2>/dev/null || true" EXIT; set +m; \
 	report=; for stage in setup-vm build unit lab vm setup-cluster cluster-test; do \
 		start=$$SECONDS; \
@@ -57,7 +59,7 @@ unit: ## tests without root and network; those that read real kernels do so once
 vm: setup-vm build ## tests on real kernels, each in VMs of its own, side by side: KERNEL=6.1, 6.12 or all
 	@mkdir -p .lab/log; pids=(); \
 	for kernel in $(KERNELS); do \
-		KMMD_VM_KERNEL=$$kernel KMMD_VM_FILES=.lab/bin/kmmd-fault KMMD_VM_TIMEOUT=2400 \
+		KMMD_VM_KERNEL=$$kernel KMMD_VM_FILES=".lab/bin/kmmd-fault .lab/crun deploy/base/agent.yaml" KMMD_VM_TIMEOUT=2400 \
 			$(SHELL) -c '$(VM_TESTS)' >.lab/log/vm-$$kernel.txt 2>&1 & \
 		pids+=($$!); \
 	done; \

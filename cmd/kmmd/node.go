@@ -186,7 +186,10 @@ func lock(dir string) (*os.File, error) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		holder, _ := os.ReadFile(path)
 		_ = f.Close()
-		return nil, fmt.Errorf("lock %s: another kmmd (pid %s) looks after this node: stop it first, or put the document into its directory", path, strings.TrimSpace(string(holder)))
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		return nil, &lockedError{path, strings.TrimSpace(string(holder))}
 	}
 	err = errors.Join(f.Truncate(0), func() error {
 		_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)

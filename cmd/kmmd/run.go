@@ -20,9 +20,9 @@ import (
 )
 
 func runCommand(o *options) *cobra.Command {
-	var once bool
+	var once, wait bool
 	cmd := &cobra.Command{
-		Use:   "run [--once] [-f FILE|DIR]",
+		Use:   "run [--once | --wait] [-f FILE|DIR]",
 		Short: "load what the Module documents ask for, and keep it so",
 		Long: `run brings the node to what the documents ask for and stays: it reads them
 again when they change, heals what others change, and serves /metrics, /livez
@@ -36,11 +36,18 @@ in-tree module they replaced does not come back by itself. Look first: kmmd plan
 			if once {
 				return runOnce(cmd, o)
 			}
+			if wait {
+				if err := takeOver(cmd.Context(), o); err != nil || cmd.Context().Err() != nil {
+					return err
+				}
+			}
 			return runDaemon(cmd.Context(), o)
 		},
 	}
 	o.documentsFlag(cmd)
 	cmd.Flags().BoolVar(&once, "once", false, "do it one time and end")
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until another kmmd of this node has ended, ready to take over")
+	cmd.MarkFlagsMutuallyExclusive("once", "wait")
 	cmd.Flags().BoolVar(&o.cluster, "cluster", false, "take orders from the cluster too, as [cluster] enabled in the configuration does")
 	return cmd
 }
