@@ -35,6 +35,7 @@ type leader struct {
 	config  watcher.Config
 	health  *leaderelection.HealthzAdaptor
 	watcher atomic.Pointer[watcher.Watcher] // the one at work, nil without the lease
+	holder  atomic.Pointer[string]          // who holds the lease, nil when that is not known
 }
 
 func newLeader(o options, log *slog.Logger, registry *prometheus.Registry) (*leader, error) {
@@ -123,7 +124,10 @@ func (l *leader) term(ctx context.Context) error {
 				cancel()
 			},
 			OnStoppedLeading: func() {},
-			OnNewLeader:      func(identity string) { l.log.Info("the lease is held", "by", identity) },
+			OnNewLeader: func(identity string) {
+				l.holder.Store(&identity)
+				l.log.Info("the lease is held", "by", identity)
+			},
 		},
 	})
 	if err != nil {
