@@ -8,14 +8,18 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+
+	"github.com/kmm-node/kmmd/pkg/systemd"
 )
 
 // options are the flags that several commands share.
 type options struct {
 	configFile string
-	output     string // "" or "json"
-	documents  string // -f
-	cluster    bool   // --cluster of run
+	output     string           // "" or "json"
+	documents  string           // -f
+	cluster    bool             // --cluster of run
+	offline    bool             // --offline of run --once
+	manager    *systemd.Manager // of the daemon; nil when none waits for this process
 }
 
 func rootCommand() *cobra.Command {
