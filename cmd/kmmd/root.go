@@ -50,6 +50,7 @@ Exit codes: 0 all well, 1 something is not as wanted, 2 usage or invalid documen
 	root.PersistentFlags().StringVarP(&o.output, "output", "o", "", "output format: json, or a text for people")
 	root.PersistentFlags().StringVar(&o.configFile, "config", "", "configuration file (default "+defaultConfigFile+" when it exists)")
 	root.AddCommand(runCommand(&o), planCommand(&o), statusCommand(&o), explainCommand(&o), depsCommand(&o), whyCommand(&o), versionCommand(&o), imageCommand(&o), signCommand(&o))
+	root.AddCommand(manCommands()...)
 	return root
 }
 
