@@ -21,7 +21,7 @@ export CGO_ENABLED = 0
 # How many nodes `make cluster` plays.
 NODES ?= 3
 
-.PHONY: help setup setup-vm setup-cluster build test unit lab vm cluster-test cluster bench bench-images bench-cluster fuzz lint gen demo images packages release-test clean
+.PHONY: help setup setup-vm setup-cluster build test unit lab vm cluster-test cluster bench bench-images bench-cluster fuzz lint gen demo images packages release-test systemd-test clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -123,7 +123,11 @@ ship-packages: ship-programs
 	GO=$(GO) tools/release/packages "$(DIST)"
 
 release-test: images packages ## tests of images and packages: what is in them, and that they come out the same twice
-	KMMD_DIST="$(DIST)" $(GO) -C tools/release test -count=1 ./...
+	dpkg-query -W rpm systemd >/dev/null || apt-get install -y -qq --no-install-recommends rpm systemd
+	KMMD_DIST="$(DIST)" $(GO) -C tools/release test -timeout 30m -count=1 ./...
+
+systemd-test: setup-vm packages ## a VM that systemd boots, with the package: the driver comes before network and kubelet
+	GO=$(GO) test/vm/systemd/run "$(DIST)"/packages/kmmd_*_amd64.deb
 
 clean: ## remove bin/, dist/ and .lab/
 	rm -rf bin dist .lab
