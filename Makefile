@@ -21,7 +21,7 @@ export CGO_ENABLED = 0
 # How many nodes `make cluster` plays.
 NODES ?= 3
 
-.PHONY: help setup setup-vm setup-cluster build test unit lab vm cluster-test cluster bench bench-images bench-cluster fuzz lint gen demo clean
+.PHONY: help setup setup-vm setup-cluster build test unit lab vm cluster-test cluster bench bench-images bench-cluster fuzz lint gen demo images packages release-test systemd-test clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,9 +30,11 @@ setup: setup-vm setup-cluster ## what the tests need, in .lab/
 
 setup-vm: ## Debian packages, two kernels, test modules (apt as root)
 	test/vm/setup
+	test/vm/crun
 
-setup-cluster: ## a Kubernetes control plane, built from source the first time (some minutes)
+setup-cluster: ## a Kubernetes control plane, built from source the first time (some minutes), and helm
 	test/cluster/setup
+	test/cluster/helm/setup
 
 build: ## bin/kmmd and bin/kmm-watcher, static
 	$(GO) build -trimpath -o bin/ ./cmd/kmmd ./cmd/kmm-watcher
@@ -42,7 +44,7 @@ build: ## bin/kmmd and bin/kmm-watcher, static
 # The control plane is built meanwhile, with what the other stages leave idle. Its stage waits for the rest, or shows
 # what went wrong by trying again.
 test: ## everything: setup, unit, lab, vm on both kernels, cluster; says at the end what took how long
-	@mkdir -p .lab/log; set -m; nice -n 19 test/cluster/setup >.lab/log/setup-cluster.txt 2>&1 & \
+	@mkdir -p .lab/log; set -m; nice -n 19 $(MAKE) --no-print-directory setup-cluster >.lab/log/setup-cluster.txt 2>&1 & \
 	trap "kill -- -$$! 2>/dev/null || true" EXIT; set +m; \
 	report=; for stage in setup-vm build unit lab vm setup-cluster cluster-test; do \
 		start=$$SECONDS; \
@@ -57,7 +59,7 @@ unit: ## tests without root and network; those that read real kernels do so once
 vm: setup-vm build ## tests on real kernels, each in VMs of its own, side by side: KERNEL=6.1, 6.12 or all
 	@mkdir -p .lab/log; pids=(); \
 	for kernel in $(KERNELS); do \
-		KMMD_VM_KERNEL=$$kernel KMMD_VM_FILES=.lab/bin/kmmd-fault KMMD_VM_TIMEOUT=2400 \
+		KMMD_VM_KERNEL=$$kernel KMMD_VM_FILES=".lab/bin/kmmd-fault .lab/crun deploy/base/agent.yaml" KMMD_VM_TIMEOUT=2400 \
 			$(SHELL) -c '$(VM_TESTS)' >.lab/log/vm-$$kernel.txt 2>&1 & \
 		pids+=($$!); \
 	done; \
@@ -99,5 +101,35 @@ gen: ## generated files: deepcopy and CustomResourceDefinitions
 demo: setup-vm build ## an in-tree module replaced by one out of an image, in a VM
 	test/vm/demo
 
-clean: ## remove bin/ and .lab/
-	rm -rf bin .lab
+# What ships: programs for both architectures, of the commit, not of the work tree.
+DIST = $(CURDIR)/dist
+AT_COMMIT = GO=$(GO) tools/release/at-commit "GO=$(GO)" "DIST=$(DIST)"
+
+images: ## dist/images: OCI layouts of kmmd and kmm-watcher with SPDX bills of materials; PUSH=registry.example/kmm pushes them
+	$(AT_COMMIT) "PUSH=$(PUSH)" ship-images
+
+packages: ## dist/packages: deb and rpm of kmmd for amd64 and arm64
+	$(AT_COMMIT) ship-packages
+
+.PHONY: ship-programs ship-images ship-packages
+ship-programs:
+	for arch in amd64 arm64; do \
+		GOARCH=$$arch $(GO) build -trimpath -buildvcs=true -ldflags '-s -w' -o "$(DIST)/bin/$$arch/" ./cmd/kmmd ./cmd/kmm-watcher; \
+	done
+
+ship-images: ship-programs
+	$(GO) -C tools/release run ./images -programs "$(DIST)/bin" -out "$(DIST)/images" -push "$(PUSH)"
+
+ship-packages: ship-programs
+	GO=$(GO) tools/release/pages "$(DIST)"
+	GO=$(GO) tools/release/packages "$(DIST)"
+
+release-test: images packages ## tests of images and packages: what is in them, and that they come out the same twice
+	dpkg-query -W rpm systemd >/dev/null || apt-get install -y -qq --no-install-recommends rpm systemd
+	KMMD_DIST="$(DIST)" $(GO) -C tools/release test -timeout 30m -count=1 ./...
+
+systemd-test: setup-vm packages ## a VM that systemd boots, with the package: the driver comes before network and kubelet
+	GO=$(GO) test/vm/systemd/run "$(DIST)"/packages/kmmd_*_amd64.deb
+
+clean: ## remove bin/, dist/ and .lab/
+	rm -rf bin dist .lab

@@ -35,6 +35,7 @@ type leader struct {
 	config  watcher.Config
 	health  *leaderelection.HealthzAdaptor
 	watcher atomic.Pointer[watcher.Watcher] // the one at work, nil without the lease
+	holder  atomic.Pointer[string]          // who holds the lease, nil when that is not known
 }
 
 func newLeader(o options, log *slog.Logger, registry *prometheus.Registry) (*leader, error) {
@@ -65,7 +66,7 @@ func newLeader(o options, log *slog.Logger, registry *prometheus.Registry) (*lea
 	return &leader{
 		options: o, log: log, kube: kube, health: leaderelection.NewLeaderHealthzAdaptor(20 * time.Second),
 		config: watcher.Config{
-			Kube: kube, API: own, Agents: subjects, Log: log, Metrics: watcher.NewMetrics(registry), Workers: o.workers,
+			Kube: kube, API: own, Agents: subjects, Log: log, Metrics: watcher.NewMetrics(registry, version.String()), Workers: o.workers,
 			Images: making,
 		},
 	}, nil
@@ -123,7 +124,10 @@ func (l *leader) term(ctx context.Context) error {
 				cancel()
 			},
 			OnStoppedLeading: func() {},
-			OnNewLeader:      func(identity string) { l.log.Info("the lease is held", "by", identity) },
+			OnNewLeader: func(identity string) {
+				l.holder.Store(&identity)
+				l.log.Info("the lease is held", "by", identity)
+			},
 		},
 	})
 	if err != nil {

@@ -2,7 +2,8 @@
 
 // Command kmm-watcher is the cluster side of kmmd: it hands Modules out to nodes
 // and turns what they report into labels, status, events and DaemonSets. It is
-// flags and wiring; what it does is in pkg/watcher.
+// flags and wiring; what it does is in pkg/watcher. "kmm-watcher status", or the
+// program under the name kubectl-kmm, shows a person what is there.
 package main
 
 import (
@@ -12,6 +13,8 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,12 +24,11 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/kmm-node/kmmd/pkg/version"
-	"github.com/kmm-node/kmmd/pkg/web"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := command().ExecuteContext(ctx)
+	err := command(os.Args[0]).ExecuteContext(ctx)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "kmm-watcher:", err)
@@ -46,9 +48,19 @@ type options struct {
 	identity     string
 	showsVersion bool
 	images       imageFlags
+	site         siteFlags
 }
 
-func command() *cobra.Command {
+// command is what the program does under its name: as kubectl-kmm, a plugin of
+// kubectl, it only shows.
+func command(program string) *cobra.Command {
+	if strings.TrimSuffix(filepath.Base(program), ".exe") == plugin {
+		return pluginCommand()
+	}
+	return watcherCommand()
+}
+
+func watcherCommand() *cobra.Command {
 	var o options
 	cmd := &cobra.Command{
 		Use:   "kmm-watcher",
@@ -68,7 +80,7 @@ func command() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "file that says how to reach the API server (default: the pod's ServiceAccount)")
-	f.StringVar(&o.listen, "listen", ":9809", "address of /metrics, /livez and /readyz; empty serves nothing")
+	f.StringVar(&o.listen, "listen", ":9809", "address of /metrics, /livez, /readyz, and /status; empty serves nothing")
 	f.StringVar(&o.namespace, "namespace", envOr("POD_NAMESPACE", "kmm-system"), "namespace of the lease")
 	f.StringVar(&o.account, "agent-service-account", "kmm-system/kmmd", "NAMESPACE/NAME of the account of kmmd on the nodes, which may read pull secrets")
 	f.StringVar(&o.group, "agent-group", "", "a group that may read them too: system:nodes, where kmmd uses the kubelet's identity")
@@ -76,7 +88,9 @@ func command() *cobra.Command {
 	f.BoolVar(&o.leaderElect, "leader-elect", true, "wait for a lease, so that several can run")
 	f.StringVar(&o.identity, "identity", envOr("POD_NAME", host), "name in the lease; no two may have the same")
 	o.images.register(cmd)
+	o.site.register(cmd)
 	f.BoolVar(&o.showsVersion, "version", false, "print the version and end")
+	cmd.AddCommand(statusCommand("kmm-watcher"))
 	return cmd
 }
 
@@ -104,7 +118,11 @@ func run(ctx context.Context, o options) error {
 			return fmt.Errorf("listen for /metrics: %w", err)
 		}
 		log.Info("serving", "address", listener.Addr().String())
-		g.Go(func() error { return web.Serve(ctx, listener, registry, web.Checks{Live: l.live, Ready: l.ready}) })
+		site, err := o.site.site(l, registry)
+		if err != nil {
+			return err
+		}
+		g.Go(func() error { return site.Serve(ctx, listener) })
 	}
 	g.Go(func() error { return l.run(ctx) })
 	return g.Wait()

@@ -35,6 +35,9 @@ func (d *duration) UnmarshalText(text []byte) error {
 	return err
 }
 
+// MarshalText writes what UnmarshalText reads.
+func (d duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
 // config is kmmd.toml. Every key may be left out.
 type config struct {
 	ModulesDir    string   `toml:"modules_dir"`    // Module documents
@@ -46,6 +49,7 @@ type config struct {
 	LoadTimeout   duration `toml:"load_timeout"`   // for one finit_module
 	UnloadTimeout duration `toml:"unload_timeout"` // for one delete_module
 	Resync        duration `toml:"resync"`         // look at everything without a hint
+	StartWait     duration `toml:"start_wait"`     // how long systemd waits for the first look
 
 	AllowInUse     []string `toml:"allow_in_use"`    // the node's policy: network
 	NetworkTimeout duration `toml:"network_timeout"` // for interfaces to come back
@@ -82,6 +86,9 @@ func (s *size) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// MarshalText writes what UnmarshalText reads.
+func (s size) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%d B", s.Bytes), nil }
+
 // What the key firmware may be.
 const (
 	firmwareAll      = "all"      // look into every layer that may have more of it
@@ -95,6 +102,7 @@ func defaultConfig() config {
 		NetworkTimeout: duration{30 * time.Second},
 		ImageQuota:     size{images.DefaultQuota}, ImageKeepUnused: duration{7 * 24 * time.Hour}, Firmware: firmwareAll,
 		LoadTimeout: duration{2 * time.Minute}, UnloadTimeout: duration{time.Minute}, Resync: duration{5 * time.Minute},
+		StartWait: duration{time.Minute},
 	}
 }
 

@@ -22,6 +22,9 @@ type explanation struct {
 	Choice   *spec.Choice `json:"choice,omitempty"`
 	Error    string       `json:"error,omitempty"`
 	Warnings []string     `json:"warnings,omitempty"`
+	// Differs has what is otherwise than with the KMM operator, of a document that
+	// was written for it.
+	Differs []string `json:"differs,omitempty"`
 
 	release spec.Release // with its "+"
 	// Preflight is what the running kernel would say to the image's modules,
@@ -47,6 +50,10 @@ and asks neither kernel nor registry. With --preflight it
 pulls the images too, if they are not in the store, and tells what the running
 kernel would say to their modules, and what is in the way of loading them: also
 what it wants of signatures, who has signed each module, and what it will say.
+
+Of documents that were written for the KMM operator, which have a selector or
+other fields for a cluster, it also tells what is otherwise here, for this Module
+and for all.
 
 Exit codes: 0 each Module has a mapping for the kernel, 1 one has none or can
 not be loaded, 2 a document can not be used.`,
@@ -86,18 +93,7 @@ func runExplain(cmd *cobra.Command, o *options, kernelFlag string, preflight boo
 		return err
 	}
 	node = wish(node, joined)
-	var all []explanation
-	unmatched := false
-	for i := range node.Modules {
-		e := explain(&node.Modules[i], on)
-		unmatched = unmatched || e.Error != ""
-		all = append(all, e)
-	}
-	for i := range node.Refused {
-		r := &node.Refused[i]
-		unmatched = true
-		all = append(all, explanation{Module: r.Key(), File: fromCluster, Kernel: on.Trimmed(), Mappings: []spec.Tried{}, Error: r.Message, release: on})
-	}
+	all, ofAll, unmatched := explainAll(&node, on)
 	if preflight {
 		blocked, err := addPreflight(cmd, o, node, all)
 		if err != nil {
@@ -108,7 +104,7 @@ func runExplain(cmd *cobra.Command, o *options, kernelFlag string, preflight boo
 	if o.output == "json" {
 		err = writeJSON(cmd.OutOrStdout(), all)
 	} else {
-		err = printExplanations(&printer{w: cmd.OutOrStdout()}, all, notes)
+		err = printExplanations(&printer{w: cmd.OutOrStdout()}, all, ofAll, notes)
 	}
 	switch {
 	case err != nil:
@@ -119,6 +115,26 @@ func runExplain(cmd *cobra.Command, o *options, kernelFlag string, preflight boo
 		return errNotAsWanted
 	}
 	return nil
+}
+
+// explainAll tells of each Module, and what differs for every one if any was
+// written for the KMM operator. unmatched says that one can not be obeyed.
+func explainAll(node *spec.Node, on spec.Release) (all []explanation, ofAll []string, unmatched bool) {
+	for i := range node.Modules {
+		m := &node.Modules[i]
+		e := explain(m, on)
+		if m.File != "" && m.ForCluster() {
+			e.Differs, ofAll = m.Differences(), spec.DifferencesOfAll()
+		}
+		unmatched = unmatched || e.Error != ""
+		all = append(all, e)
+	}
+	for i := range node.Refused {
+		r := &node.Refused[i]
+		unmatched = true
+		all = append(all, explanation{Module: r.Key(), File: fromCluster, Kernel: on.Trimmed(), Mappings: []spec.Tried{}, Error: r.Message, release: on})
+	}
+	return all, ofAll, unmatched
 }
 
 // addPreflight plans for the documents and tells what that finds. blocked says
@@ -179,7 +195,7 @@ func explain(m *spec.Module, release spec.Release) explanation {
 	return e
 }
 
-func printExplanations(out *printer, all []explanation, notes []string) error {
+func printExplanations(out *printer, all []explanation, ofAll, notes []string) error {
 	for i, e := range all {
 		if i == 0 && len(e.Policy) > 0 {
 			out.line("signatures on kernel %s", e.Kernel)
@@ -210,8 +226,13 @@ func printExplanations(out *printer, all []explanation, notes []string) error {
 		for _, w := range e.Warnings {
 			out.line("  warning    %s", w)
 		}
+		printLines(out, "differs", e.Differs)
 		printLines(out, "signature", e.Signatures)
 		printLines(out, "preflight", e.Preflight)
+	}
+	if len(ofAll) > 0 {
+		out.line("otherwise than with the KMM operator, for every Module (docs/migration.md):")
+		printLines(out, "differs", ofAll)
 	}
 	for _, n := range notes {
 		out.line("%s", n)

@@ -128,6 +128,7 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"version", "extra"}, 2, `unexpected argument "extra"`},
 		{[]string{"explain", "extra"}, 2, `unexpected argument "extra"`},
 		{[]string{"run", "extra"}, 2, `unexpected argument "extra"`},
+		{[]string{"run", "--offline"}, 2, "--offline goes with --once"},
 		{[]string{"plan", "extra"}, 2, `unexpected argument "extra"`},
 		{[]string{"status", "extra"}, 2, `unexpected argument "extra"`},
 		{[]string{"deps"}, 2, "which module?"},

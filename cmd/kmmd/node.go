@@ -26,6 +26,7 @@ import (
 	"github.com/kmm-node/kmmd/pkg/source/cluster"
 	"github.com/kmm-node/kmmd/pkg/source/file"
 	"github.com/kmm-node/kmmd/pkg/spec"
+	"github.com/kmm-node/kmmd/pkg/systemd"
 	"github.com/kmm-node/kmmd/pkg/version"
 )
 
@@ -37,7 +38,8 @@ type node struct {
 	cluster *cluster.Source // nil without a cluster
 	agent   *agent.Agent
 	log     *slog.Logger
-	wrong   map[string]bool // what was wrong with documents when they were read last
+	manager *systemd.Manager // nil when none waits for this process
+	wrong   map[string]bool  // what was wrong with documents when they were read last
 }
 
 func (c config) statusFile() string { return filepath.Join(c.RunDir, "status.json") }
@@ -57,7 +59,7 @@ func openNode(o *options, registry prometheus.Registerer, keep, retry bool) (*no
 	if o.documents == "" {
 		o.documents = c.ModulesDir
 	}
-	n := &node{config: c, log: newLog()}
+	n := &node{config: c, log: newLog(), manager: o.manager}
 	n.source = &file.Source{Path: o.documents, Status: c.statusFile()}
 	if n.host, err = kernel.Open(c.HostRoot); err != nil {
 		return nil, nil, err
@@ -81,7 +83,7 @@ func openNode(o *options, registry prometheus.Registerer, keep, retry bool) (*no
 	}
 	opts.Progress = o.progress(n.log, metrics)
 	cfg := agent.Config{}
-	closeImages, err := n.openImages(&cfg, opts, keep)
+	closeImages, err := n.openImages(&cfg, opts, keep, o.offline)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -94,14 +96,12 @@ func openNode(o *options, registry prometheus.Registerer, keep, retry bool) (*no
 	cfg.Devices, cfg.Preflight = devices.Open(c.HostRoot), gather.New(n.host, runtime.GOARCH)
 	cfg.Version, cfg.Log, cfg.Metrics, cfg.AfterStep = version.String(), n.log, metrics, afterStep()
 	if keep {
-		cfg.Report = n.source.Report
+		// Also what the last kmmd reported: others may not have heard of that.
+		cfg.Report, cfg.Announce = n.report, n.cluster != nil || o.manager != nil
 	}
 	cfg.Facts = n.facts
 	if n.cluster != nil {
 		cfg.Secrets = secrets(n.cluster)
-	}
-	if keep && n.cluster != nil {
-		cfg.Report, cfg.Announce = n.report, true
 	}
 	n.agent = agent.New(cfg)
 	return n, closeImages, nil
@@ -125,9 +125,13 @@ func (n *node) join(o *options, registry prometheus.Registerer) (metrics *agent.
 	return metrics, err
 }
 
-// report tells both sides.
+// report tells all sides.
 func (n *node) report(ctx context.Context, s spec.Status) error {
-	return errors.Join(n.source.Report(ctx, s), n.cluster.Report(ctx, s))
+	errs := []error{n.source.Report(ctx, s), n.manager.Tell(systemd.Status(summary(s)))}
+	if n.cluster != nil {
+		errs = append(errs, n.cluster.Report(ctx, s))
+	}
+	return errors.Join(errs...)
 }
 
 func (n *node) facts() spec.Facts {
@@ -148,9 +152,9 @@ func (n *node) makeDocuments(o *options) error {
 }
 
 // openImages opens the store, or without keep one that close removes.
-func (n *node) openImages(cfg *agent.Config, opts images.Options, keep bool) (closeImages func(), err error) {
+func (n *node) openImages(cfg *agent.Config, opts images.Options, keep, asksNobody bool) (closeImages func(), err error) {
 	if !keep {
-		cfg.Images, closeImages, err = openPeek(n.log, n.config.imageDir(), opts)
+		cfg.Images, closeImages, err = openPeek(n.log, n.config.imageDir(), opts, asksNobody)
 		return closeImages, err
 	}
 	s, err := images.Open(n.config.imageDir(), opts)
@@ -158,6 +162,9 @@ func (n *node) openImages(cfg *agent.Config, opts images.Options, keep bool) (cl
 		return nil, err
 	}
 	cfg.Images, cfg.Keeper = s, s
+	if asksNobody {
+		cfg.Images = offline{s}
+	}
 	return func() { logClose(n.log, s) }, nil
 }
 
@@ -186,7 +193,10 @@ func lock(dir string) (*os.File, error) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		holder, _ := os.ReadFile(path)
 		_ = f.Close()
-		return nil, fmt.Errorf("lock %s: another kmmd (pid %s) looks after this node: stop it first, or put the document into its directory", path, strings.TrimSpace(string(holder)))
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		return nil, &lockedError{path, strings.TrimSpace(string(holder))}
 	}
 	err = errors.Join(f.Truncate(0), func() error {
 		_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)

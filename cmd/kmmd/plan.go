@@ -16,7 +16,7 @@ import (
 
 func planCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "plan [-f FILE|DIR]",
+		Use:   "plan [-f FILE|DIR] [--offline]",
 		Short: "print the steps that run would take now, and take none",
 		Long: `plan resolves the documents and observes the node as run does, and prints what
 run would do. Nothing on the node changes; an image that is not in the store is
@@ -29,6 +29,7 @@ Exit codes: 0 nothing to do or all can be done, 1 something can not be done,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runPlan(cmd, o) },
 	}
 	o.documentsFlag(cmd)
+	cmd.Flags().BoolVar(&o.offline, "offline", false, "ask no registry: an image that is not in the store can not be planned with")
 	return cmd
 }
 

@@ -8,14 +8,18 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+
+	"github.com/kmm-node/kmmd/pkg/systemd"
 )
 
 // options are the flags that several commands share.
 type options struct {
 	configFile string
-	output     string // "" or "json"
-	documents  string // -f
-	cluster    bool   // --cluster of run
+	output     string           // "" or "json"
+	documents  string           // -f
+	cluster    bool             // --cluster of run
+	offline    bool             // --offline of plan and run --once
+	manager    *systemd.Manager // of the daemon; nil when none waits for this process
 }
 
 func rootCommand() *cobra.Command {
@@ -45,7 +49,8 @@ Exit codes: 0 all well, 1 something is not as wanted, 2 usage or invalid documen
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().StringVarP(&o.output, "output", "o", "", "output format: json, or a text for people")
 	root.PersistentFlags().StringVar(&o.configFile, "config", "", "configuration file (default "+defaultConfigFile+" when it exists)")
-	root.AddCommand(runCommand(&o), planCommand(&o), statusCommand(&o), explainCommand(&o), depsCommand(&o), whyCommand(&o), versionCommand(&o), imageCommand(&o), signCommand(&o))
+	root.AddCommand(runCommand(&o), planCommand(&o), statusCommand(&o), explainCommand(&o), depsCommand(&o), whyCommand(&o), versionCommand(&o), imageCommand(&o), signCommand(&o), bundleCommand(&o))
+	root.AddCommand(manCommands()...)
 	return root
 }
 

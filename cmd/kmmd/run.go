@@ -16,13 +16,14 @@ import (
 
 	"github.com/kmm-node/kmmd/pkg/source"
 	"github.com/kmm-node/kmmd/pkg/spec"
+	"github.com/kmm-node/kmmd/pkg/systemd"
 	"github.com/kmm-node/kmmd/pkg/version"
 )
 
 func runCommand(o *options) *cobra.Command {
-	var once bool
+	var once, wait bool
 	cmd := &cobra.Command{
-		Use:   "run [--once] [-f FILE|DIR]",
+		Use:   "run [--once [--offline] | --wait] [-f FILE|DIR]",
 		Short: "load what the Module documents ask for, and keep it so",
 		Long: `run brings the node to what the documents ask for and stays: it reads them
 again when they change, heals what others change, and serves /metrics, /livez
@@ -30,17 +31,31 @@ and /readyz. With --once it does so one time, prints the status and ends.
 
 The documents are the whole wish: modules that kmmd has loaded for a document
 which is not among them any more are unloaded and their firmware is removed; an
-in-tree module they replaced does not come back by itself. Look first: kmmd plan.`,
+in-tree module they replaced does not come back by itself. Look first: kmmd plan.
+
+Started by systemd as a service of Type=notify, it is ready when the first look
+at the node is finished, or after start_wait.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if once {
 				return runOnce(cmd, o)
+			}
+			if o.offline {
+				return usageError{errors.New("--offline goes with --once: a daemon that asks no registry has image pull policy Never in its documents")}
+			}
+			if wait {
+				if err := takeOver(cmd.Context(), o); err != nil || cmd.Context().Err() != nil {
+					return err
+				}
 			}
 			return runDaemon(cmd.Context(), o)
 		},
 	}
 	o.documentsFlag(cmd)
 	cmd.Flags().BoolVar(&once, "once", false, "do it one time and end")
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until another kmmd of this node has ended, ready to take over")
+	cmd.MarkFlagsMutuallyExclusive("once", "wait")
+	cmd.Flags().BoolVar(&o.offline, "offline", false, "with --once: ask no registry, take images out of the store")
 	cmd.Flags().BoolVar(&o.cluster, "cluster", false, "take orders from the cluster too, as [cluster] enabled in the configuration does")
 	return cmd
 }
@@ -56,7 +71,7 @@ func runOnce(cmd *cobra.Command, o *options) error {
 		return err
 	}
 	status, err := n.agent.Reconcile(cmd.Context())
-	if err == nil && n.config.Prestage {
+	if err == nil && n.config.Prestage && !o.offline {
 		if err = n.agent.Prestage(cmd.Context()); err == nil {
 			status, err = n.agent.Reconcile(cmd.Context())
 		}
@@ -123,6 +138,11 @@ func openLocked(o *options, registry prometheus.Registerer, retry bool) (*node, 
 }
 
 func runDaemon(ctx context.Context, o *options) error {
+	var err error
+	if o.manager, err = systemd.Open(); err != nil {
+		return err
+	}
+	defer o.manager.Close()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	n, unlock, err := openLocked(o, registry, false)
@@ -157,6 +177,9 @@ func runDaemon(ctx context.Context, o *options) error {
 		g.Go(func() error { return n.cluster.Watch(ctx, joint.Cluster) })
 	}
 	g.Go(func() error { return n.agent.Run(ctx) })
+	if n.manager != nil {
+		g.Go(func() error { return n.notify(ctx) })
+	}
 	if listener != nil {
 		n.log.Info("serving", "address", listener.Addr().String())
 		g.Go(func() error { return serve(ctx, listener, n.agent, registry) })
@@ -164,6 +187,14 @@ func runDaemon(ctx context.Context, o *options) error {
 	err = g.Wait()
 	n.log.Info("kmmd stops; modules stay as they are")
 	return err
+}
+
+// notify tells systemd.
+func (n *node) notify(ctx context.Context) error {
+	return notifier{
+		manager: n.manager, wait: n.config.StartWait.Duration, log: n.log,
+		ready: n.agent.Ready, live: func() error { return n.agent.Live(stuck) },
+	}.run(ctx)
 }
 
 // joint has the agent want what files and the cluster ask for. What is known of

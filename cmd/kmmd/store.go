@@ -59,16 +59,24 @@ func logClose(log *slog.Logger, s *images.Store) {
 }
 
 // peek looks at images without leaving anything behind: what the store has is
-// used, the rest is pulled into a directory of its own.
+// used, the rest is pulled into a directory of its own, or with offline not at
+// all.
 type peek struct{ have, scratch *images.Store }
 
-func openPeek(log *slog.Logger, dir string, opts images.Options) (*peek, func(), error) {
+func openPeek(log *slog.Logger, dir string, opts images.Options, offline bool) (*peek, func(), error) {
 	var p peek
 	var err error
 	if _, statErr := os.Stat(dir); statErr == nil {
 		if p.have, err = images.Open(dir, opts); err != nil {
 			return nil, nil, err
 		}
+	}
+	if offline {
+		return &p, func() {
+			if p.have != nil {
+				logClose(log, p.have)
+			}
+		}, nil
 	}
 	tmp, err := os.MkdirTemp("", "kmmd-plan-")
 	if err != nil {
@@ -90,6 +98,12 @@ func openPeek(log *slog.Logger, dir string, opts images.Options) (*peek, func(),
 
 // Ensure implements agent.Images.
 func (p *peek) Ensure(ctx context.Context, r images.Request) (*images.Tree, error) {
+	if p.scratch == nil {
+		r.PullPolicy = images.PullNever
+		if p.have == nil {
+			return nil, fmt.Errorf("image %s: %w: there is no store yet", r.Ref, images.ErrNotCached)
+		}
+	}
 	if p.have != nil && r.PullPolicy != images.PullAlways {
 		cached := r
 		cached.PullPolicy = images.PullNever

@@ -20,6 +20,7 @@ import (
 	"github.com/kmm-node/kmmd/pkg/images"
 	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/kmod"
+	"github.com/kmm-node/kmmd/pkg/plan"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
@@ -156,6 +157,9 @@ type Agent struct {
 	swept    bool      // pins of an earlier kmmd are in pinned
 
 	unreported bool // Report does not know status
+
+	met   map[string]*plan.Want // what each Module that was as wanted last wanted
+	drift map[string]bool       // Modules that somebody else has changed since; nil before they are looked for
 }
 
 // New reads the ledger of this boot.
@@ -166,7 +170,10 @@ func New(cfg Config) *Agent {
 	a := &Agent{
 		cfg: cfg, trigger: make(chan struct{}, 1), prestage: make(chan struct{}, 1),
 		resolved: map[string]*resolution{}, failures: map[string]*failure{}, pinned: map[string][]string{},
-		unreported: cfg.Announce,
+		unreported: cfg.Announce, met: map[string]*plan.Want{},
+	}
+	if cfg.Keeper != nil {
+		cfg.Metrics.store(cfg.Keeper.Usage)
 	}
 	led, err := openLedger(cfg.RunDir, cfg.Kernel.BootID())
 	if err != nil {
@@ -278,6 +285,7 @@ func (a *Agent) Reconcile(ctx context.Context) (spec.Status, error) {
 	if desired == nil {
 		return a.status, errNoDesire
 	}
+	a.drift = nil
 	a.resolveAll(ctx, desired)
 	if err := ctx.Err(); err != nil {
 		return a.status, fmt.Errorf("reconcile: %w", err) // a pull that was cut short is no finding

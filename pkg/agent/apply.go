@@ -28,6 +28,9 @@ var errWrongBuild = errors.New("another build runs")
 func (a *Agent) apply(ctx context.Context, desired *spec.Node) (changed bool, err error) {
 	seen, begun := map[string]bool{}, map[string]bool{}
 	p, err := a.plan(desired)
+	if a.drift == nil && err == nil {
+		a.drift = a.drifted(p)
+	}
 	for i := 0; err == nil && i < len(p.Transactions); i++ {
 		t := p.Transactions[i]
 		if ctx.Err() != nil {
@@ -89,6 +92,7 @@ func (a *Agent) skip(t plan.Transaction) bool {
 		}
 		f.follow(before)
 		if before == nil || before.message != f.message {
+			a.cfg.Metrics.refused(f.reason)
 			a.cfg.Log.Error("module is blocked", "module", t.Owner, "reason", string(f.reason), "err", f.message)
 		}
 		a.failures[t.Owner] = f
@@ -162,6 +166,9 @@ func (a *Agent) save() {
 // transact does one Module's steps. Before each step it is noted how to undo
 // it; when one fails, all that was noted is undone, last first.
 func (a *Agent) transact(ctx context.Context, t plan.Transaction) {
+	if f := a.failures[t.Owner]; f != nil && f.tried {
+		a.cfg.Metrics.retried(f.reason)
+	}
 	for _, s := range t.Steps {
 		start := time.Now()
 		a.note(t.Owner, s)
@@ -189,6 +196,9 @@ func (a *Agent) transact(ctx context.Context, t plan.Transaction) {
 		a.afterStep()
 	}
 	a.succeed(t.Owner, true)
+	if a.drift[t.Owner] {
+		a.cfg.Metrics.healed()
+	}
 }
 
 // failed rolls a transaction back and remembers why it failed.

@@ -17,6 +17,7 @@ type Keeper interface {
 	Pin(owner string, digests ...string) error
 	List() ([]images.Stored, error)
 	Prune(o images.PruneOptions) (freed int64, removed []images.Stored, err error)
+	Usage() (images.Usage, error)
 }
 
 // keepImages pins what runs, what is wanted and what a failed upgrade goes back

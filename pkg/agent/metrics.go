@@ -3,8 +3,6 @@
 package agent
 
 import (
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,16 +15,16 @@ import (
 type Metrics struct {
 	reconciles *prometheus.CounterVec
 	seconds    prometheus.Histogram
+	last       prometheus.Gauge
 	steps      *prometheus.HistogramVec
 	failures   *prometheus.CounterVec
+	refusals   *prometheus.CounterVec
+	retries    *prometheus.CounterVec
 	rollbacks  prometheus.Counter
+	stuck      prometheus.Counter
+	drift      prometheus.Counter
 	pulls      *pullMetrics
-
-	mu     sync.Mutex // guards status
-	status spec.Status
-	state  *prometheus.Desc
-	info   *prometheus.Desc
-	staged *prometheus.Desc
+	node       *nodeMetrics
 }
 
 // NewMetrics registers the figures with r.
@@ -37,61 +35,29 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "kmmd_reconcile_duration_seconds", Help: "Time of one look at the whole node, changes included.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 4, 10)}),
+		last: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "kmmd_last_reconcile_timestamp_seconds", Help: "When the last look at the whole node ended, in Unix time; 0 before the first."}),
 		steps: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "kmmd_step_duration_seconds", Help: "Time of one step that was done, by kind.",
+			Name: "kmmd_step_duration_seconds", Help: "Time of one step that was done, by kind: load, unload and others.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 4, 10)}, []string{"step"}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kmmd_step_failures_total", Help: "Steps that failed, by kind."}, []string{"step"}),
+		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kmmd_preflight_failures_total",
+			Help: "Modules for which something was found to be missing or wrong before anything was changed, by reason; each finding once."},
+			[]string{"reason"}),
+		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kmmd_retries_total", Help: "Further tries for a Module that had failed, by the reason of that."}, []string{"reason"}),
 		rollbacks: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "kmmd_rollbacks_total", Help: "Changes that were undone whole."}),
-		state: prometheus.NewDesc("kmmd_module_state", "1 for the state a Module is in, with its reason.",
-			[]string{"namespace", "name", "state", "reason"}, nil),
-		staged: prometheus.NewDesc("kmmd_staged", "1 for a Module that is ready for a kernel that does not run, 0 with the reason for one that is not.",
-			[]string{"kernel", "namespace", "name", "reason"}, nil),
-		info: prometheus.NewDesc("kmmd_info", "1, with version and running kernel.", []string{"version", "kernel"}, nil),
+		stuck: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "kmmd_rollback_failures_total", Help: "Tries to undo a change that left something of it."}),
+		drift: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "kmmd_drift_healed_total", Help: "Modules that were brought back after somebody else had changed the node."}),
 	}
-	m.pulls = newPullMetrics(r)
-	r.MustRegister(m.reconciles, m.seconds, m.steps, m.failures, m.rollbacks, m)
+	m.pulls, m.node = newPullMetrics(r), newNodeMetrics()
+	r.MustRegister(m.reconciles, m.seconds, m.last, m.steps, m.failures, m.refusals, m.retries, m.rollbacks, m.stuck, m.drift, m.node)
 	return m
-}
-
-// Describe implements prometheus.Collector.
-func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
-	ch <- m.state
-	ch <- m.staged
-	ch <- m.info
-}
-
-// Collect implements prometheus.Collector with the last status.
-func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
-	m.mu.Lock()
-	s := m.status
-	m.mu.Unlock()
-	ch <- prometheus.MustNewConstMetric(m.info, prometheus.GaugeValue, 1, s.Version, s.KernelRelease)
-	for _, st := range s.Staged {
-		ready := 0.0
-		if st.Ready {
-			ready = 1
-		}
-		ch <- prometheus.MustNewConstMetric(m.staged, prometheus.GaugeValue, ready, st.Kernel, st.Namespace, st.Name, string(st.Reason))
-	}
-	known := map[string]bool{}
-	for _, mod := range slices.Concat(s.Modules, s.Refused) {
-		if known[mod.Key()] {
-			continue // the one that is obeyed counts
-		}
-		known[mod.Key()] = true
-		ch <- prometheus.MustNewConstMetric(m.state, prometheus.GaugeValue, 1, mod.Namespace, mod.Name, string(mod.State), string(mod.Reason))
-	}
-}
-
-func (m *Metrics) set(s spec.Status) {
-	if m == nil {
-		return
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.status = s
 }
 
 func (m *Metrics) reconciled(d time.Duration, ok bool) {
@@ -104,6 +70,7 @@ func (m *Metrics) reconciled(d time.Duration, ok bool) {
 	}
 	m.reconciles.WithLabelValues(result).Inc()
 	m.seconds.Observe(d.Seconds())
+	m.last.SetToCurrentTime()
 }
 
 func (m *Metrics) step(s plan.Step, d time.Duration, err error) {
@@ -117,8 +84,32 @@ func (m *Metrics) step(s plan.Step, d time.Duration, err error) {
 	m.steps.WithLabelValues(plan.Kind(s)).Observe(d.Seconds())
 }
 
+func (m *Metrics) refused(reason spec.Reason) {
+	if m != nil {
+		m.refusals.WithLabelValues(string(reason)).Inc()
+	}
+}
+
+func (m *Metrics) retried(reason spec.Reason) {
+	if m != nil {
+		m.retries.WithLabelValues(string(reason)).Inc()
+	}
+}
+
 func (m *Metrics) rolledBack() {
 	if m != nil {
 		m.rollbacks.Inc()
+	}
+}
+
+func (m *Metrics) notRolledBack() {
+	if m != nil {
+		m.stuck.Inc()
+	}
+}
+
+func (m *Metrics) healed() {
+	if m != nil {
+		m.drift.Inc()
 	}
 }

@@ -23,14 +23,30 @@ func TestPullMetrics(t *testing.T) {
 		}
 		return strings.Join(out, "\n")
 	}
-	metrics.Pull(images.Progress{Ref: "a:1", Bytes: 10, Total: 100, Written: 1})
-	metrics.Pull(images.Progress{Ref: "b:1", Bytes: 5, Total: 7})
-	metrics.Pull(images.Progress{Ref: "a:1", Bytes: 100, Total: 100, Written: 30, Resumes: 2})
-	assert.Equal(t, "fetched_bytes_total 105\npull_bytes{image=\"a:1\"} 100\npull_bytes{image=\"b:1\"} 5\n"+
-		"pull_total_bytes{image=\"a:1\"} 100\npull_total_bytes{image=\"b:1\"} 7\nresumes_total 2\nwritten_bytes_total 30", pulls())
-	metrics.Pull(images.Progress{Ref: "a:1", Bytes: 100, Total: 100, Written: 30, Resumes: 2, Done: true})
-	metrics.Pull(images.Progress{Ref: "b:1", Bytes: 5, Total: 7, Done: true, Err: errors.New("no")})
-	metrics.Pull(images.Progress{Ref: "a:1", Bytes: 1, Done: true})
-	assert.Equal(t, "fetched_bytes_total 106\npulls_total{result=\"failed\"} 1\npulls_total{result=\"ok\"} 2\n"+
-		"resumes_total 2\nwritten_bytes_total 30", pulls(), "another pull of the same image starts anew")
+	metrics.Pull(images.Progress{Ref: "a:1", Phase: images.PhaseResolve})
+	metrics.Pull(images.Progress{Ref: "a:1", Phase: images.PhaseFetch, Bytes: 10, Total: 100, Written: 1})
+	metrics.Pull(images.Progress{Ref: "b:1", Phase: images.PhaseResolve, Bytes: 5, Total: 7})
+	metrics.Pull(images.Progress{Ref: "a:1", Phase: images.PhaseFetch, Bytes: 100, Total: 100, Written: 30, Resumes: 2})
+	assert.Equal(t, `fetched_bytes_total 105
+pull_bytes{image="a:1"} 100
+pull_bytes{image="b:1"} 5
+pull_duration_seconds_count 0
+pull_phase_duration_seconds_count{phase="resolve"} 1
+pull_total_bytes{image="a:1"} 100
+pull_total_bytes{image="b:1"} 7
+pulls_total{result="failed"} 0
+pulls_total{result="ok"} 0
+resumes_total 2
+written_bytes_total 30`, pulls())
+	metrics.Pull(images.Progress{Ref: "a:1", Phase: images.PhaseFetch, Bytes: 100, Total: 100, Written: 30, Resumes: 2, Done: true})
+	metrics.Pull(images.Progress{Ref: "b:1", Phase: images.PhaseResolve, Bytes: 5, Total: 7, Done: true, Err: errors.New("no")})
+	metrics.Pull(images.Progress{Ref: "a:1", Phase: images.PhaseResolve, Bytes: 1, Done: true})
+	assert.Equal(t, `fetched_bytes_total 106
+pull_duration_seconds_count 2
+pull_phase_duration_seconds_count{phase="fetch"} 1
+pull_phase_duration_seconds_count{phase="resolve"} 3
+pulls_total{result="failed"} 1
+pulls_total{result="ok"} 2
+resumes_total 2
+written_bytes_total 30`, pulls(), "another pull of the same image starts anew")
 }

@@ -32,6 +32,7 @@ func (a *Agent) forget(desired *spec.Node, wanted map[string]bool) {
 			continue
 		}
 		delete(a.resolved, key)
+		delete(a.met, key)
 		if f := a.failures[key]; f != nil && (!mayReturn(key) || !f.retryAt.IsZero()) {
 			delete(a.failures, key)
 		}

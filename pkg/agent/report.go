@@ -87,6 +87,7 @@ func (a *Agent) moduleStatus(r *resolution, p plan.Plan, f plan.Facts) spec.Modu
 		}
 	case met(m.Key(), p):
 		s.State = spec.StateLoaded
+		a.met[m.Key()] = r.want
 		for i := range r.want.Files {
 			if d := plan.Differing(&r.want.Files[i], f.Loaded[r.want.Files[i].Name].Parameters); d != "" {
 				s.Warnings = append(slices.Clone(s.Warnings), fmt.Sprintf("%s: parameter %s: written after the load, or changed by the driver", r.want.Files[i].Name, d))

@@ -55,6 +55,9 @@ func (a *Agent) resolveAll(ctx context.Context, desired *spec.Node) {
 			a.openHost()
 			opened = true
 		}
+		if old != nil && old.fail != nil && old.answers(m) {
+			a.cfg.Metrics.retried(old.fail.reason)
+		}
 		r := a.resolve(ctx, *m)
 		if r.fail != nil {
 			if old != nil {
@@ -62,6 +65,7 @@ func (a *Agent) resolveAll(ctx context.Context, desired *spec.Node) {
 			}
 		}
 		if r.fail != nil && r.fail.reason != spec.ReasonImageNotMade && (old == nil || old.fail == nil || old.fail.message != r.fail.message) {
+			a.cfg.Metrics.refused(r.fail.reason)
 			a.cfg.Log.Error("module can not be resolved", "module", key, "reason", string(r.fail.reason), "err", r.fail.message)
 		}
 		a.resolved[key] = r

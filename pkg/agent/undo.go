@@ -28,6 +28,7 @@ func (a *Agent) rollBack(ctx context.Context, owner string) error {
 	if len(left) > 0 {
 		slices.Reverse(left)
 		a.ledger.Journal[owner] = left
+		a.cfg.Metrics.notRolledBack()
 	} else {
 		if len(a.ledger.Journal[owner]) > 0 {
 			a.cfg.Metrics.rolledBack()

@@ -6,7 +6,8 @@
 // PCI devices and sets their number of virtual functions. It decides nothing, loads nothing and never logs.
 //
 // Files are read below the root given to Open, so tests can bring their own /sys and /proc. The network is always that
-// of the network namespace this process runs in: for a node that must be the namespace of the node.
+// of the network namespace this process runs in: for a node that must be the namespace of the node, or modules with
+// interfaces are left alone (ErrOtherNetwork).
 package devices
 
 import (

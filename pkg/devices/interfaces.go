@@ -48,6 +48,9 @@ func (h *Host) identify(name string) (id identity, path string) {
 
 // interfaces finds those that go with the module.
 func (h *Host) interfaces(module string, bound []boundDevice) ([]Interface, error) {
+	if !h.inNodeNetwork() {
+		return nil, h.unseen(module, bound)
+	}
 	state, err := h.net()
 	if err != nil {
 		return nil, err

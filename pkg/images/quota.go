@@ -17,9 +17,10 @@ import (
 
 // Usage is how full a store is.
 type Usage struct {
-	Bytes int64 // of content, each once; not what a pull under way has, nor records
-	Quota int64
-	Trees int
+	Bytes  int64 // of content, each once; not what a pull under way has, nor records
+	Pinned int64 // those of Bytes that are needed, and can not be removed
+	Quota  int64
+	Trees  int
 }
 
 // Usage counts what the store keeps.
@@ -32,6 +33,11 @@ func (s *Store) Usage() (Usage, error) {
 	if err != nil {
 		return u, fmt.Errorf("count image store %s: %w", s.dir, err)
 	}
+	all, err := s.list()
+	if err != nil {
+		return u, fmt.Errorf("count pinned images in %s: %w", s.dir, err)
+	}
+	u.Pinned, _ = kept(all, nil)
 	return u, nil
 }
 

@@ -19,15 +19,20 @@ const (
 )
 
 // kmsg reads what the kernel prints after it was opened (/dev/kmsg, Documentation/ABI/testing/dev-kmsg). With
-// dmesg_restrict that needs CAP_SYSLOG; without it there is no text, which is no error.
-type kmsg struct{ fd int }
+// dmesg_restrict that needs CAP_SYSLOG; without it there is no text, which is no error. Where there is no such device, or
+// it is denied, syslog(2) is asked.
+type kmsg struct {
+	fd     int    // of /dev/kmsg; -1 when it can not be opened
+	syslog bool   // then: syslog(2) answers
+	mark   []byte // the end of what it had to say
+}
 
 // openKmsg stands at the end of the log. Close it.
 func (h *Host) openKmsg() kmsg {
 	// Not os.Open: its Read would wait for the next message.
 	fd, err := unix.Open(h.path("dev/kmsg"), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return kmsg{fd: -1}
+		return h.openSyslog()
 	}
 	if _, err := unix.Seek(fd, 0, unix.SEEK_END); err != nil {
 		unix.Close(fd)
@@ -46,7 +51,7 @@ func (k kmsg) close() {
 // returns; only if there are none yet it waits a few milliseconds for one.
 func (k kmsg) about(module string) []string {
 	if k.fd < 0 {
-		return nil
+		return k.aboutSyslog(module)
 	}
 	lines := k.drain(module, nil)
 	if len(lines) == 0 {

@@ -192,7 +192,7 @@ func (w *Watcher) stopJob(ctx context.Context, j *batchv1.Job) (stopped bool, er
 
 func viewOf(j *batchv1.Job, r build.Result) *jobView {
 	v := &jobView{name: j.Name, attempt: attemptOf(j.Name), created: j.CreationTimestamp.Time, message: r.Message, digest: r.Digest}
-	v.stage = stageOf(r.Step, signs(j) && !r.NotPushed)
+	v.stage, v.ended = stageOf(r.Step, signs(j) && !r.NotPushed), endOf(j)
 	switch r.State {
 	case build.Running:
 		v.running = true
@@ -206,6 +206,19 @@ func viewOf(j *batchv1.Job, r build.Result) *jobView {
 		}
 	}
 	return v
+}
+
+// endOf is when a Job has ended, the zero time while it runs.
+func endOf(j *batchv1.Job) time.Time {
+	if j.Status.CompletionTime != nil {
+		return j.Status.CompletionTime.Time
+	}
+	for _, c := range j.Status.Conditions {
+		if c.Type == batchv1.JobFailed && c.Status == corev1.ConditionTrue {
+			return c.LastTransitionTime.Time
+		}
+	}
+	return time.Time{}
 }
 
 // podIsLate is after how long a Job should have a pod that has a node.

@@ -46,5 +46,7 @@ func (w *Watcher) lookup(ctx context.Context, m *v1beta1.Module, r *build.Reques
 		}
 		q.Secrets = append(q.Secrets, s)
 	}
-	return w.cfg.Images.Lookup(ctx, q)
+	digest, err := w.cfg.Images.Lookup(ctx, q)
+	w.cfg.Metrics.asked(digest, err)
+	return digest, err
 }

@@ -170,6 +170,7 @@ func (w *Watcher) syncImage(ctx context.Context, m *v1beta1.Module, kernel strin
 		}
 		next.Message = "the Job is about to start"
 	}
+	w.cfg.Metrics.made(have, next, job)
 	return next, true, w.makeEvents(ctx, imageEvents(m, r, have, next, now))
 }
 

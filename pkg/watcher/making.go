@@ -24,6 +24,7 @@ const (
 	reasonUnreachable  = "ImageUnreachable"
 	reasonCanNotBeMade = "Invalid"
 	reasonJobRefused   = "JobRefused" // it could not be created
+	reasonNotPushed    = "NotPushed"
 )
 
 // How long to wait after a failure: as long as this after the first, and twice as
@@ -39,6 +40,7 @@ type jobView struct {
 	name    string
 	attempt int32
 	created time.Time
+	ended   time.Time // zero while it runs
 	running bool
 	digest  string // of what it has pushed
 	// Where it is or has failed, and why.
@@ -151,7 +153,7 @@ func (m making) follow(i v1beta1.ModuleImage) (v1beta1.ModuleImage, step) {
 			return m.unanswered(i), stepNone
 		}
 		if digest = m.answer.digest; digest == "" {
-			return m.fail(i, stagePush, "NotPushed", "the Job has ended well, and the image is not in the registry"), stepNone
+			return m.fail(i, stagePush, reasonNotPushed, "the Job has ended well, and the image is not in the registry"), stepNone
 		}
 	}
 	return ready(i, digest), stepNone

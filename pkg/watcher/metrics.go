@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kmm-node/kmmd/pkg/api/v1beta2"
 )
 
 // Metrics are those of a Watcher; nil counts nothing.
@@ -17,11 +19,16 @@ type Metrics struct {
 	seconds *prometheus.HistogramVec
 	errors  *prometheus.CounterVec
 	nodes   *prometheus.GaugeVec
+	paused  *prometheus.GaugeVec
+	trials  *prometheus.GaugeVec
 	known   prometheus.Gauge
+	leader  prometheus.Gauge
+	images  *imageMetrics
 }
 
-// NewMetrics registers the metrics. It panics when they are registered already.
-func NewMetrics(r prometheus.Registerer) *Metrics {
+// NewMetrics registers the metrics of a program of that version. It panics when
+// they are registered already.
+func NewMetrics(r prometheus.Registerer, version string) *Metrics {
 	m := &Metrics{
 		writes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kmm_watcher_writes_total", Help: "Write requests to the API server that succeeded.",
@@ -34,15 +41,49 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "kmm_watcher_sync_errors_total", Help: "Looks that ended in an error and are tried again.",
 		}, []string{"kind"}),
 		nodes: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "kmm_watcher_module_nodes", Help: "Nodes of a Module: selected, desired, available, failed, changing, waiting.",
+			Name: "kmm_watcher_module_nodes", Help: "Nodes of a Module: selected, desired, available, failed, changing, waiting, building, unmapped.",
 		}, []string{"namespace", "name", "state"}),
+		paused: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "kmm_watcher_rollout_paused", Help: "1 while a Module is not handed to further nodes, since too many have failed.",
+		}, []string{"namespace", "name"}),
+		trials: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "kmm_watcher_preflight_modules", Help: "Modules of a PreflightValidation by status: Success, Failure, InProgress.",
+		}, []string{"preflight", "status"}),
 		known: prometheus.NewGauge(prometheus.GaugeOpts{Name: "kmm_watcher_modules", Help: "Modules in the cluster."}),
+		leader: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "kmm_watcher_leader", Help: "1 for the replica that works, 0 for one that waits for the lease.",
+		}),
+		images: newImageMetrics(r),
 	}
+	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "kmm_watcher_info", Help: "1, with the version."}, []string{"version"})
+	info.WithLabelValues(version).Set(1)
 	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "kmm_watcher_queue_length", Help: "Nodes and Modules that wait for a look.",
 	}, m.queued))
-	r.MustRegister(m.writes, m.seconds, m.errors, m.nodes, m.known)
+	r.MustRegister(m.writes, m.seconds, m.errors, m.nodes, m.paused, m.trials, m.known, m.leader, info)
 	return m
+}
+
+// begin notes that the work has begun.
+func (m *Metrics) begin() {
+	if m != nil {
+		m.leader.Set(1)
+	}
+}
+
+// end takes back what only the replica that works can know: another one tells it
+// from now on, and both together would count everything twice.
+func (m *Metrics) end() {
+	if m == nil {
+		return
+	}
+	m.leader.Set(0)
+	m.known.Set(0)
+	m.length.Store(nil)
+	m.nodes.Reset()
+	m.paused.Reset()
+	m.trials.Reset()
+	m.images.states.Reset()
 }
 
 // queue has the length of a Watcher's queue shown, in place of another one's.
@@ -89,9 +130,35 @@ func (m *Metrics) module(k string, r report) {
 	namespace, name, _ := strings.Cut(k, "/")
 	for state, n := range map[string]int{
 		"selected": r.selected, "desired": r.desired, "available": r.available,
-		"failed": r.failedTotal, "changing": r.begun, "waiting": r.held,
+		"failed": r.failedTotal, "changing": r.begun, "waiting": r.held, "building": r.building, "unmapped": r.unmapped,
 	} {
 		m.nodes.WithLabelValues(namespace, name, state).Set(float64(n))
+	}
+	paused := 0.0
+	if r.paused {
+		paused = 1
+	}
+	m.paused.WithLabelValues(namespace, name).Set(paused)
+	m.images.count(namespace, name, r.images)
+}
+
+// preflight sets how a PreflightValidation stands.
+func (m *Metrics) preflight(name string, trials map[string]trial) {
+	if m == nil {
+		return
+	}
+	n := map[string]int{v1beta2.VerificationSuccess: 0, v1beta2.VerificationFailure: 0, v1beta2.VerificationInProgress: 0}
+	for _, t := range trials {
+		n[t.status]++
+	}
+	for status, n := range n {
+		m.trials.WithLabelValues(name, status).Set(float64(n))
+	}
+}
+
+func (m *Metrics) forgetPreflight(name string) {
+	if m != nil {
+		m.trials.DeletePartialMatch(prometheus.Labels{"preflight": name})
 	}
 }
 
@@ -100,5 +167,8 @@ func (m *Metrics) forgetModule(k string) {
 		return
 	}
 	namespace, name, _ := strings.Cut(k, "/")
-	m.nodes.DeletePartialMatch(prometheus.Labels{"namespace": namespace, "name": name})
+	of := prometheus.Labels{"namespace": namespace, "name": name}
+	m.nodes.DeletePartialMatch(of)
+	m.paused.DeletePartialMatch(of)
+	m.images.states.DeletePartialMatch(of)
 }

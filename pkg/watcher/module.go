@@ -25,14 +25,8 @@ import (
 // used again when it is the same.
 func (w *Watcher) wantOf(m *v1beta1.Module, before *want) *want {
 	out := &want{
-		key: key(m.Namespace, m.Name), module: m,
+		key: key(m.Namespace, m.Name), module: m, role: roleOf(m),
 		given: m.DeletionTimestamp == nil && slices.Contains(m.Finalizers, v1beta1.ModuleFinalizer),
-	}
-	switch {
-	case m.Spec.DevicePlugin != nil:
-		out.role = v1beta1.RoleDevicePlugin
-	case m.Spec.DRA != nil:
-		out.role = v1beta1.RoleDRA
 	}
 	out.entry = newEntry(m, w.pullSecretsOf(m))
 	if before != nil && same(before.entry, out.entry) {
@@ -42,6 +36,17 @@ func (w *Watcher) wantOf(m *v1beta1.Module, before *want) *want {
 		out.made = w.madeEntries(m, out.entry, before)
 	}
 	return out
+}
+
+// roleOf is that of the pods of a Module's plugin; "" without one.
+func roleOf(m *v1beta1.Module) string {
+	switch {
+	case m.Spec.DevicePlugin != nil:
+		return v1beta1.RoleDevicePlugin
+	case m.Spec.DRA != nil:
+		return v1beta1.RoleDRA
+	}
+	return ""
 }
 
 // madeEntries are the entries of the kernels whose image the cluster makes, as far

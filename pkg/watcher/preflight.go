@@ -133,6 +133,7 @@ func (w *Watcher) syncPreflight(ctx context.Context, name string) error {
 	if !ok || p.DeletionTimestamp != nil { // its Jobs go with it
 		w.ask(name, "", nil)
 		w.preflights.forget(name)
+		w.cfg.Metrics.forgetPreflight(name)
 		w.expect.forget(preflightWork, name)
 		return nil
 	}
@@ -147,6 +148,7 @@ func (w *Watcher) syncPreflight(ctx context.Context, name string) error {
 	trials, errs := w.tryAll(ctx, p, modules, keys, have, now)
 	errs = append(errs, w.stopOthers(ctx, p, trials))
 	w.preflights.set(p, trials)
+	w.cfg.Metrics.preflight(name, trials)
 	if again := nextTrial(trials, now); again > 0 {
 		w.queue.AddAfter(preflightWork+name, again)
 	}

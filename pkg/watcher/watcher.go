@@ -97,6 +97,8 @@ func New(cfg Config) (*Watcher, error) {
 // ended. It blocks. The identity of Config.Kube needs the rules of
 // deploy/base/watcher-rbac.yaml.
 func (w *Watcher) Run(ctx context.Context) error {
+	w.cfg.Metrics.begin()
+	defer w.cfg.Metrics.end()
 	var running sync.WaitGroup
 	defer running.Wait()
 	ctx, cancel := context.WithCancel(ctx)

@@ -3,36 +3,96 @@
 package cluster
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/test/cluster/lab"
 )
+
+const repository = "../.."
+
+// An overlay is a directory of deploy, with components.
+type overlay struct {
+	dir        string
+	components []string
+}
+
+// kustomize renders it.
+func (o overlay) kustomize(t *testing.T) string {
+	t.Helper()
+	return cluster.Kubectl(t, "kustomize", o.directory(t))
+}
+
+// directory is where it can be applied from.
+func (o overlay) directory(t *testing.T) string {
+	t.Helper()
+	if len(o.components) == 0 {
+		return o.dir
+	}
+	dir := t.TempDir()
+	root, err := filepath.Abs(repository)
+	require.NoError(t, err)
+	root, err = filepath.Rel(dir, root)
+	require.NoError(t, err)
+	text := "resources: [" + root + "/" + o.dir + "]\ncomponents:\n"
+	for _, c := range o.components {
+		text += "- " + root + "/deploy/components/" + c + "\n"
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(text), 0o600))
+	return dir
+}
 
 // TestManifests: all of them are valid, the workloads too, which the lab does not
 // install.
 func TestManifests(t *testing.T) {
+	openShiftKinds(t)
+	const watcher, agent = "deployment.apps/kmm-watcher", "daemonset.apps/kmmd"
 	tests := []struct {
-		dir       string
+		overlay
 		has, lack []string
 	}{
-		{"deploy/base", []string{"deployment.apps/kmm-watcher", "daemonset.apps/kmmd"}, []string{"kmmd-kubelets"}},
-		{"deploy/kubelet-identity", []string{"deployment.apps/kmm-watcher", "kmmd-kubelets"}, []string{"daemonset.apps/kmmd"}},
+		{overlay{"deploy/base", nil}, []string{watcher, agent, "poddisruptionbudget.policy/kmm-watcher"}, []string{"kmmd-kubelets"}},
+		{overlay{"deploy/kubernetes", nil}, []string{watcher, agent, "networkpolicy.networking.k8s.io/kmmd"}, []string{"kmmd-kubelets"}},
+		{overlay{"deploy/kubernetes", []string{"host-network", "node-credentials"}}, []string{watcher, agent}, nil},
+		{overlay{"deploy/openshift", nil}, []string{watcher, agent, "securitycontextconstraints.security.openshift.io/kmmd"}, nil},
+		{overlay{"deploy/kubelet-identity", nil}, []string{watcher, "kmmd-kubelets"}, []string{agent, "networkpolicy.networking.k8s.io/kmmd "}},
 	}
 	for _, tt := range tests {
-		t.Run(tt.dir, func(t *testing.T) {
-			out := cluster.Kubectl(t, "apply", "--dry-run=server", "--server-side", "--force-conflicts", "-k", tt.dir)
+		t.Run(strings.Join(append(tt.components, tt.dir), ","), func(t *testing.T) {
+			out := cluster.Kubectl(t, "apply", "--dry-run=server", "--server-side", "--force-conflicts", "-k", tt.directory(t))
 			for _, word := range tt.has {
 				assert.Contains(t, out, word)
 			}
 			for _, word := range tt.lack {
 				assert.NotContains(t, out, word)
 			}
-			for _, line := range strings.Split(cluster.Kubectl(t, "kustomize", tt.dir), "\n") {
+			for _, line := range strings.Split(tt.kustomize(t), "\n") {
 				if image, ok := strings.CutPrefix(strings.TrimSpace(line), "image: "); ok {
 					assert.NotContains(t, image, "/", "overlays say where images are")
 				}
 			}
 		})
 	}
+}
+
+// openShiftKinds makes the API server know SecurityContextConstraints, as
+// OpenShift defines them; what admits pods by them it has not.
+func openShiftKinds(t *testing.T) {
+	t.Helper()
+	file, err := filepath.Abs(repository + "/.lab/helm/openshift.yaml")
+	require.NoError(t, err)
+	require.FileExists(t, file, "run test/cluster/helm/setup (make setup-cluster)")
+	cluster.Kubectl(t, "apply", "--server-side", "-f", file)
+	t.Cleanup(func() { cluster.Kubectl(t, "delete", "-f", file) })
+	const name = "securitycontextconstraints.security.openshift.io"
+	cluster.Kubectl(t, "wait", "--for=condition=Established", "--timeout=60s", "crd/"+name)
+	lab.Wait(t, "the kind is served", func() error {
+		_, err := cluster.Run(t.Context(), "", "get", name)
+		return err
+	})
 }

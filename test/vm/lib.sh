@@ -198,7 +198,7 @@ vm_boot() {
 	local root=$lab/$vm_release console=$vm_logs/console.log accel=('tcg,thread=multi,tb-size=512')
 	[[ ${KMMD_VM_ACCEL:-tcg} == tcg ]] || accel=("$KMMD_VM_ACCEL")
 	pack_cpio "$vm_work/guest" "$vm_work/guest.cpio"
-	cat "$root/base.cpio" "$root/modules.cpio" "$vm_work/guest.cpio" >"$vm_work/initrd"
+	cat "${vm_base:-$root/base.cpio}" "$root/modules.cpio" "$vm_work/guest.cpio" >"$vm_work/initrd"
 	: >"$console" # is there also when qemu does not start
 	vm_machine
 	# We hold the pipe open until qemu has ended: the reader must neither wait for a qemu that never came up to open

@@ -59,6 +59,7 @@ type linux struct {
 
 type namespace struct {
 	Type string `json:"type"`
+	Path string `json:"path,omitempty"` // of one that is there; empty: a new one
 }
 
 // What runtimes hide of /proc and /sys (containerd, pkg/oci/spec.go).
@@ -105,13 +106,19 @@ func (p *pod) config(c *corev1.Container, image Image) (*runtimeConfig, error) {
 		config.Process.Cwd = c.WorkingDir
 	}
 	for _, kind := range []string{"pid", "ipc", "uts", "mount"} {
-		config.Linux.Namespaces = append(config.Linux.Namespaces, namespace{kind})
+		config.Linux.Namespaces = append(config.Linux.Namespaces, namespace{Type: kind})
+	}
+	if p.network != "" {
+		config.Linux.Namespaces = append(config.Linux.Namespaces, namespace{"network", p.network})
 	}
 	if isTrue(security.Privileged) {
 		return config, nil
 	}
 	config.Linux.MaskedPaths, config.Linux.ReadonlyPaths = masked, readonly
 	config.Linux.Seccomp, err = p.seccomp(security, caps)
+	if err == nil && p.strict && config.Linux.Seccomp != nil {
+		config.Linux.Seccomp.restrict()
+	}
 	return config, err
 }
 

@@ -21,6 +21,11 @@ type pod struct {
 	runner *Runner
 	object *corev1.Pod // as it was when it was seen first
 	dir    string
+
+	// For Bundle: the file of its network namespace, and a filter as containerd's.
+	network string
+	strict  bool
+
 	ctx    context.Context // until it is deleted
 	end    context.CancelFunc
 	active context.Context // while containers may run
