@@ -43,10 +43,10 @@ func (o *imageFlags) config(namespace string) (watcher.ImageConfig, error) {
 	switch c.ImagePullPolicy {
 	case "", corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever:
 	default:
-		return c, fmt.Errorf("--build-pull-policy %q: Always, IfNotPresent or Never", o.pullPolicy)
+		return c, usageError{fmt.Errorf("--build-pull-policy %q: Always, IfNotPresent or Never", o.pullPolicy)}
 	}
 	if o.retry <= 0 {
-		return c, fmt.Errorf("--build-retry %v: more than nothing is needed", o.retry)
+		return c, usageError{fmt.Errorf("--build-retry %v: more than nothing is needed", o.retry)}
 	}
 	if o.userNamespaces {
 		no := false
@@ -57,7 +57,7 @@ func (o *imageFlags) config(namespace string) (watcher.ImageConfig, error) {
 		c.AgentDaemonSet, check.OurImage = namespace+"/kmmd", "kmmd"
 	}
 	if err := check.Check(); err != nil {
-		return c, fmt.Errorf("flags of builds: %w", err)
+		return c, usageError{fmt.Errorf("flags of builds: %w", err)}
 	}
 	return c, nil
 }
