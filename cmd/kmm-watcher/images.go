@@ -27,7 +27,7 @@ type imageFlags struct {
 func (o *imageFlags) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.Builder, "builder", build.Kaniko, "what builds images: kaniko, or buildah, which needs pods with CAP_SYS_ADMIN")
-	f.StringVar(&o.BuilderImage, "builder-image", "", "image of the builder (default: a known release)")
+	f.StringVar(&o.BuilderImage, "builder-image", "", "image of the builder (default: "+build.KanikoImage+", or "+build.BuildahImage+")")
 	f.StringVar(&o.OurImage, "agent-image", "", "image of kmmd, which signs, pushes and checks in the same pods (default: that of DaemonSet kmmd beside us)")
 	f.StringVar(&o.pullPolicy, "build-pull-policy", "", "imagePullPolicy of both: Always, IfNotPresent or Never (default: the cluster's)")
 	f.DurationVar(&o.Deadline, "build-deadline", time.Hour, "how long a Job that builds or signs may take")

@@ -24,8 +24,9 @@ const (
 	Failed    State = "Failed"
 )
 
-// Reasons of our own; others are Kubernetes' words, such as ImagePullBackOff,
-// CreateContainerConfigError, OOMKilled, Evicted or DeadlineExceeded.
+// Reasons of a Job that makes or checks an image. Others are Kubernetes' words, such
+// as ImagePullBackOff, CreateContainerConfigError, OOMKilled, Evicted or
+// DeadlineExceeded.
 const (
 	// ReasonNotStarted: the pod has a node and no container yet. That is so for some
 	// seconds of each pod; when it stays so, one of its volumes can not be had.
