@@ -33,7 +33,12 @@ func (c *Code) constantsOf(p *page, dir, names, head string) error {
 		return err
 	}
 	is := regexp.MustCompile(names)
-	list, err := s.Choose(head+"s in "+dir, func(n Constant) bool { return is.MatchString(n.Name) })
+	return p.choose(s, head, head+"s in "+dir, func(n Constant) bool { return is.MatchString(n.Name) })
+}
+
+// choose writes sections of what want takes.
+func (p *page) choose(s *Source, head, what string, want func(Constant) bool) error {
+	list, err := s.Choose(what, want)
 	if err != nil {
 		return err
 	}
@@ -60,7 +65,11 @@ func (c *Code) states(p *page) error {
 			return err
 		}
 	}
-	return nil
+	shown, err := c.Package("pkg/page")
+	if err != nil {
+		return err
+	}
+	return p.choose(shown, "state", "states of the page", OfType("State"))
 }
 
 func (c *Code) nodeReasons(p *page) error {
