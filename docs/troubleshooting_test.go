@@ -134,12 +134,14 @@ func TestEachReasonHasARemedy(t *testing.T) {
 func TestLinks(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]*))?\)`)
 	noAnchor := regexp.MustCompile(`[^a-z0-9 _-]`)
-	for _, name := range []string{page, "migration.md", "configuration.md", "cluster.md"} {
+	quickstarts, err := filepath.Glob("quickstart/*.md")
+	require.NoError(t, err)
+	for _, name := range append(quickstarts, page, "migration.md", "configuration.md", "cluster.md", "install.md", "packages.md", "secure-boot.md") {
 		data, err := os.ReadFile(name)
 		require.NoError(t, err)
 		for _, found := range link.FindAllStringSubmatch(string(data), -1) {
-			target := found[1]
-			if target == "" {
+			target := filepath.Join(filepath.Dir(name), found[1])
+			if found[1] == "" {
 				target = name
 			}
 			to, err := os.ReadFile(target)
