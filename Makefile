@@ -70,8 +70,9 @@ vm: setup-vm build ## tests on real kernels, each in VMs of its own, side by sid
 	done; \
 	test -z "$$failed"
 
-lab: setup-vm ## tests of the lab: failures, panics and time-outs are seen, nothing is left behind
+lab: setup-vm build ## tests of the lab: failures, panics and time-outs are seen, nothing is left behind; and make demo
 	test/vm/selftest
+	test/vm/demo
 
 cluster-test: setup-vm setup-cluster build ## tests against a real API server, scheduler and controllers; one with a node in a VM
 	KMMD_CLUSTER="$(CURDIR)/.lab/cluster/bin" $(GO) test -timeout 20m -count=1 -p 2 -parallel 4 ./test/cluster/...

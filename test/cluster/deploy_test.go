@@ -54,7 +54,7 @@ func (o overlay) directory(t *testing.T) string {
 // TestManifests: all of them are valid, the workloads too, which the lab does not
 // install.
 func TestManifests(t *testing.T) {
-	openShiftKinds(t)
+	openShiftKinds(t, cluster)
 	const watcher, agent = "deployment.apps/kmm-watcher", "daemonset.apps/kmmd"
 	tests := []struct {
 		overlay
@@ -111,17 +111,17 @@ func patient(t *testing.T, manifests string) {
 
 // openShiftKinds makes the API server know SecurityContextConstraints, as
 // OpenShift defines them; what admits pods by them it has not.
-func openShiftKinds(t *testing.T) {
+func openShiftKinds(t *testing.T, c *lab.Cluster) {
 	t.Helper()
 	file, err := filepath.Abs(repository + "/.lab/helm/openshift.yaml")
 	require.NoError(t, err)
 	require.FileExists(t, file, "run test/cluster/helm/setup (make setup-cluster)")
-	cluster.Kubectl(t, "apply", "--server-side", "-f", file)
-	t.Cleanup(func() { cluster.Kubectl(t, "delete", "-f", file) })
+	c.Kubectl(t, "apply", "--server-side", "-f", file)
+	t.Cleanup(func() { c.Kubectl(t, "delete", "-f", file) })
 	const name = "securitycontextconstraints.security.openshift.io"
-	cluster.Kubectl(t, "wait", "--for=condition=Established", "--timeout=60s", "crd/"+name)
+	c.Kubectl(t, "wait", "--for=condition=Established", "--timeout=60s", "crd/"+name)
 	lab.Wait(t, "the kind is served", func() error {
-		_, err := cluster.Run(t.Context(), "", "get", name)
+		_, err := c.Run(t.Context(), "", "get", name)
 		return err
 	})
 }
