@@ -3,6 +3,8 @@
 package cluster
 
 import (
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/util/yaml"
 
 	"github.com/kmm-node/kmmd/test/cluster/lab"
 )
@@ -71,6 +75,7 @@ func TestManifests(t *testing.T) {
 			for _, word := range tt.lack {
 				assert.NotContains(t, out, word)
 			}
+			patient(t, tt.kustomize(t))
 			for _, line := range strings.Split(tt.kustomize(t), "\n") {
 				if image, ok := strings.CutPrefix(strings.TrimSpace(line), "image: "); ok {
 					assert.NotContains(t, image, "/", "overlays say where images are")
@@ -78,6 +83,30 @@ func TestManifests(t *testing.T) {
 			}
 		})
 	}
+}
+
+// patient requires that nothing is killed because a node that is short of CPU
+// answers late: Kubernetes gives it a second.
+func patient(t *testing.T, manifests string) {
+	t.Helper()
+	probes := 0
+	for in := yaml.NewYAMLOrJSONDecoder(strings.NewReader(manifests), 4096); ; {
+		var workload appsv1.DaemonSet // of a Deployment the template is the same
+		if err := in.Decode(&workload); errors.Is(err, io.EOF) {
+			break
+		} else {
+			require.NoError(t, err)
+		}
+		if workload.Kind != "DaemonSet" && workload.Kind != "Deployment" {
+			continue
+		}
+		for _, c := range workload.Spec.Template.Spec.Containers {
+			require.NotNil(t, c.LivenessProbe, workload.Name)
+			assert.GreaterOrEqual(t, c.LivenessProbe.TimeoutSeconds, int32(10), workload.Name)
+			probes++
+		}
+	}
+	assert.NotZero(t, probes)
 }
 
 // openShiftKinds makes the API server know SecurityContextConstraints, as

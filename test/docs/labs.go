@@ -37,6 +37,6 @@ func Labs() map[string]Lab {
 		// A VM with Debian that systemd boots, and the package.
 		"systemd": {"test/vm/systemd", "/kmmd-test/bin/do systemd", []string{"docs/packages.md", "docs/quickstart/bare-node.md", "docs/migration.md"}},
 		// Not run here: a target of the Makefile, or tests, that are there.
-		"make": {"test/docs", "func TestMake", []string{"README.md", "HACKING.md", "docs/packages.md", "docs/performance.md", "docs/quickstart/cluster.md"}},
+		"make": {"test/docs", "func TestMake", []string{"README.md", "HACKING.md", "docs/e2e.md", "docs/packages.md", "docs/performance.md", "docs/quickstart/cluster.md"}},
 	}
 }
