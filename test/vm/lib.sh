@@ -170,7 +170,7 @@ vm_machine() {
 	lockdown) vm_append+=" lockdown=integrity" ;;
 	secureboot | mok)
 		[[ -f $boot/$vm_boot.fd ]] || die "no $boot/$vm_boot.fd: run test/vm/setup (make setup)"
-		cp "$boot/$vm_boot.fd" "$vm_work/vars.fd" # the guest writes it
+		[[ -f $vm_work/vars.fd ]] || cp "$boot/$vm_boot.fd" "$vm_work/vars.fd" # the guest writes it
 		vm_qemu+=(
 			-machine q35
 			-drive "if=pflash,format=raw,unit=0,readonly=on,file=$efi/usr/share/OVMF/OVMF_CODE_4M.fd"
