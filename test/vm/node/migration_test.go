@@ -85,6 +85,9 @@ func TestFromKMM(t *testing.T) {
 	n.command("modprobe", "-vd", opt, "kmm_dep")
 	require.NoError(t, os.MkdirAll(n.path("firmware/kmm"), 0o755))
 	n.write("firmware/kmm/fw.bin", "fw")
+	path, err := n.host.FirmwarePath()
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, n.host.SetFirmwarePath(path)) })
 	require.NoError(t, n.host.SetFirmwarePath(n.path("firmware")))
 	n.command("modprobe", "-vd", opt, "kmm_fw")
 	all := []string{"dummy", "kmm_dep", "kmm_base", "kmm_fw"}
