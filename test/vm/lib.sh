@@ -162,6 +162,11 @@ vm_machine() {
 	vm_append+=" norandmaps"
 	# Self-tests of the kernel's cryptography that modules have no part in: a second or two of each boot.
 	vm_append+=" cryptomgr.notests initcall_blacklist=crypto_kdf108_init,jent_mod_init,init_encrypted"
+	# The emulated time stamp counter is the machine's. A guest that measures it while others use the processor gets it wrong, and
+	# has a clock that runs away. bogomips is twice its MHz.
+	if [[ ${KMMD_VM_ACCEL:-tcg} == tcg ]]; then
+		vm_append+=$(awk '/^bogomips/ { printf " tsc_early_khz=%d", $3 * 500; exit }' /proc/cpuinfo)
+	fi
 	vm_qemu=()
 	local kernel=("$lab/$vm_release"/boot/vmlinuz-*)
 	case $vm_boot in
@@ -200,7 +205,7 @@ vm_machine() {
 # vm_boot boots the VM with the files of $vm_work/guest added, shows the output of its command and sets vm_status to its
 # exit code, or to 125 and says why when there is none. What the guest left in /kmmd-test/out is in $vm_work/out then.
 vm_boot() {
-	local root=$lab/$vm_release console=$vm_logs/console.log accel=('tcg,thread=multi,tb-size=512') cpu=max
+	local root=$lab/$vm_release console=$vm_logs/console.log accel=('tcg,thread=single,tb-size=512') cpu=max
 	if [[ ${KMMD_VM_ACCEL:-tcg} == tcg ]]; then
 		# What is fast on a real processor and slow when emulated: strings byte by byte, five levels of page tables, and a switch
 		# around each access of the kernel to a process.
