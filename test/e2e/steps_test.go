@@ -125,12 +125,22 @@ func (w *world) asked() {
 	w.show("logs", "-n", "kmm-system", pod)
 	bundle := w.reach("exec", "-n", "kmm-system", pod, "--", "kmmd", "bundle", config, "--to", "-")
 	assert.Equal(w.t, "\x1f\x8b", bundle[:min(2, len(bundle))], "a bundle is compressed by gzip")
+	w.readPages(pod)
 	described := w.ask("describe", "node", "worker-1")
 	assert.Regexp(w.t, `ModuleLoaded .*drivers/dummy`, described)
 	for line := range strings.Lines(described) {
 		if strings.Contains(line, "ModuleLoaded") {
 			w.print("$ kubectl describe node worker-1\n%s", line)
 		}
+	}
+}
+
+// readPages: what pages say of a pod is done, which takes a kubelet.
+func (w *world) readPages(pod string) {
+	r := cluster.Reader(w.t)
+	r.Words = map[string]string{"POD": pod, "NODE": "worker-1"}
+	for _, path := range []string{"docs/runbooks/README.md", "docs/troubleshooting.md"} {
+		r.Read(w.t, path, "cluster")
 	}
 }
 
