@@ -4,9 +4,11 @@ package e2e
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/kmm-node/kmmd/test/e2e/worker"
 )
@@ -72,6 +74,7 @@ func (w *world) uninstalled() {
 			assert.Equal(w.t, starts, a.restarts, "%s was started again by a boot only", a.name)
 		}
 	}
+	w.allowed()
 	w.ask("delete", "--timeout=15m", "-k", w.overlay.dir)
 	w.print("$ kubectl delete -k overlay")
 	for _, node := range []*worker.Worker{w.one, w.two} {
@@ -84,6 +87,24 @@ func (w *world) uninstalled() {
 	}
 	assert.Empty(w.t, w.ask("get", "namespaces,clusterroles,crds,validatingadmissionpolicies", "-o", "name", "-l", "app.kubernetes.io/part-of=kmmd"))
 	w.runsInTree(w.two, w.releases[1])
+}
+
+// allowed requires that the API server has let kmmd and kmm-watcher do all that they
+// tried.
+func (w *world) allowed() {
+	w.t.Helper()
+	requests, err := cluster.Requests(w.t.Context(), 0)
+	require.NoError(w.t, err)
+	count := map[string]int{}
+	for _, r := range requests {
+		if account, ok := strings.CutPrefix(r.User, "system:serviceaccount:kmm-system:"); ok {
+			count[account]++
+			assert.NotContains(w.t, []int{http.StatusUnauthorized, http.StatusForbidden}, r.Code, "%+v", r)
+		}
+	}
+	w.print("# requests to the API server, none of them forbidden: kmmd %d, kmm-watcher %d", count["kmmd"], count["kmm-watcher"])
+	assert.NotZero(w.t, count["kmmd"])
+	assert.NotZero(w.t, count["kmm-watcher"])
 }
 
 // runsInTree requires that a node runs the driver of its kernel.

@@ -22,5 +22,5 @@ func TestMain(m *testing.M) {
 		fmt.Println("skip: run it by make e2e")
 		return
 	}
-	os.Exit(lab.Main(m, lab.Options{ControllerManager: true, Scheduler: true, Kubelets: true}, &cluster))
+	os.Exit(lab.Main(m, lab.Options{ControllerManager: true, Scheduler: true, Kubelets: true, AuditReads: true}, &cluster))
 }
