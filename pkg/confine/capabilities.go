@@ -24,9 +24,9 @@ func commandKeeps() []cap.Value {
 	return []cap.Value{cap.SYSLOG, cap.SYS_RAWIO, cap.SYS_PTRACE, cap.DAC_READ_SEARCH, cap.DAC_OVERRIDE, cap.CHOWN, cap.FOWNER}
 }
 
-// limit leaves of the capabilities that the process has those of keep, in all its sets, and of these those of idle only
-// permitted. It then sets no_new_privs. Without CAP_SETPCAP the bounding set stays as it is: with no_new_privs nothing
-// comes out of it (security/commoncap.c, cap_bprm_creds_from_file).
+// limit leaves of the capabilities that the process has those of keep, and of these those of idle only permitted; nothing
+// is inheritable or ambient. It then sets no_new_privs: so nothing comes out of the bounding set any more
+// (security/commoncap.c, cap_bprm_creds_from_file).
 func limit(keep []cap.Value, idle ...cap.Value) error {
 	now := cap.GetProc()
 	var permitted, effective []cap.Value
@@ -38,9 +38,6 @@ func limit(keep []cap.Value, idle ...cap.Value) error {
 		if !slices.Contains(idle, v) {
 			effective = append(effective, v)
 		}
-	}
-	if err := dropBounding(now, keep); err != nil {
-		return fmt.Errorf("%w: bounding set: %w", ErrPrivilege, err)
 	}
 	next := cap.NewSet() // nothing inheritable: the ambient set is emptied with it
 	err := errors.Join(next.SetFlag(cap.Permitted, true, permitted...), next.SetFlag(cap.Effective, true, effective...))
@@ -60,9 +57,10 @@ func limit(keep []cap.Value, idle ...cap.Value) error {
 	return nil
 }
 
-// dropBounding takes from the bounding set what is not of keep, if the process may.
-func dropBounding(now *cap.Set, keep []cap.Value) error {
-	if may, err := now.GetFlag(cap.Effective, cap.SETPCAP); err != nil || !may {
+// bound takes from the bounding set what is not of keep, if the process may (CAP_SETPCAP). Each of them is a round through
+// all threads; there is nothing to do where systemd or a container's runtime has done it.
+func bound(keep []cap.Value) error {
+	if may, err := cap.GetProc().GetFlag(cap.Effective, cap.SETPCAP); err != nil || !may {
 		return nil
 	}
 	var drop []cap.Value
@@ -74,7 +72,10 @@ func dropBounding(now *cap.Set, keep []cap.Value) error {
 	if len(drop) == 0 {
 		return nil
 	}
-	return cap.DropBound(drop...)
+	if err := cap.DropBound(drop...); err != nil {
+		return fmt.Errorf("%w: bounding set: %w", ErrPrivilege, err)
+	}
+	return nil
 }
 
 // within reports whether a process has no capability but these.

@@ -20,6 +20,9 @@ import (
 // whoever started us, lets us set no filter for system calls; the rest holds. It is to be called before the
 // process reads anything that others wrote.
 func Daemon() (filtered bool, err error) {
+	if err := bound(daemonKeeps()); err != nil {
+		return false, err
+	}
 	if err := limit(daemonKeeps(), cap.SYS_MODULE); err != nil {
 		return false, err
 	}
