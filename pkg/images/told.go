@@ -8,9 +8,12 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/kmm-node/kmmd/pkg/images/credentials"
 )
 
 // toldError is what went wrong with a request, as it may be told: errors end up in logs and in the status of a Module.
@@ -50,25 +53,27 @@ func (a *authorizer) told(err error) error { return &toldError{err, a.secrets()}
 
 // secrets is all that was sent to prove who we are.
 func (a *authorizer) secrets() []string {
-	c := a.cred
-	all := []string{c.Password, c.IdentityToken, c.RegistryToken, base64.StdEncoding.EncodeToString([]byte(c.Username + ":" + c.Password))}
+	out := secretsOf(a.cred)
 	for _, values := range a.header {
-		all = append(all, values...)
+		out = append(out, longEnough(values...)...)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, value := range a.values {
 		_, token, _ := strings.Cut(value, " ")
-		all = append(all, token)
-	}
-	var out []string
-	for _, s := range all {
-		if len(s) >= minSecret {
-			out = append(out, s)
-		}
+		out = append(out, longEnough(token)...)
 	}
 	return out
 }
 
+// secretsOf is what is secret of a credential, also in the form in which it is sent.
+func secretsOf(c credentials.Credential) []string {
+	return longEnough(c.Password, c.IdentityToken, c.RegistryToken, base64.StdEncoding.EncodeToString([]byte(c.Username+":"+c.Password)))
+}
+
 // minSecret is the length of what is looked for: a shorter one is in any text.
 const minSecret = 4
+
+func longEnough(texts ...string) []string {
+	return slices.DeleteFunc(texts, func(s string) bool { return len(s) < minSecret })
+}
