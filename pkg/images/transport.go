@@ -69,7 +69,9 @@ func refuseMetadata(_, address string, _ syscall.RawConn) error {
 }
 
 // metadataServices are those that have no link-local address: of AWS by IPv6, of Alibaba, of Azure's host.
-func metadataServices() []string { return []string{"fd00:ec2::254", "100.100.100.200", "168.63.129.16"} }
+func metadataServices() []string {
+	return []string{"fd00:ec2::254", "100.100.100.200", "168.63.129.16"}
+}
 
 // GuardScheme is next without plain http, unless that is allowed: ErrPlainHTTP.
 func GuardScheme(next http.RoundTripper, insecure bool) http.RoundTripper {
