@@ -60,7 +60,7 @@ func exitCode(err error) int {
 	case errors.Is(err, errNotAsWanted):
 		return exitNotOK
 	}
-	fmt.Fprintln(os.Stderr, "kmmd:", err)
+	fmt.Fprintln(os.Stderr, "kmmd:", plain(err.Error()))
 	if errors.As(err, &usage) || errors.Is(err, spec.ErrInvalid) {
 		return exitUsage
 	}
