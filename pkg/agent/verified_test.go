@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -49,4 +50,40 @@ func TestLoadsWhatWasVerified(t *testing.T) {
 	n.reconcile(n.swap(n.image("1", ours("1"), nil)))
 	require.True(t, done)
 	assert.Equal(t, "1", n.runs("dummy"))
+}
+
+// TestFileModes: what the agent leaves on a disk is for its owner only, whatever the umask; firmware and, in the directory of
+// the modules' configuration, what modprobe reads, are for everybody.
+func TestFileModes(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0))
+	n := newNode(t)
+	n.Preload(n.inTree("dummy"), "")
+	n.reconcile(n.swap(n.image("1", ours("1"), map[string]string{"kmm/fw.bin": "bytes"})))
+	require.Equal(t, "1", n.runs("dummy"))
+	files := 0
+	for _, dir := range []string{"images", "run", "firmware", "firmware.json"} {
+		err := filepath.WalkDir(n.path(dir), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || path == n.path("run") { // the caller's
+				return err
+			}
+			info, err := d.Info()
+			if err != nil {
+				return err
+			}
+			files++
+			allowed := fs.FileMode(0o600)
+			switch {
+			case dir == "firmware" && d.IsDir():
+				allowed = 0o755
+			case dir == "firmware":
+				allowed = 0o644
+			case d.IsDir():
+				allowed = 0o700
+			}
+			assert.Zero(t, info.Mode().Perm()&^allowed, "%s is %v", path, info.Mode())
+			return nil
+		})
+		require.NoError(t, err)
+	}
+	assert.Greater(t, files, 15)
 }

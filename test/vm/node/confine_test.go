@@ -119,3 +119,44 @@ func descriptors(t *testing.T, pid string) []string {
 	slices.Sort(out)
 	return out
 }
+
+// TestFileModes: who may read what kmmd leaves on a node.
+func TestFileModes(t *testing.T) {
+	n := newNode(t)
+	n.command("modprobe", "dummy", "numdummies=0")
+	n.document("dummy.yaml", module("dummy", n.image("modes", []string{"dummy.ko"}, map[string]string{"kmm/modes.bin": "bytes"}), "dummy",
+		"modprobe.firmwarePath: /firmware", "inTreeModulesToRemove: [dummy]"))
+	n.requireLoaded()
+	public := map[string]os.FileMode{n.path("run"): 0o755, n.path("run/status.json"): 0o644}
+	files := 0
+	for _, dir := range []string{"state", "run", "firmware"} {
+		require.NoError(t, filepath.WalkDir(n.path(dir), func(path string, d os.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			info, err := d.Info()
+			if err != nil {
+				return err
+			}
+			files++
+			want, listed := public[path]
+			switch {
+			case listed:
+			case dir == "firmware" && d.IsDir():
+				want = 0o755
+			case dir == "firmware":
+				want = 0o644
+			case d.IsDir():
+				want = 0o700
+			default:
+				want = 0o600
+			}
+			assert.Zero(t, info.Mode().Perm()&^want, "%s is %v", path, info.Mode())
+			return nil
+		}))
+	}
+	assert.Greater(t, files, 15)
+	hold, err := os.Stat("/run/modprobe.d/00-kmmd.conf")
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o644), hold.Mode())
+}
