@@ -58,7 +58,9 @@ func TestFileModes(t *testing.T) {
 	defer syscall.Umask(syscall.Umask(0))
 	n := newNode(t)
 	n.Preload(n.inTree("dummy"), "")
-	n.reconcile(n.swap(n.image("1", ours("1"), map[string]string{"kmm/fw.bin": "bytes"})))
+	w := n.swap(n.image("1", ours("1"), map[string]string{"kmm/fw.bin": "bytes"}))
+	w.firmware = "/firmware"
+	n.reconcile(w)
 	require.Equal(t, "1", n.runs("dummy"))
 	files := 0
 	for _, dir := range []string{"images", "run", "firmware", "firmware.json"} {
