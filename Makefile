@@ -44,12 +44,13 @@ setup-cluster: ## a Kubernetes control plane, built from source the first time (
 
 build: ## bin/kmmd and bin/kmm-watcher, static
 	$(GO) build -o bin/ ./cmd/kmmd ./cmd/kmm-watcher
-	install -D -t .lab/bin bin/kmmd bin/kmm-watcher
+	for program in kmmd kmm-watcher; do cmp -s bin/$$program .lab/bin/$$program || install -D -t .lab/bin bin/$$program; done
 	$(GO) build -tags fault -o .lab/bin/kmmd-fault ./cmd/kmmd
 
-# The control plane is built meanwhile, once what it has in common with our programs is compiled.
-test: ## everything: setup, unit, lab, vm on both kernels, cluster; says at the end what took how long
-	@GO=$(GO) test/stages setup-vm build "setup-cluster&" unit lab vm setup-cluster cluster-test
+# The control plane is built meanwhile, once what it has in common with our programs is compiled. VMs and clusters both wait
+# at times: side by side they keep the processors busy.
+test: ## everything: setup, unit, lab, vm on both kernels, cluster, systemd; says at the end what took how long
+	@test/stages setup-vm build "setup-cluster&" unit vm+ lab setup-cluster cluster-test vm systemd-test
 
 unit: ## tests without root and network; those that read real kernels do so once setup has run
 	CGO_ENABLED=1 $(GO) test -race $$($(GO) list ./... | grep -vE '/test/(vm|cluster)(/|$$)') ./test/vm/ovmf
