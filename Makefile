@@ -27,7 +27,7 @@ export GOFLAGS := -trimpath $(filter-out -trimpath,$(GOFLAGS))
 # How many nodes `make cluster` plays.
 NODES ?= 3
 
-.PHONY: help setup setup-vm setup-cluster build test unit lab vm cluster-test cluster bench bench-images bench-cluster fuzz lint gen demo images packages release-test systemd-test setup-e2e e2e clean
+.PHONY: help setup setup-vm setup-cluster build test unit lab vm cluster-test cluster bench bench-images bench-cluster fuzz lint vuln licences gen demo images packages release-test systemd-test setup-e2e e2e clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -96,8 +96,25 @@ bench-cluster: setup-cluster ## what 1,000 and 5,000 nodes cost the API server a
 fuzz: ## each fuzz target of pkg/ for FUZZ_TIME: PACKAGES=./pkg/images/... for some only
 	@GO="$(GO)" test/fuzz $(FUZZ_TIME) $(PACKAGES)
 
-lint: ## golangci-lint (built from source the first time), gofmt, the rules who may import whom
+lint: licences ## golangci-lint (built from source the first time), gofmt, who may import whom; licences; known vulnerabilities
 	$(GO) tool -modfile=tools/go.mod golangci-lint run ./...
+	$(call VULN,,)
+
+# Known vulnerabilities of what is linked. The list is the Go vulnerability database as a module: of the version in
+# tools/vulndb/go.mod, or the newest.
+CHECK = $(CURDIR)/.lab/check
+VULN = $(GO) build -o "$(CHECK)/" ./cmd/kmmd ./cmd/kmm-watcher && \
+	"$(CHECK)/vuln" $(2) -db "$$($(GO) -C tools/vulndb mod download -json golang.org/x/vulndb$(1) | sed -n 's/.*"Dir": "\(.*\)",/\1/p')/data/osv" \
+		"$(CHECK)/kmmd" "$(CHECK)/kmm-watcher"
+
+vuln: licences ## known vulnerabilities by the newest list, those of Go's standard library counted: before a release
+	$(call VULN,@latest,-std)
+
+licences: ## whether all that is linked may be shipped
+	$(GO) -C tools/check build -o "$(CHECK)/" ./vuln ./licences
+	$(GO) -C tools/check vet ./...
+	$(GO) -C tools/check test ./...
+	"$(CHECK)/licences" ./cmd/kmmd ./cmd/kmm-watcher
 
 gen: ## generated files: deepcopy, CustomResourceDefinitions, docs/reference, kmmd.toml of the packages
 	$(GO) generate ./...

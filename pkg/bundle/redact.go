@@ -64,6 +64,8 @@ var keys = regexp.MustCompile(`(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(----
 var rules = []rule{
 	// https://user:password@host; a password may have anything but blanks and quotes.
 	{regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)[^\s/:"'@]*(?::[^\s"']*)?@`), "${1}" + Redacted + "@", []string{"://"}},
+	// user:password@host/image, as nobody should write it.
+	{regexp.MustCompile(`(^|[\s"'=])[\w.-]+:[^\s"'@/]+@([\w.-]+(?::\d+)?/)`), "${1}" + Redacted + "@${2}", []string{"@"}},
 	// The kernel's netroot=iscsi:user:password@host.
 	{regexp.MustCompile(`\b(iscsi:)[^\s@]*@`), "${1}" + Redacted + "@", []string{"iscsi:"}},
 	// Signed URLs: what follows the "?".

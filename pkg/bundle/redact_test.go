@@ -23,6 +23,8 @@ func TestText(t *testing.T) {
 		{"url without a user", "https://registry.example:5000/v2/", "https://registry.example:5000/v2/"},
 		{"token as a user", "https://tok3n@git.example/x", "https://" + Redacted + "@git.example/x"},
 		{"image", "registry.example:5000/a/b@sha256:0123", "registry.example:5000/a/b@sha256:0123"},
+		{"image with a password", `"containerImage": "user:pw@registry.example:5000/a/b:1"`, `"containerImage": "` + Redacted + `@registry.example:5000/a/b:1"`},
+		{"image by tag and digest", "b:1@sha256:0123 a/b:1@sha256:0123", "b:1@sha256:0123 a/b:1@sha256:0123"},
 		{"layout", "oci:/srv/images", "oci:/srv/images"},
 		{"iscsi", "netroot=iscsi:user:pw@10.0.0.1::3260", "netroot=iscsi:" + Redacted + "@10.0.0.1::3260"},
 		{"signed url", `get "https://s3.example/b?X-Amz-Signature=abc&x=1": EOF`, `get "https://s3.example/b?` + Redacted + `": EOF`},

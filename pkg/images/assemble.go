@@ -16,8 +16,8 @@ import (
 
 // Modes of what the store holds: nobody's attributes, whatever the umask.
 const (
-	storedMode = 0o444
-	storedDir  = 0o755
+	storedMode = 0o400
+	storedDir  = 0o700
 )
 
 // filesPart is where content lies in a store.

@@ -178,10 +178,11 @@ func (e *endpoint) request(ctx context.Context, a *attempt, path string, header 
 	}
 	resp, err := a.client.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, a.auth.told(err)
 	}
 	if err := transport.CheckError(resp, ok...); err != nil {
 		_ = resp.Body.Close()
+		err = a.auth.told(err)
 		if wait := retryAfter(resp, time.Now()); wait > 0 {
 			err = fmt.Errorf("%w (it asks to come back in %s)", err, wait.Round(time.Second))
 		}

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/kmm-node/kmmd/pkg/images/credentials"
 )
 
 // explain turns what went wrong between us and the registry into one of this
@@ -81,9 +83,15 @@ func isCertificate(err error) bool {
 	return errors.As(err, &c)
 }
 
-// Brief keeps an error short and on one line, as far as its text goes: a registry
-// may answer with a whole page.
-func Brief(err error) error { return &answerError{err} }
+// Brief keeps an error short and on one line, as far as its text goes: a registry may answer with a whole page. What was
+// sent to prove who we are, of sent, is left out, and so are parts of URLs that may be secret.
+func Brief(err error, sent ...credentials.Credential) error {
+	told := &toldError{err: err}
+	for _, c := range sent {
+		told.secrets = append(told.secrets, secretsOf(c)...)
+	}
+	return &answerError{told}
+}
 
 // answerError keeps what a registry answers short and on one line: it may be a
 // whole page.

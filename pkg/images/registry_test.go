@@ -117,7 +117,8 @@ func TestAnswers(t *testing.T) {
 		{"not found", 404, `{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}`, ErrNotFound, "MANIFEST_UNKNOWN: manifest unknown"},
 		{"unauthorized", 401, denied, ErrUnauthorized, "requested access to the resource is denied"},
 		{"forbidden", 403, denied, ErrUnauthorized, "image pull secret"},
-		{"bad day", 500, "<html>\n<h1>oh " + strings.Repeat("no ", 9000), ErrUnreachable, "<html> <h1>oh no"},
+		{"bad day", 500, "<html>\n<h1>oh " + strings.Repeat("no ", 9000), ErrUnreachable, "500 Internal Server Error"}, // a page is none of a registry's answers
+		{"long answer", 500, `{"errors":[{"code":"UNKNOWN","message":"oh` + strings.Repeat(" no", 9000) + `"}]}`, ErrUnreachable, "UNKNOWN: oh no no"},
 		{"always too many", 429, "", ErrUnreachable, "429"},
 	}
 	for _, tt := range tests {

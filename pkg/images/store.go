@@ -17,7 +17,7 @@ import (
 // Store is a directory of images. It has
 //
 //	refs/<hash of the reference>.json  what a tag stood for the last time
-//	files/sha256/<2 digits>/<digest>   content, each once, mode 0444
+//	files/sha256/<2 digits>/<digest>   content, each once, mode 0400
 //	trees/<key>/tree.json              files of a tree, with their digests; its
 //	                                   time of change is when it was last used
 //	trees/<key>/lib/modules/<release>/ hard links to content

@@ -54,10 +54,10 @@ func contents(t testing.TB, dir string) map[string]string {
 		info, err := d.Info()
 		require.NoError(t, err)
 		if d.IsDir() {
-			assert.Equal(t, os.FileMode(0o755), info.Mode().Perm(), p)
+			assert.Equal(t, os.FileMode(storedDir), info.Mode().Perm(), p)
 			return nil
 		}
-		assert.Equal(t, os.FileMode(0o444), info.Mode(), p)
+		assert.Equal(t, os.FileMode(storedMode), info.Mode(), p)
 		b, err := os.ReadFile(p)
 		require.NoError(t, err)
 		rel, err := filepath.Rel(dir, p)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -22,6 +23,7 @@ var ErrPlainHTTP = errors.New("plain http is not allowed for this registry")
 var (
 	errNoEndpoint = errors.New("nowhere to ask")
 	errRedirect   = errors.New("redirect refused")
+	errMetadata   = errors.New("an address where clouds have their metadata service is not asked for images")
 )
 
 // newBase is the transport below everything: one endpoint in one pull has its
@@ -35,9 +37,13 @@ func newBase(e *registries.Endpoint) (*http.Transport, error) {
 	if e.DialTimeout > 0 {
 		dial = min(dial, e.DialTimeout)
 	}
+	dialer := &net.Dialer{Timeout: dial, KeepAlive: 30 * time.Second}
+	if e.Origin == "" { // not named by the node's own configuration
+		dialer.Control = refuseMetadata
+	}
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: dial, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext:           dialer.DialContext,
 		ForceAttemptHTTP2:     true,
 		TLSHandshakeTimeout:   dialTimeout,
 		ResponseHeaderTimeout: headerTimeout,
@@ -45,6 +51,26 @@ func newBase(e *registries.Endpoint) (*http.Transport, error) {
 		DisableCompression:    true, // a digest is of the bytes as stored
 		TLSClientConfig:       c,
 	}, nil
+}
+
+// refuseMetadata keeps whoever names an image from having the node ask the metadata service of its cloud, which hands out
+// credentials to whom it takes for the node: be it by a name, a redirect, or a token service. address is what the name
+// stands for (net.Dialer.Control).
+func refuseMetadata(_, address string, _ syscall.RawConn) error {
+	to, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return err
+	}
+	ip := to.Addr().Unmap().WithZone("")
+	if ip.IsLinkLocalUnicast() || slices.Contains(metadataServices(), ip.String()) {
+		return fmt.Errorf("%w: %s", errMetadata, ip)
+	}
+	return nil
+}
+
+// metadataServices are those that have no link-local address: of AWS by IPv6, of Alibaba, of Azure's host.
+func metadataServices() []string {
+	return []string{"fd00:ec2::254", "100.100.100.200", "168.63.129.16"}
 }
 
 // GuardScheme is next without plain http, unless that is allowed: ErrPlainHTTP.

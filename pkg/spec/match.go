@@ -198,6 +198,15 @@ func removals(c *Container, k *KernelMapping) []string {
 // canonical is the kernel's spelling of a module name.
 func canonical(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
+// digestPart is what may follow the "@" of a reference; while it is a template, also a variable.
+var digestPart = regexp.MustCompile(`^(sha[0-9]+:[0-9A-Fa-f]*)?$|^[^/]*\$`)
+
+// hasUser reports whether something like "user:password@" stands in a reference.
+func hasUser(ref string) bool {
+	at := strings.LastIndex(ref, "@")
+	return at >= 0 && (strings.Contains(ref[:at], "@") || !digestPart.MatchString(ref[at+1:]))
+}
+
 // hasTag reports whether a reference has a tag or a digest after its last "/".
 // The only image of a layout on the node, oci:/path, needs none.
 func hasTag(ref string) bool {

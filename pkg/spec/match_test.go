@@ -181,3 +181,15 @@ func TestInUseWords(t *testing.T) {
 	assert.Equal(t, []string{UseNetwork}, c.AllowInUse)
 	assert.Equal(t, []string{ActionUnbind, ActionSRIOVReset}, c.BeforeUnload)
 }
+
+func TestHasUser(t *testing.T) {
+	for ref, want := range map[string]bool{
+		"registry.example/a:1": false, "registry.example:5000/a/b:1": false, "registry.example/a@sha256:0123abcdef": false,
+		"registry.example/a:1@sha256:0123abcdef": false, "registry.example/a@${DIGEST}": false, "registry.example/a@sha256:${DIGEST}": false, "a@": false,
+		"oci:/srv/images:1": false, "oci-archive:/srv/a.tar": false,
+		"user:word@registry.example/a:1": true, "user@registry.example/a:1": true, "https://user:word@registry.example/a:1": true,
+		"user:word@registry.example/a@sha256:0123": true, "user:word@host:5000": true, "user:wo@rd@registry.example/a:1": true,
+	} {
+		assert.Equal(t, want, hasUser(ref), ref)
+	}
+}

@@ -98,6 +98,8 @@ func (m *Module) validateImage(field, template string, f *findings) {
 	}
 	image, _, err := Expand(template, "1.2.3-4.generic", m.Metadata.Name, m.Metadata.Namespace)
 	switch {
+	case hasUser(image), hasUser(template): // which is not repeated here
+		f.add(field, "names a user or a password: credentials for a registry belong in a pull secret, or in a file of the node")
 	case err != nil:
 		f.add(field, "%v", err)
 	case !hasTag(image):

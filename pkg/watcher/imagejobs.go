@@ -110,7 +110,9 @@ func (w *Watcher) outcomeOf(j *batchv1.Job) build.Result {
 			pods = append(pods, *p)
 		}
 	}
-	return build.Outcome(j, pods)
+	r := build.Outcome(j, pods)
+	r.Message = w.versions.conceal(r.Message)
+	return r
 }
 
 // publishing are the Jobs that make images of a Module.

@@ -3,14 +3,18 @@
 package watcher
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -35,7 +39,8 @@ type versions struct {
 
 type seenVersion struct {
 	text        string
-	hostModules bool // it is a Dockerfile that looks at those of its node
+	hostModules bool     // it is a Dockerfile that looks at those of its node
+	secrets     []string // what must not be told of a Secret
 	at          time.Time
 }
 
@@ -60,7 +65,10 @@ func (v *versions) of(id string, read func() (uid types.UID, data map[string][]b
 	if err != nil {
 		return seenVersion{}, fmt.Errorf("read %s: %w", id, err)
 	}
-	now := seenVersion{contentVersion(uid, data), build.WantsHostModules(string(data[dockerfileKey])), time.Now()}
+	now := seenVersion{text: contentVersion(uid, data), hostModules: build.WantsHostModules(string(data[dockerfileKey])), at: time.Now()}
+	if uid != "" {
+		now.secrets = linesOf(data)
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.seen == nil {
@@ -69,6 +77,39 @@ func (v *versions) of(id string, read func() (uid types.UID, data map[string][]b
 	maps.DeleteFunc(v.seen, func(_ string, old seenVersion) bool { return time.Since(old.at) > time.Hour })
 	v.seen[id] = now
 	return now, nil
+}
+
+// minSecret is the length of what conceal looks for, in bytes; a shorter line is in any text.
+const minSecret = 6
+
+// linesOf are the lines of content that could be secret each by itself, longer ones first.
+func linesOf(data map[string][]byte) []string {
+	var out []string
+	for _, content := range data {
+		for line := range bytes.Lines(content) {
+			if line = bytes.TrimSpace(line); len(line) >= minSecret && utf8.Valid(line) {
+				out = append(out, string(line))
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
+	return out
+}
+
+// conceal takes out of a text what is in Secrets that go into images: a program that builds one may print them, and the
+// last lines of its log are told in places that more people can read.
+func (v *versions) conceal(text string) string {
+	if text == "" {
+		return text
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, known := range v.seen {
+		for _, secret := range known.secrets {
+			text = strings.ReplaceAll(text, secret, "[…]")
+		}
+	}
+	return text
 }
 
 // contentVersion stands for content. The UID, which nobody can guess, keeps it

@@ -64,3 +64,25 @@ func TestVersionsAreReadAgain(t *testing.T) {
 		assert.NotErrorAs(t, fault, &missing, "nobody knows")
 	})
 }
+
+// TestConceal: what a build prints of its Secrets is not told.
+func TestConceal(t *testing.T) {
+	var v versions
+	for id, data := range map[string]map[string][]byte{
+		"Secret ns/licence": {"key": []byte("Tops3cret-licence\n"), "short": []byte("abc"), "more": []byte("first-line\n  second-line\n")},
+		"Secret ns/binary":  {"key": {0xff, 0xfe, 0xfd, 0xfc, 0xfb, 0xfa, 0xf9}},
+	} {
+		_, err := v.of(id, func() (types.UID, map[string][]byte, error) { return "uid", data, nil })
+		require.NoError(t, err)
+	}
+	_, err := v.of("ConfigMap ns/dockerfile", func() (types.UID, map[string][]byte, error) {
+		return "", map[string][]byte{"dockerfile": []byte("RUN everybody-may-read-this\n")}, nil
+	})
+	require.NoError(t, err)
+	for said, told := range map[string]string{
+		"": "", "curl -H 'Key: Tops3cret-licence' failed": "curl -H 'Key: […]' failed", "+ echo second-line first-line": "+ echo […] […]",
+		"abc": "abc", "RUN everybody-may-read-this": "RUN everybody-may-read-this",
+	} {
+		assert.Equal(t, told, v.conceal(said))
+	}
+}

@@ -105,3 +105,26 @@ func TestAccess(t *testing.T) {
 	code, _, _ := get(t, at+"/livez", nil)
 	assert.Equal(t, 200, code, "a kubelet has no token")
 }
+
+// TestTakesNoOrders: what is served is read; nothing can be told, and there is nothing else.
+func TestTakesNoOrders(t *testing.T) {
+	at := "http://" + serve(t, web.Site{})
+	for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		for _, path := range []string{"/metrics", "/livez", "/readyz"} {
+			req, err := http.NewRequestWithContext(t.Context(), method, at+path, nil)
+			require.NoError(t, err)
+			res, err := http.DefaultClient.Do(req)
+			require.NoError(t, err)
+			require.NoError(t, res.Body.Close())
+			assert.Equal(t, http.StatusMethodNotAllowed, res.StatusCode, method+" "+path)
+		}
+	}
+	for _, path := range []string{"/debug/pprof/", "/debug/vars", "/config", "/metrics/../etc/passwd", "/page/../../etc/passwd"} {
+		code, body, _ := get(t, at+path, nil)
+		assert.NotContains(t, body, "root:", path)
+		assert.NotEqual(t, 500, code, path)
+		if path[:6] == "/debug" {
+			assert.Equal(t, http.StatusNotFound, code, path)
+		}
+	}
+}

@@ -162,12 +162,12 @@ func (r *rule) check() error {
 // location checks what stands for a host and a path.
 func location(s string) (string, error) {
 	if strings.Contains(s, "://") {
-		return "", fmt.Errorf("%q is a URL: write HOST[:PORT][/PATH]", s)
+		return "", fmt.Errorf("%q is a URL: write HOST[:PORT][/PATH]", shown(s))
 	}
 	s = strings.TrimRight(s, "/")
 	host, _, _ := strings.Cut(s, "/")
 	if u, err := url.Parse("//" + host); err != nil || u.Host != host {
-		return "", fmt.Errorf("%q does not begin with a host", s)
+		return "", fmt.Errorf("%q does not begin with a host", shown(s))
 	}
 	return s, nil
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -95,7 +96,7 @@ func (c *Config) parseHosts(file string, b []byte, ref Reference) ([]Endpoint, e
 	for _, name := range hostOrder(b, f.Hosts) {
 		more, err := c.hostEndpoints(file, name, f.Hosts[name], ref)
 		if err != nil {
-			return nil, fmt.Errorf("%s: [host.%q]: %w", file, name, err)
+			return nil, fmt.Errorf("%s: [host.%q]: %w", file, shown(name), err)
 		}
 		list = append(list, more...)
 	}
@@ -105,7 +106,7 @@ func (c *Config) parseHosts(file string, b []byte, ref Reference) ([]Endpoint, e
 	}
 	more, err := c.hostEndpoints(file, server, f.hostTable, ref)
 	if err != nil {
-		return nil, fmt.Errorf("%s: server %q: %w", file, server, err)
+		return nil, fmt.Errorf("%s: server %q: %w", file, shown(server), err)
 	}
 	return append(list, more...), nil
 }
@@ -148,17 +149,20 @@ func (c *Config) hostEndpoints(file, server string, t hostTable, ref Reference) 
 	return ref.withRequest(e), nil
 }
 
+// userInfo is the part of a URL that may have a password.
+var userInfo = regexp.MustCompile(`^([a-z]+://)?[^/]*@`)
+
+// shown is a server as it may be told.
+func shown(server string) string { return userInfo.ReplaceAllString(server, "$1…@") }
+
 // parseServer takes "host", "host:port" and URLs. The result's path is where
 // manifests and blobs are.
 func parseServer(server string, complete bool) (*url.URL, error) {
 	if !strings.Contains(server, "://") {
 		server = "https://" + server
 	}
-	u, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-	if u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil {
+	u, err := url.Parse(server) // whose error has the whole of it
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil {
 		return nil, errors.New("no URL of the form https://HOST[:PORT][/PATH]")
 	}
 	p := strings.TrimSuffix(path.Clean("/"+u.Path), "/")

@@ -26,10 +26,10 @@ func (r *registry) explain(ctx context.Context, err error, found credentials.Fou
 	case errors.As(err, &source):
 		return source.error
 	case ctx.Err() != nil:
-		return err
+		return images.Brief(err, found.Credentials...)
 	}
 	advice, sentinel := r.diagnose(err, found)
-	return fmt.Errorf("%w: %w: %s", sentinel, images.Brief(err), advice)
+	return fmt.Errorf("%w: %w: %s", sentinel, images.Brief(err, found.Credentials...), advice)
 }
 
 func (r *registry) diagnose(err error, found credentials.Found) (advice string, sentinel error) {

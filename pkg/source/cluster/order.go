@@ -90,7 +90,7 @@ func writeState(path string, o *order) error {
 	if err != nil {
 		return fmt.Errorf("write last order: %w", err)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("write last order: %w", err)
 	}
 	f, err := os.OpenFile(path+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
