@@ -68,8 +68,14 @@ func New(address, target string) (*Relay, error) {
 // Address is where it serves.
 func (r *Relay) Address() string { return r.address }
 
-// Up serves again after Down.
+// Up serves again after Down, if it does not.
 func (r *Relay) Up() error {
+	r.mu.Lock()
+	up := r.server != nil
+	r.mu.Unlock()
+	if up {
+		return nil
+	}
 	l, err := net.Listen("tcp", r.address)
 	if err != nil {
 		return err
