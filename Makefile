@@ -95,7 +95,7 @@ fuzz: ## each fuzz target of pkg/ for FUZZ_TIME: PACKAGES=./pkg/images/... for s
 lint: ## golangci-lint (built from source the first time), gofmt, the rules who may import whom
 	$(GO) tool -modfile=tools/go.mod golangci-lint run ./...
 
-gen: ## generated files: deepcopy and CustomResourceDefinitions
+gen: ## generated files: deepcopy, CustomResourceDefinitions, docs/reference, kmmd.toml of the packages
 	$(GO) generate ./...
 
 demo: setup-vm build ## an in-tree module replaced by one out of an image, in a VM
