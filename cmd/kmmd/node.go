@@ -68,6 +68,9 @@ func openNode(o *options, registry prometheus.Registerer, keep, retry bool) (*no
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := fw.Lost(); err != nil {
+		n.log.Warn("the manifest of firmware is unreadable and set aside: what was installed stays, and is nobody's", "err", err)
+	}
 	opts, err := c.imageOptions(n.log)
 	if err != nil {
 		return nil, nil, err
