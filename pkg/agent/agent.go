@@ -134,9 +134,11 @@ type Agent struct {
 	cfg     Config
 	trigger chan struct{}
 	busy    atomic.Int64 // start of the running reconcile, Unix nanoseconds, 0 when idle
-	done    atomic.Bool  // a first reconcile has been finished
+	done    atomic.Bool  // a first reconcile has been finished, with all images or why not
 
 	prestage chan struct{} // the wish changed
+
+	pulling sync.WaitGroup // goroutines of pulls
 
 	mu      sync.Mutex // guards the three below
 	desired *spec.Node
@@ -148,6 +150,7 @@ type Agent struct {
 	host     *kmod.Tree // the node's own modules, nil when there are none
 	magic    string     // the running kernel's vermagic without release, "" while unknown
 	resolved map[string]*resolution
+	pulls    map[string]*pull // by Module
 	failures map[string]*failure
 	refused  map[string]string // message of each order that is not obeyed
 	status   spec.Status
@@ -169,7 +172,7 @@ func New(cfg Config) *Agent {
 	}
 	a := &Agent{
 		cfg: cfg, trigger: make(chan struct{}, 1), prestage: make(chan struct{}, 1),
-		resolved: map[string]*resolution{}, failures: map[string]*failure{}, pinned: map[string][]string{},
+		resolved: map[string]*resolution{}, pulls: map[string]*pull{}, failures: map[string]*failure{}, pinned: map[string][]string{},
 		unreported: cfg.Announce, met: map[string]*plan.Want{},
 	}
 	if cfg.Keeper != nil {
@@ -219,6 +222,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		defer cancel()
 		stager.Go(func() { a.keepStaged(ctx) })
 	}
+	defer a.pulling.Wait()
 	timer := time.NewTimer(a.cfg.Resync)
 	defer timer.Stop()
 	var staged *spec.Node // what Prestage has been asked for
@@ -233,7 +237,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		if desired == nil {
 			continue // nobody has said yet what is wanted
 		}
-		if _, err := a.Reconcile(ctx); err != nil && ctx.Err() == nil {
+		if _, err := a.look(ctx); err != nil && ctx.Err() == nil {
 			a.cfg.Log.Error("reconcile", "err", err)
 		}
 		if staged != desired {
@@ -273,11 +277,28 @@ var errNoDesire = errors.New("reconcile: SetDesired has not been called")
 const maxRounds = 4
 
 // Reconcile brings the node to what SetDesired last asked for, as far as it
-// can, and returns the status. The error is about kmmd itself (proc and sys
+// can, and returns the status. It waits for all images; those that are there are
+// not kept waiting by others. The error is about kmmd itself (proc and sys
 // unreadable); what goes wrong with a Module is in its status. Needs
 // CAP_SYS_MODULE, CAP_SYSLOG, and write access to the host's firmware
 // directory, /run and /sys/module/firmware_class.
 func (a *Agent) Reconcile(ctx context.Context) (spec.Status, error) {
+	defer a.pulling.Wait()
+	for {
+		status, err := a.look(ctx)
+		if err != nil || !a.pullsOn() {
+			return status, err
+		}
+		select {
+		case <-a.trigger:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// look is Reconcile with what images there are within pullGrace; the end of a
+// pull is a hint to look again.
+func (a *Agent) look(ctx context.Context) (spec.Status, error) {
 	start := time.Now()
 	a.busy.Store(start.UnixNano())
 	defer a.busy.Store(0)
@@ -303,7 +324,9 @@ func (a *Agent) Reconcile(ctx context.Context) (spec.Status, error) {
 	if err == nil {
 		a.keepImages(desired, status)
 	}
-	a.done.Store(true)
+	if !a.pullsOn() {
+		a.done.Store(true)
+	}
 	a.cfg.Metrics.reconciled(time.Since(start), status.OK())
 	return status, err
 }
