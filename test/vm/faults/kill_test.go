@@ -19,7 +19,7 @@ func TestKill(t *testing.T) {
 	short := map[string][]int{"swap": {22, 50}, "upgrade": {40}}
 	for _, s := range changes {
 		t.Run(s.name, func(t *testing.T) {
-			s.each(t, any, short[s.name], func(t *testing.T, at place) {
+			s.each(t, every, short[s.name], func(t *testing.T, at place) {
 				counts.Case(t, "kill -9, "+s.name)
 				s.begin(t)
 				if s.killAt(t, at, false) {

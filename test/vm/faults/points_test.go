@@ -26,7 +26,7 @@ const tick = 20 * time.Millisecond
 // kind is a set of points.
 type kind func(points.Point) bool
 
-func any(points.Point) bool          { return true }
+func every(points.Point) bool        { return true }
 func moduleCall(p points.Point) bool { return p.Module() }
 
 // naming are points at which something becomes visible at once.

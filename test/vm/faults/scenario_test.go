@@ -178,7 +178,9 @@ func (s *scenario) ask(t *testing.T, i *image) {
 func (s *scenario) begin(t *testing.T) {
 	t.Helper()
 	if s.fromSnapshot == nil {
-		s.fromSnapshot = s.snapshot(t)
+		dir, err := os.MkdirTemp("", "snapshot-")
+		require.NoError(t, err)
+		s.fromSnapshot = s.snapshot(t, dir)
 	}
 	s.fromSnapshot.restore(t)
 	s.ask(t, s.toImage)
@@ -186,14 +188,10 @@ func (s *scenario) begin(t *testing.T) {
 
 // snapshot makes the state before the change, as a kmmd that nothing disturbs
 // does.
-func (s *scenario) snapshot(t *testing.T) *snapshot {
+func (s *scenario) snapshot(t *testing.T, dir string) *snapshot {
 	t.Helper()
 	push(t)
-	wipe(t)
-	for _, m := range inTreeRuns {
-		m.load(t)
-		inTree[m.name] = look(t).Modules[m.name].BuildID
-	}
+	boot(t)
 	if s.fromImage == nil && len(inTreeOf(s.from.runs)) == 0 {
 		wipe(t)
 	}
@@ -209,7 +207,7 @@ func (s *scenario) snapshot(t *testing.T) *snapshot {
 		s.ask(t, s.fromImage)
 	}
 	require.NoError(t, look(t).Is(s.from.state(t)))
-	return save(t, s.from.runs)
+	return save(t, dir, s.from.runs)
 }
 
 // inTreeOf are the modules that the node has loaded itself.
@@ -220,6 +218,21 @@ func inTreeOf(runs []module) (out []module) {
 		}
 	}
 	return out
+}
+
+// boot is a node right after a boot, whose drivers are the kernel's own.
+func boot(t *testing.T) {
+	t.Helper()
+	wipe(t)
+	loadInTree(t)
+}
+
+func loadInTree(t *testing.T) {
+	t.Helper()
+	for _, m := range inTreeRuns {
+		m.load(t)
+		inTree[m.name] = look(t).Modules[m.name].BuildID
+	}
 }
 
 // incompressible is what gzip makes no smaller, the same each time.

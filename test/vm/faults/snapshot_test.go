@@ -3,6 +3,7 @@
 package faults
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"os"
@@ -17,17 +18,21 @@ import (
 // kept are the directories and files of a snapshot.
 var kept = []string{stateDir, runDir, firmwareDir, filepath.Dir(holdFile), documents}
 
-// snapshot is a node to come back to: what it runs, and its files. It is of this
-// boot.
+// snapshot is a node to come back to: what it runs, and its files.
 type snapshot struct {
 	dir  string
 	runs []module // in load order
 }
 
 // save takes a snapshot of the node, which runs just these.
-func save(t *testing.T, runs []module) *snapshot {
+func save(t *testing.T, dir string, runs []module) *snapshot {
 	t.Helper()
-	s := &snapshot{dir: t.TempDir(), runs: runs}
+	s := &snapshot{dir: dir, runs: runs}
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	require.NoError(t, os.WriteFile(dir+bootFile, []byte(bootID(t)), 0o644))
+	path, err := os.ReadFile(pathFile)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(dir+"/path", bytes.TrimRight(path, "\n"), 0o644))
 	for _, path := range kept {
 		require.NoError(t, copyTree(path, s.dir+path))
 	}
@@ -41,12 +46,28 @@ func (s *snapshot) restore(t *testing.T) {
 	for _, path := range kept {
 		require.NoError(t, copyTree(s.dir+path, path))
 	}
-	if path, err := os.ReadFile(s.dir + "/path"); err == nil {
-		require.NoError(t, os.WriteFile(pathFile, path, 0o644))
-	}
+	s.renew(t)
+	path, err := os.ReadFile(s.dir + "/path")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(pathFile, append(path, 0), 0o644))
 	for _, m := range s.runs {
 		m.load(t)
 	}
+}
+
+// bootFile has the boot that a snapshot is of.
+const bootFile = "/boot"
+
+// renew makes what is restored the work of this boot.
+func (s *snapshot) renew(t *testing.T) {
+	t.Helper()
+	ledger, err := os.ReadFile(runDir + "/ledger.json")
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	require.NoError(t, err)
+	ledger = bytes.ReplaceAll(ledger, []byte(line(t, s.dir+bootFile)), []byte(bootID(t)))
+	require.NoError(t, os.WriteFile(runDir+"/ledger.json", ledger, 0o600))
 }
 
 // copyTree copies files and directories with their modes and times; names of one
