@@ -21,7 +21,7 @@ export CGO_ENABLED = 0
 # How many nodes `make cluster` plays.
 NODES ?= 3
 
-.PHONY: help setup setup-vm setup-cluster build test unit lab vm cluster-test cluster bench bench-images bench-cluster fuzz lint gen demo images packages release-test systemd-test clean
+.PHONY: help setup setup-vm setup-cluster build test unit lab vm cluster-test cluster bench bench-images bench-cluster fuzz lint gen demo images packages release-test systemd-test setup-e2e e2e clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,8 +70,9 @@ vm: setup-vm build ## tests on real kernels, each in VMs of its own, side by sid
 	done; \
 	test -z "$$failed"
 
-lab: setup-vm ## tests of the lab: failures, panics and time-outs are seen, nothing is left behind
+lab: setup-vm build ## tests of the lab: failures, panics and time-outs are seen, nothing is left behind; and make demo
 	test/vm/selftest
+	test/vm/demo
 
 cluster-test: setup-vm setup-cluster build ## tests against a real API server, scheduler and controllers; one with a node in a VM
 	KMMD_CLUSTER="$(CURDIR)/.lab/cluster/bin" $(GO) test -timeout 20m -count=1 -p 2 -parallel 4 ./test/cluster/...
@@ -130,6 +131,15 @@ release-test: images packages ## tests of images and packages: what is in them, 
 
 systemd-test: setup-vm packages ## a VM that systemd boots, with the package: the driver comes before network and kubelet
 	GO=$(GO) test/vm/systemd/run "$(DIST)"/packages/kmmd_*_amd64.deb
+
+setup-e2e: setup-vm setup-cluster build ## what `make e2e` needs besides: kubelet and containerd from source, a Debian for nodes
+	GO=$(GO) test/e2e/setup
+
+# The report is what docs/e2e.md has at its end.
+e2e: setup-e2e images ## everything that ships, on real kubelets and containerd in two VMs (docs/e2e.md): REPORT=yes rewrites its last run
+	KMMD_LAB="$(CURDIR)/.lab" KMMD_CLUSTER="$(CURDIR)/.lab/cluster/bin" KMMD_E2E_REPORT="$(CURDIR)/.lab/e2e/report.md" \
+		$(GO) test -timeout 60m -count=1 -v -exec "$(CURDIR)/test/e2e/net" ./test/e2e
+	test -z "$(REPORT)" || { sed -i '/^## The last run$$/q' docs/e2e.md && { echo; cat .lab/e2e/report.md; } >>docs/e2e.md; }
 
 clean: ## remove bin/, dist/ and .lab/
 	rm -rf bin dist .lab
