@@ -3,10 +3,15 @@ SHELL := /bin/bash -euo pipefail
 
 # The tests of one kernel: in the usual VM, and those for a VM with more devices.
 VM_TEST = $(GO) test -timeout 42m -count=1 -p 1 -exec "$(CURDIR)/test/vm/exec"
-VM_TESTS = $(VM_TEST) ./test/vm/... && KMMD_VM_QEMU="$(MORE_DEVICES)" $(VM_TEST) -tags moredevices \
+VM_TESTS = $(VM_TEST) $$(if test $$KMMD_VM_KERNEL = 6.1; then echo ./test/vm/...; else $(GO) list ./test/vm/... | grep -v /faults$$; fi) && KMMD_VM_QEMU="$(MORE_DEVICES)" $(VM_TEST) -tags moredevices \
 	-run "TestNamesExchanged|TestVirtualFunctions" ./test/vm/devices && GO=$(GO) test/vm/boots
 MORE_DEVICES = -machine q35 -netdev user,id=n1 -device virtio-net-pci,netdev=n1,romfile= \
 	-device pcie-root-port,id=r0 -device nvme-subsys,id=s0 -device nvme,serial=a,subsys=s0,bus=r0,sriov_max_vfs=2,sriov_vq_flexible=4,sriov_vi_flexible=2,max_ioqpairs=6,msix_qsize=7
+
+# The campaign of faults: in a VM, and in one that resets itself.
+FAULTS = KMMD_FAULTS=full KMMD_VM_KERNEL=$(firstword $(KERNELS)) KMMD_VM_CPUS=1 KMMD_VM_TIMEOUT=172800
+FAULTS_TEST = $(GO) test -v -timeout 48h -count=1 -exec "$(CURDIR)/test/vm/exec" ./test/vm/faults
+FAMILY ?= .
 
 # Which kernels `make vm` boots.
 KERNEL ?= all
@@ -21,7 +26,7 @@ export CGO_ENABLED = 0
 # How many nodes `make cluster` plays.
 NODES ?= 3
 
-.PHONY: help setup setup-vm setup-cluster build test unit lab vm cluster-test cluster bench bench-images bench-cluster fuzz lint gen demo images packages release-test systemd-test setup-e2e e2e clean
+.PHONY: help setup setup-vm setup-cluster build test unit lab vm cluster-test cluster bench faults bench-images bench-cluster fuzz lint gen demo images packages release-test systemd-test setup-e2e e2e clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,7 +44,6 @@ setup-cluster: ## a Kubernetes control plane, built from source the first time (
 build: ## bin/kmmd and bin/kmm-watcher, static
 	$(GO) build -trimpath -o bin/ ./cmd/kmmd ./cmd/kmm-watcher
 	install -D -t .lab/bin bin/kmmd bin/kmm-watcher
-	$(GO) build -trimpath -tags fault -o .lab/bin/kmmd-fault ./cmd/kmmd
 
 # The control plane is built meanwhile, with what the other stages leave idle. Its stage waits for the rest, or shows
 # what went wrong by trying again.
@@ -59,7 +63,7 @@ unit: ## tests without root and network; those that read real kernels do so once
 vm: setup-vm build ## tests on real kernels, each in VMs of its own, side by side: KERNEL=6.1, 6.12 or all
 	@mkdir -p .lab/log; pids=(); \
 	for kernel in $(KERNELS); do \
-		KMMD_VM_KERNEL=$$kernel KMMD_VM_FILES=".lab/bin/kmmd-fault .lab/crun deploy/base/agent.yaml" KMMD_VM_TIMEOUT=2400 \
+		KMMD_VM_KERNEL=$$kernel KMMD_VM_DISKS=16 KMMD_VM_FILES=".lab/crun deploy/base/agent.yaml" KMMD_VM_TIMEOUT=2400 \
 			$(SHELL) -c '$(VM_TESTS)' >.lab/log/vm-$$kernel.txt 2>&1 & \
 		pids+=($$!); \
 	done; \
@@ -83,6 +87,11 @@ cluster: setup-cluster build ## a control plane, kmm-watcher and played nodes to
 
 bench: ## benchmarks
 	KMMD_LAB="$$(test ! -f .lab/kernels || echo $(CURDIR)/.lab)" $(GO) test -run '^$$' -bench . -benchmem ./pkg/...
+
+faults: setup-vm build ## kills, power cuts, full disks, registries in trouble at each step: hours; KERNEL=6.12, FAMILY=TestKill for a part
+	KMMD_FAULTS=full $(GO) test -v -timeout 2h -count=1 ./test/faults/...
+	$(FAULTS) KMMD_VM_DISKS=16 $(FAULTS_TEST) -run "$(FAMILY)"
+	$(FAULTS) KMMD_VM_DISKS="16 64" KMMD_VM_RESETS=1 $(FAULTS_TEST) -run TestCut
 
 bench-images: setup-vm ## what a large image costs: kmmd, skopeo, buildah, containerd in turns (as root; half an hour on an idle machine)
 	test/bench/images/run $(BENCH_FLAGS)

@@ -97,7 +97,7 @@ func openNode(o *options, registry prometheus.Registerer, keep, retry bool) (*no
 	c.fill(&cfg)
 	cfg.Previous, cfg.Retry, cfg.Kernel, cfg.Firmware = previous, retry, n.host, fw
 	cfg.Devices, cfg.Preflight = devices.Open(c.HostRoot), gather.New(n.host, runtime.GOARCH)
-	cfg.Version, cfg.Log, cfg.Metrics, cfg.AfterStep = version.String(), n.log, metrics, afterStep()
+	cfg.Version, cfg.Log, cfg.Metrics = version.String(), n.log, metrics
 	if keep {
 		// Also what the last kmmd reported: others may not have heard of that.
 		cfg.Report, cfg.Announce = n.report, n.cluster != nil || o.manager != nil

@@ -217,7 +217,7 @@ func TestAPIServerAway(t *testing.T) {
 		t.Skip("in the full campaign")
 	}
 	s := changes[1]
-	for _, lost := range []string{"nothing", "the modules", "the object"} {
+	for _, lost := range []string{"nothing", "the modules", "the object", "the saved order"} {
 		t.Run(lost+" is lost", func(t *testing.T) {
 			counts.Case(t, "API server")
 			s.begin(t)
@@ -230,6 +230,13 @@ func TestAPIServerAway(t *testing.T) {
 			switch lost {
 			case "the modules":
 				unload(t)
+			case "the saved order":
+				require.NoError(t, os.WriteFile(stateDir+"/cluster.json", []byte("{"), 0o600))
+				d = start(t)
+				wait(t, time.After(3*time.Second)) // nobody knows what is wanted: nothing is done
+				require.NoError(t, isNow(s.to.state(t)))
+				d.stop()
+				require.NoError(t, c.api.Up())
 			case "the object":
 				require.NoError(t, c.admin.NodeModulesConfigs().Delete(t.Context(), nodeName, metav1.DeleteOptions{}))
 				require.NoError(t, c.api.Up())

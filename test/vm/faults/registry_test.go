@@ -162,7 +162,7 @@ func requireNeighbour(t *testing.T, d *daemon, s *scenario) {
 	require.Less(t, time.Since(began), 20*time.Second, "the neighbour's module comes back at once")
 }
 
-func wait(t *testing.T, ch <-chan struct{}) {
+func wait[T any](t *testing.T, ch <-chan T) {
 	t.Helper()
 	select {
 	case <-ch:
