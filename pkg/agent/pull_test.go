@@ -91,7 +91,11 @@ func TestReconcileWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n.images.delay(w.image, time.Minute)
 		start := time.Now()
-		assert.True(t, n.reconcile(w, same).OK())
+		n.start()
+		n.agent.SetDesired(documents(w, same))
+		status, err := n.agent.Reconcile(t.Context())
+		require.NoError(t, err)
+		assert.True(t, status.OK())
 		assert.Equal(t, 2*time.Minute, time.Since(start), "one image is got once at a time")
 	})
 	synctest.Test(t, func(t *testing.T) {

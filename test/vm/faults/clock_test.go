@@ -86,12 +86,15 @@ func testClockInSwap(t *testing.T) {
 			s.each(t, moduleCall, nil, func(t *testing.T, at place) {
 				counts.Case(t, "clock")
 				s.begin(t)
+				var err error
 				code := watched(t, func(_ *exec.Cmd, p points.Point) points.Verdict {
 					if at.here(p) {
-						step(t, by)
+						err = shift(by)
 					}
 					return points.Go
 				})
+				require.NoError(t, err)
+				require.NoError(t, shift(-by))
 				require.Equal(t, 0, code)
 				s.requireEnd(t)
 			})

@@ -95,7 +95,7 @@ func TestOverflow(t *testing.T) {
 			d.signal(unix.SIGSTOP)
 			requireStopped(t, d.cmd.Process.Pid)
 			lost := drops(t)
-			require.NoError(t, blow(source, max(events(), storm/10)))
+			require.NoError(t, blow(source, max(events(), storm/30)))
 			require.Greater(t, drops(t), lost, "the socket has overflowed")
 			require.NoError(t, unix.DeleteModule("kmm_fw", unix.O_NONBLOCK))
 			d.signal(unix.SIGCONT)
