@@ -21,7 +21,7 @@ func (s *Source) list(ctx context.Context, o metav1.ListOptions) (runtime.Object
 	if err != nil {
 		return nil, s.note(ctx, err)
 	}
-	asking, cancel := context.WithTimeout(ctx, askTimeout)
+	asking, cancel := context.WithTimeout(ctx, s.patience)
 	defer cancel()
 	list, err := c.NodeModulesConfigs().List(asking, s.only(o))
 	return list, s.note(ctx, err)
@@ -33,14 +33,14 @@ func (s *Source) watch(ctx context.Context, o metav1.ListOptions) (watch.Interfa
 		return nil, s.note(ctx, err)
 	}
 	watching, cancel := context.WithCancel(ctx)
-	slow := time.AfterFunc(askTimeout, cancel)
+	slow := time.AfterFunc(s.patience, cancel)
 	w, err := c.NodeModulesConfigs().Watch(watching, s.only(o))
 	slow.Stop()
 	if err != nil {
 		cancel()
 		return nil, s.note(ctx, err)
 	}
-	return newBounded(w, cancel, o.TimeoutSeconds), s.note(ctx, nil)
+	return s.bound(w, cancel, o.TimeoutSeconds), s.note(ctx, nil)
 }
 
 // bounded is a watch that ends also when the other side forgets to: it is asked
@@ -51,10 +51,10 @@ type bounded struct {
 	late   *time.Timer
 }
 
-func newBounded(w watch.Interface, cancel context.CancelFunc, seconds *int64) *bounded {
+func (s *Source) bound(w watch.Interface, cancel context.CancelFunc, seconds *int64) *bounded {
 	b := &bounded{Interface: w, cancel: cancel}
 	if seconds != nil {
-		b.late = time.AfterFunc(time.Duration(*seconds)*time.Second+askTimeout, cancel)
+		b.late = time.AfterFunc(time.Duration(*seconds)*time.Second+s.patience, cancel)
 	}
 	return b
 }

@@ -4,71 +4,84 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
-// swallower is a way to an API server that swallows answers: the first list, and
-// whatever comes in a watch.
-type swallower struct{ lists, watches int }
+// swallower is a way to an API server that swallows the first answers of each
+// kind, and all that comes in a watch. Connections stay.
+type swallower struct {
+	swallow int
+	asked   int
+	sent    chan string
+}
 
 func (s *swallower) RoundTrip(r *http.Request) (*http.Response, error) {
-	answer := &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Request: r}
-	if r.URL.Query().Get("watch") != "" {
-		if s.watches++; s.watches == 1 {
-			<-r.Context().Done() // no answer at all
-			return nil, r.Context().Err()
-		}
-		body, silent := io.Pipe()
-		context.AfterFunc(r.Context(), func() { _ = silent.CloseWithError(r.Context().Err()) })
-		answer.Body = body
-		return answer, nil
-	}
-	if s.lists++; s.lists == 1 {
+	watching := r.URL.Query().Get("watch") != ""
+	if s.asked++; s.asked <= s.swallow {
+		s.sent <- "swallowed"
 		<-r.Context().Done()
 		return nil, r.Context().Err()
 	}
-	answer.Body = io.NopCloser(strings.NewReader(`{"kind":"NodeModulesConfigList","apiVersion":"kmm.sigs.x-k8s.io/v1beta1","metadata":{"resourceVersion":"1"},"items":[]}`))
+	answer := &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Request: r}
+	if !watching {
+		answer.Body = io.NopCloser(strings.NewReader(`{"kind":"NodeModulesConfigList","apiVersion":"kmm.sigs.x-k8s.io/v1beta1","metadata":{"resourceVersion":"1"},"items":[]}`))
+		return answer, nil
+	}
+	s.sent <- "watch"
+	body, silent := io.Pipe()
+	context.AfterFunc(r.Context(), func() { _ = silent.CloseWithError(errors.New("cancelled")) })
+	answer.Body = body
 	return answer, nil
 }
 
-// TestAnswersAreSwallowed: nothing is waited for without end, though the
-// connection stays.
-func TestAnswersAreSwallowed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		way := &swallower{}
-		s, err := New(Config{Node: "n", Log: slog.New(slog.DiscardHandler), Connect: func() (*rest.Config, error) {
-			return &rest.Config{Host: "http://api.example", Transport: way, QPS: -1}, nil
-		}})
-		require.NoError(t, err)
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		done, heard := make(chan error, 1), time.Time{}
-		start := time.Now()
-		go func() { done <- s.Watch(ctx, func(spec.Node) { heard = time.Now() }) }()
+func impatient(t *testing.T, way *swallower) *Source {
+	t.Helper()
+	s, err := New(Config{Node: "n", Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Connect: func() (*rest.Config, error) {
+		return &rest.Config{Host: "http://api.example", Transport: way, QPS: -1}, nil
+	}})
+	require.NoError(t, err)
+	s.patience = 20 * time.Millisecond
+	return s
+}
 
-		<-time.After(time.Minute)
-		synctest.Wait()
-		assert.WithinRange(t, heard, start.Add(askTimeout), start.Add(askTimeout+2*firstAsk), "the list is asked for again")
-		assert.Equal(t, 1, way.watches)
-		<-time.After(time.Minute)
-		synctest.Wait()
-		assert.Equal(t, 2, way.watches, "so is the watch")
-		<-time.After(11 * time.Minute) // it was asked for for at most 10
-		synctest.Wait()
-		assert.Equal(t, 3, way.watches, "and one in which nothing comes")
-		cancel()
-		require.NoError(t, <-done)
-	})
+// TestAnswersAreSwallowed: it is asked again, though the connections stay.
+func TestAnswersAreSwallowed(t *testing.T) {
+	way := &swallower{swallow: 2, sent: make(chan string, 10)}
+	s := impatient(t, way)
+	ctx, cancel := context.WithCancel(t.Context())
+	heard, done := make(chan spec.Node, 1), make(chan error, 1)
+	go func() { done <- s.Watch(ctx, func(n spec.Node) { heard <- n }) }()
+	<-heard
+	require.Equal(t, "swallowed", <-way.sent)
+	require.Equal(t, "swallowed", <-way.sent)
+	require.Equal(t, "watch", <-way.sent)
+	cancel()
+	require.NoError(t, <-done)
+}
+
+// TestSilentWatch: a watch that outlives the time it was asked for has an end, and
+// so has one that is not answered.
+func TestSilentWatch(t *testing.T) {
+	way := &swallower{swallow: 1, sent: make(chan string, 10)}
+	s := impatient(t, way)
+	seconds := int64(0)
+	_, err := s.watch(t.Context(), metav1.ListOptions{Watch: true, TimeoutSeconds: &seconds})
+	require.ErrorIs(t, err, context.Canceled)
+	w, err := s.watch(t.Context(), metav1.ListOptions{Watch: true, TimeoutSeconds: &seconds})
+	require.NoError(t, err)
+	defer w.Stop()
+	for range w.ResultChan() { // until it is closed
+	}
 }

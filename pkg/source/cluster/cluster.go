@@ -48,6 +48,8 @@ type Source struct {
 	cfg    Config
 	writer *writer
 	saved  *order // as the file had it at the start, or nil
+	// patience is askTimeout; tests have less.
+	patience time.Duration
 
 	mu     sync.Mutex // guards client
 	client *client.Client
@@ -68,7 +70,7 @@ func New(cfg Config) (*Source, error) {
 	if cfg.Node == "" {
 		return nil, errors.New("join the cluster: the node has no name")
 	}
-	s := &Source{cfg: cfg}
+	s := &Source{cfg: cfg, patience: askTimeout}
 	s.writer = newWriter(s)
 	saved, err := readState(cfg.StateFile)
 	switch {
