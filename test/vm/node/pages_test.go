@@ -24,7 +24,9 @@ const (
 	home       = "/root/pages"
 	hello      = "/kmmd-test/hello" // of docs/quickstart/bare-node.md, made by ./prepare
 	outside    = "registry.example"
-	inside     = "registry.site.example"
+	// The kernel that README's example has a mapping for; ./prepare has it, too.
+	pagesKernel = "6.1"
+	inside      = "registry.site.example"
 )
 
 // reader is somebody at a machine with nothing but a checkout, who does what the
@@ -105,6 +107,9 @@ func (r *reader) tag() string { return strings.ReplaceAll(r.host.Release(), "+",
 
 // TestPages: what the pages say is done, word for word.
 func TestPages(t *testing.T) {
+	if os.Getenv("KMMD_VM_KERNEL") != pagesKernel {
+		t.Skip("pages are read once, on kernel " + pagesKernel)
+	}
 	scenes := map[string]func(*reader, string){
 		"README.md":                     (*reader).readme,
 		"docs/quickstart/bare-node.md":  (*reader).bareNode,
