@@ -100,3 +100,27 @@ func (a *Agent) forgetPulls(wanted map[string]bool) {
 		}
 	}
 }
+
+// toResolve says whether it is time to look at a Module's files, though nobody
+// asks for others.
+func (a *Agent) toResolve(r *resolution) bool {
+	if !r.pending {
+		return r.fail != nil && r.fail.due()
+	}
+	select {
+	case <-a.pulls[r.module.Key()].done:
+		return true
+	default:
+		return false
+	}
+}
+
+// pullsOn says whether images are being got that a look has not waited for.
+func (a *Agent) pullsOn() bool {
+	for _, r := range a.resolved {
+		if r.pending {
+			return true
+		}
+	}
+	return false
+}

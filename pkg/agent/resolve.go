@@ -78,30 +78,6 @@ func (a *Agent) resolveAll(ctx context.Context, desired *spec.Node) {
 	a.forgetPulls(wanted)
 }
 
-// toResolve says whether it is time to look at a Module's files, though nobody
-// asks for others.
-func (a *Agent) toResolve(r *resolution) bool {
-	if !r.pending {
-		return r.fail != nil && r.fail.due()
-	}
-	select {
-	case <-a.pulls[r.module.Key()].done:
-		return true
-	default:
-		return false
-	}
-}
-
-// pullsOn says whether images are being got that a look has not waited for.
-func (a *Agent) pullsOn() bool {
-	for _, r := range a.resolved {
-		if r.pending {
-			return true
-		}
-	}
-	return false
-}
-
 // answers says whether the resolution is that of m too: what they differ in has
 // no say in files, or only in how an image is got that is there.
 func (r *resolution) answers(m *spec.Module) bool {
