@@ -24,7 +24,7 @@ func (w *world) claimed() {
 	assert.Contains(w.t, w.show("logs", "-n", "drivers", "claimant"), "works with kmm-base of build "+buildOf(w.t, w.releases[0], "kmm_base"))
 	w.print("# worker-1: users of kmm_base: %s", w.one.Run("cat /sys/module/kmm_base/refcnt"))
 	assert.Equal(w.t, "1", w.one.Run("cat /sys/module/kmm_base/refcnt"))
-	w.why("kmm_base", "/pods")
+	w.why("kmm_base", "of pod "+w.ask("get", "pod", "claimant", "-n", "drivers", "-o", "jsonpath={.metadata.uid}"))
 
 	w.kubectl("delete", "pod", "claimant", "-n", "drivers", "--timeout=15m")
 	w.kubectl("delete", "--timeout=15m", "-f", manifest, "--ignore-not-found")

@@ -16,9 +16,9 @@ import (
 // booted: two nodes, on which the kernel's own driver is loaded.
 func (w *world) booted() {
 	w.step("Nodes boot, and are Ready")
-	port := startRegistry(w.t, w.releases)
-	w.one = worker.New(w.t, cluster, worker.Options{Name: "worker-1", Address: "10.0.2.15", Pods: "10.244.1.0/24", Registry: port})
-	w.two = worker.New(w.t, cluster, worker.Options{Name: "worker-2", Address: "10.0.2.16", Pods: "10.244.2.0/24", Registry: port})
+	startRegistry(w.t, w.releases)
+	w.one = worker.New(w.t, cluster, worker.Options{Name: "worker-1", Address: "10.0.2.15", Pods: "10.244.1.0/24"})
+	w.two = worker.New(w.t, cluster, worker.Options{Name: "worker-2", Address: "10.0.2.16", Pods: "10.244.2.0/24"})
 	w.one.Boot(w.releases[0])
 	w.two.Boot(w.releases[1])
 	w.one.WaitShell()

@@ -5,6 +5,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,56 +21,69 @@ import (
 
 	"github.com/kmm-node/kmmd/pkg/images/imagestest"
 	"github.com/kmm-node/kmmd/pkg/kmod"
+	"github.com/kmm-node/kmmd/test/cluster/lab"
 	"github.com/kmm-node/kmmd/test/e2e/worker"
 )
 
 const repository = "../.."
 
-// startRegistry starts a registry and puts into it what nodes will ask
-// registry.example for: the images that ship, those of the lab's pods, and one with
-// each of two drivers for each kernel release. It returns its port.
-func startRegistry(t *testing.T, releases []string) string {
+// registry is where it listens. Nodes call it registry.example, by their hosts.toml,
+// and pods 10.0.2.2:5000.
+const registry = "127.0.0.1:5000"
+
+// startRegistry starts a registry and puts into it what nodes will ask for: the
+// images that ship, those of the lab's pods, and one with each of two drivers for
+// each kernel release.
+func startRegistry(t *testing.T, releases []string) {
 	t.Helper()
-	program, port, err := cluster.StartRegistry(t.Context(), "registry", t.TempDir())
+	dir := t.TempDir()
+	config := fmt.Sprintf("version: 0.1\nlog: {level: info}\nstorage: {filesystem: {rootdirectory: %q}}\nhttp: {addr: %q, relativeurls: true}\n",
+		filepath.Join(dir, "data"), registry)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "config.yml"), []byte(config), 0o600))
+	server, err := cluster.StartProgram("registry", exec.Command("docker-registry", "serve", filepath.Join(dir, "config.yml")))
 	require.NoError(t, err)
-	t.Cleanup(program.Kill)
-	at := "127.0.0.1:" + port
+	t.Cleanup(server.Kill)
+	lab.Wait(t, "the registry listens", func() error {
+		connection, err := net.Dial("tcp", registry)
+		if err != nil {
+			return err
+		}
+		return connection.Close()
+	})
 	for _, image := range []string{"kmmd", "kmm-watcher"} {
-		ship(t, image, at)
+		ship(t, image)
 	}
-	another(t, at)
-	pods(t, at+"/lab/pods:1")
+	another(t)
+	program(t, "pods", "pause")
+	program(t, "dra")
 	for _, release := range releases {
 		for _, name := range []string{"dummy", "kmm_base"} {
 			tag := regexp.MustCompile(`[^A-Za-z0-9._-]`).ReplaceAllString(release, "_")
 			module, err := os.ReadFile(built(release, name))
 			require.NoError(t, err)
-			imagestest.Push(t, at+"/lab/"+name+":"+tag, imagestest.Layer(t, map[string]string{
+			imagestest.Push(t, registry+"/lab/"+name+":"+tag, imagestest.Layer(t, map[string]string{
 				"opt/lib/modules/" + release + "/" + name + ".ko": string(module), "firmware/" + name + ".bin": "for " + release,
 			}))
 		}
 	}
-	return port
 }
 
-// pods pushes the image that other pods than those of what is tested run.
-func pods(t *testing.T, ref string) {
+// program pushes the image of a program that runs in other pods than those of what
+// is tested, and nothing else in it.
+func program(t *testing.T, name string, args ...string) {
 	t.Helper()
-	var entries []imagestest.Entry
-	for _, name := range []string{"pods", "dra"} {
-		data, err := os.ReadFile(filepath.Join(repository, ".lab", "e2e", "pods", name))
-		require.NoError(t, err, "run test/e2e/setup (make setup-e2e)")
-		entries = append(entries, imagestest.Entry{Name: name, Body: string(data), Mode: 0o755})
-	}
-	img := imagestest.Image(t, imagestest.Compress(t, imagestest.Tar(t, entries...), imagestest.None))
-	img, err := mutate.Config(img, v1.Config{Entrypoint: []string{"/pods"}, Cmd: []string{"pause"}})
+	data, err := os.ReadFile(filepath.Join(repository, ".lab", "e2e", "pods", name))
+	require.NoError(t, err, "run test/e2e/setup (make setup-e2e)")
+	entry := imagestest.Entry{Name: name, Body: string(data), Mode: 0o755}
+	img := imagestest.Image(t, imagestest.Compress(t, imagestest.Tar(t, entry), imagestest.None))
+	img, err = mutate.Config(img, v1.Config{Entrypoint: []string{"/" + name}, Cmd: args})
 	require.NoError(t, err)
-	imagestest.PushImage(t, ref, img)
+	imagestest.PushImage(t, registry+"/lab/"+name+":1", img)
 }
 
 // ship copies an image that `make images` made into the registry, with its
 // version as a tag.
-func ship(t *testing.T, image, registry string) {
+func ship(t *testing.T, image string) {
 	t.Helper()
 	layout, err := filepath.Abs(filepath.Join(repository, "dist", "images", image))
 	require.NoError(t, err)
@@ -84,7 +98,7 @@ const nextTag = "next"
 
 // another pushes an image of kmmd with the same content and another digest, as
 // the next version would be.
-func another(t *testing.T, registry string) {
+func another(t *testing.T) {
 	t.Helper()
 	from, err := name.ParseReference(registry+"/kmm/kmmd:"+version(t, "kmmd"), name.Insecure)
 	require.NoError(t, err)

@@ -235,15 +235,23 @@ vm_boot() {
 	vm_output <"$vm_work/output" {hold}>&- &
 	local reader=$!
 	vm_pids+=("$reader")
-	# shellcheck disable=SC2206 # KMMD_VM_QEMU is a list of words
-	background qemu-system-x86_64 \
-		-accel "${accel[@]}" -cpu "$cpu" -smp "${KMMD_VM_CPUS:-2}" -m "${KMMD_VM_MEMORY:-1024}" \
-		-nodefaults -display none -monitor none "${vm_qemu[@]}" \
-		-netdev user,id=net0 -device virtio-net-pci,netdev=net0,romfile= \
-		-serial "file:$console" -serial "file:$vm_work/output" -serial "file:$vm_work/out.tar" \
-		${KMMD_VM_QEMU:-} </dev/null >"$vm_logs/qemu.log" 2>&1
-	local why="qemu ended without the exit code of the command" code=0
-	wait "${vm_pids[-1]}" || code=$?
+	local why="qemu ended without the exit code of the command" code=0 again
+	for again in 1 2 ""; do
+		code=0
+		# shellcheck disable=SC2206 # KMMD_VM_QEMU is a list of words
+		background qemu-system-x86_64 \
+			-accel "${accel[@]}" -cpu "$cpu" -smp "${KMMD_VM_CPUS:-2}" -m "${KMMD_VM_MEMORY:-1024}" \
+			-nodefaults -display none -monitor none "${vm_qemu[@]}" \
+			-netdev user,id=net0 -device virtio-net-pci,netdev=net0,romfile= \
+			-serial "file:$console" -serial "file:$vm_work/output" -serial "file:$vm_work/out.tar" \
+			${KMMD_VM_QEMU:-} </dev/null >"$vm_logs/qemu.log" 2>&1
+		wait "${vm_pids[-1]}" || code=$?
+		# Two emulated processors: rarely, one runs into an instruction that Linux 6.12 is changing on the other. When that
+		# is while the kernel boots, nothing of ours has run, and the machine is started again.
+		[[ $again ]] && grep -aq 'Oops: int3' "$console" && ! grep -aq 'init: userspace' "$console" || break
+		echo "${0##*/}: kernel $vm_release: oops while it booted (console-$again.log); once more" >&2
+		mv "$console" "$vm_logs/console-$again.log"
+	done
 	((code != 124)) || why="no end after $vm_timeout s (KMMD_VM_TIMEOUT)"
 	exec {hold}>&-
 	wait "$reader" || true

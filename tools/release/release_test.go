@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"debug/buildinfo"
+	"debug/elf"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -168,10 +169,16 @@ func TestBillsOfMaterials(t *testing.T) {
 	}
 }
 
-// The same commit makes the same. Each time it is built in a clone at another place.
+// The same commit makes the same, also in another directory, and what is not committed there is left out.
 func TestTheSameTwice(t *testing.T) {
-	again := t.TempDir()
-	output(t, repository, "make", "images", "packages", "DIST="+again)
+	again, elsewhere := t.TempDir(), filepath.Join(t.TempDir(), "elsewhere")
+	root, err := filepath.Abs(repository)
+	require.NoError(t, err)
+	output(t, "", "git", "clone", "-q", "--shared", root, elsewhere)
+	for _, file := range []string{"cmd/kmmd/main.go", "cmd/kmm-watcher/main.go", "deploy/systemd/kmmd.service"} {
+		require.NoError(t, os.WriteFile(filepath.Join(elsewhere, file), []byte("not committed"), 0o644))
+	}
+	output(t, elsewhere, "make", "images", "packages", "DIST="+again)
 	for _, pattern := range []string{"bin/*/*", "packages/*", "images/*.json", "images/*/index.json"} {
 		files, err := filepath.Glob(dist(t, pattern))
 		require.NoError(t, err)
@@ -180,6 +187,29 @@ func TestTheSameTwice(t *testing.T) {
 			relative, err := filepath.Rel(dist(t), file)
 			require.NoError(t, err)
 			assert.Equal(t, sum(t, file), sum(t, filepath.Join(again, relative)), relative)
+		}
+	}
+}
+
+// The programs need no library, carry no symbols for debugging, and do not say where they were built.
+func TestPrograms(t *testing.T) {
+	absolute := regexp.MustCompile(`\x00/[\w./@-]+\.go\x00`) // in the table of source files
+	for _, arch := range []string{"amd64", "arm64"} {
+		for _, name := range []string{"kmmd", "kmm-watcher"} {
+			file := dist(t, "bin", arch, name)
+			program, err := elf.Open(file)
+			require.NoError(t, err)
+			for _, p := range program.Progs {
+				assert.NotEqual(t, elf.PT_INTERP, p.Type, "%s for %s is dynamic", name, arch)
+			}
+			for _, section := range program.Sections {
+				assert.NotContains(t, section.Name, "debug", "%s for %s", name, arch)
+				assert.NotEqual(t, ".symtab", section.Name, "%s for %s", name, arch)
+			}
+			require.NoError(t, program.Close())
+			b, err := os.ReadFile(file)
+			require.NoError(t, err)
+			assert.Empty(t, string(absolute.Find(b)), "%s for %s", name, arch)
 		}
 	}
 }

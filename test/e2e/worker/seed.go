@@ -44,10 +44,6 @@ Name=eth0
 Address=%s/24
 Gateway=10.0.2.2
 `, o.Address)},
-		{"etc/containerd/certs.d/registry.example/hosts.toml", fmt.Sprintf(`server = "http://10.0.2.2:%[1]s"
-[host."http://10.0.2.2:%[1]s"]
-capabilities = ["pull", "resolve"]
-`, o.Registry)},
 		{"etc/cni/net.d/10-lab.conflist", fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "lab", "plugins": [{
   "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true,
   "ipam": {"type": "host-local", "ranges": [[{"subnet": "%s"}]], "routes": [{"dst": "0.0.0.0/0"}]}

@@ -32,9 +32,6 @@ type Options struct {
 	Name    string
 	Address string // in the VM and on the loopback interface of this machine: 10.0.2.15 or higher
 	Pods    string // network of its pods: 10.244.1.0/24
-	// Registry is the port, on the loopback interface of this machine, of what the
-	// node's containerd and kmmd ask for images of registry.example.
-	Registry string
 }
 
 // Worker is a node.
