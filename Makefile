@@ -10,6 +10,11 @@ VM_KERNEL = $(VM_TEST) $(addprefix ./test/vm/,lab kernel devices preflight secur
 MORE_DEVICES = -machine q35 -netdev user,id=n1 -device virtio-net-pci,netdev=n1,romfile= \
 	-device pcie-root-port,id=r0 -device nvme-subsys,id=s0 -device nvme,serial=a,subsys=s0,bus=r0,sriov_max_vfs=2,sriov_vq_flexible=4,sriov_vi_flexible=2,max_ioqpairs=6,msix_qsize=7
 
+# The campaign of faults: in a VM, and in one that resets itself.
+FAULTS = KMMD_FAULTS=full KMMD_VM_KERNEL=$(firstword $(KERNELS)) KMMD_VM_CPUS=1 KMMD_VM_TIMEOUT=172800
+FAULTS_TEST = $(GO) test -v -timeout 48h -count=1 -exec "$(CURDIR)/test/vm/exec" ./test/vm/faults
+FAMILY ?= .
+
 # Which kernels `make vm` boots.
 KERNEL ?= all
 KERNELS := $(if $(filter all,$(KERNEL)),6.1 6.12,$(KERNEL))
@@ -27,7 +32,7 @@ export GOFLAGS := -trimpath $(filter-out -trimpath,$(GOFLAGS))
 # How many nodes `make cluster` plays.
 NODES ?= 3
 
-.PHONY: help setup setup-vm setup-cluster build test unit lab vm cluster-test cluster bench bench-images bench-cluster fuzz lint vuln licences gen demo images packages release-test systemd-test setup-e2e e2e clean
+.PHONY: help setup setup-vm setup-cluster build test unit lab vm cluster-test cluster bench faults bench-images bench-cluster fuzz lint vuln licences gen demo images packages release-test systemd-test setup-e2e e2e clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,7 +50,6 @@ setup-cluster: ## a Kubernetes control plane, built from source the first time (
 build: ## bin/kmmd and bin/kmm-watcher, static
 	$(GO) build -o bin/ ./cmd/kmmd ./cmd/kmm-watcher
 	for program in kmmd kmm-watcher; do cmp -s bin/$$program .lab/bin/$$program || install -D -t .lab/bin bin/$$program; done
-	$(GO) build -tags fault -o .lab/bin/kmmd-fault ./cmd/kmmd
 
 # The control plane is built meanwhile, once what it has in common with our programs is compiled. VMs and clusters both wait
 # at times: side by side they keep the processors busy.
@@ -57,7 +61,7 @@ unit: ## tests without root and network; those that read real kernels do so once
 	test ! -f .lab/kernels || KMMD_LAB="$(CURDIR)/.lab" $(GO) test -run '^TestLab' ./pkg/...
 
 vm: setup-vm build ## tests on real kernels, each in VMs of its own, side by side: KERNEL=6.1, 6.12 or all; FULL=1: all on each
-	@mkdir -p .lab/log; pids=(); export KMMD_VM_FILES=".lab/bin/kmmd-fault .lab/crun deploy/base/agent.yaml" KMMD_VM_TIMEOUT=2400; \
+	@mkdir -p .lab/log; pids=(); export KMMD_VM_DISKS=16 KMMD_VM_FILES=".lab/crun deploy/base/agent.yaml" KMMD_VM_TIMEOUT=2400; \
 	for kernel in $(KERNELS); do \
 		export KMMD_VM_KERNEL=$$kernel; \
 		case " $(BRIEF_KERNELS) " in \
@@ -86,6 +90,11 @@ cluster: setup-cluster build ## a control plane, kmm-watcher and played nodes to
 
 bench: ## benchmarks
 	KMMD_LAB="$$(test ! -f .lab/kernels || echo $(CURDIR)/.lab)" $(GO) test -run '^$$' -bench . -benchmem ./pkg/...
+
+faults: setup-vm build ## kills, power cuts, full disks, registries in trouble at each step: hours; KERNEL=6.12, FAMILY=TestKill for a part
+	KMMD_FAULTS=full $(GO) test -v -timeout 2h -count=1 ./test/faults/...
+	$(FAULTS) KMMD_VM_DISKS=16 $(FAULTS_TEST) -run "$(FAMILY)"
+	$(FAULTS) KMMD_VM_DISKS="16 64" KMMD_VM_RESETS=1 $(FAULTS_TEST) -run TestCut
 
 bench-images: setup-vm ## what a large image costs: kmmd, skopeo, buildah, containerd in turns (as root; half an hour on an idle machine)
 	test/bench/images/run $(BENCH_FLAGS)

@@ -19,6 +19,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/kmm-node/kmmd/pkg/record"
+
 	"github.com/kmm-node/kmmd/pkg/bundle"
 	"github.com/kmm-node/kmmd/pkg/source/file"
 )
@@ -90,7 +92,7 @@ func plant(t *testing.T) (dir, config string) {
 		"var/lib/kubelet/config.json":                   `{"auths":{"r.example":{"auth":"` + auth + `"},"s.example":{"identitytoken":"` + marker + `-identity"}}}`,
 		"root/.docker/config.json":                      `{"auths":{"r.example":{"password":"` + marker + `-malformed"}`,
 		"run/lock":                                      "1\n",
-		"run/ledger.json":                               `{"bootID":"x","modules":{"old":{"owners":["a/b"],"file":{"name":"old","path":"/none/old.ko"}}},"failures":{"a/b":{"message":"said ` + marker + `-pull, ` + marker + `-header, ` + marker + `-identity and ` + marker + `-malformed"}}}`,
+		"run/ledger.json":                               string(record.Seal([]byte(`{"bootID":"x","modules":{"old":{"owners":["a/b"],"file":{"name":"old","path":"/none/old.ko"}}},"failures":{"a/b":{"message":"said ` + marker + `-pull, ` + marker + `-header, ` + marker + `-identity and ` + marker + `-malformed"}}}`))),
 		"state/cluster.json":                            `{"node":"n","spec":{"token":"` + marker + `-order"}}`,
 		"proc/cmdline":                                  "quiet netroot=iscsi:user:" + marker + "-iscsi@10.0.0.1 rd.iscsi.password=" + marker + "-cmdline\n",
 		"dev/kmsg":                                      "4,1,1000000,-;nic: bad key " + marker + "-pull of " + marker + "-proxy\n",

@@ -14,9 +14,8 @@ import (
 	"github.com/kmm-node/kmmd/pkg/web"
 )
 
-// stuck is how long one reconcile may take before /livez says so: pulling a
-// large image over a thin line is slow, a hanging kernel is bounded by the
-// timeouts.
+// stuck is how long one look may take before /livez says so. A hanging kernel is
+// bounded by the timeouts, for each of a Module's files; images are pulled beside.
 const stuck = 30 * time.Minute
 
 // serve answers /metrics, /livez and /readyz until ctx is done.

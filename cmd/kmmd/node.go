@@ -68,6 +68,9 @@ func openNode(o *options, registry prometheus.Registerer, keep, retry bool) (*no
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := fw.Lost(); err != nil {
+		n.log.Warn("the manifest of firmware is unreadable and set aside: what was installed stays, and is nobody's", "err", err)
+	}
 	opts, err := c.imageOptions(n.log)
 	if err != nil {
 		return nil, nil, err
@@ -94,7 +97,7 @@ func openNode(o *options, registry prometheus.Registerer, keep, retry bool) (*no
 	c.fill(&cfg)
 	cfg.Previous, cfg.Retry, cfg.Kernel, cfg.Firmware = previous, retry, n.host, fw
 	cfg.Devices, cfg.Preflight = devices.Open(c.HostRoot), gather.New(n.host, runtime.GOARCH)
-	cfg.Version, cfg.Log, cfg.Metrics, cfg.AfterStep = version.String(), n.log, metrics, afterStep()
+	cfg.Version, cfg.Log, cfg.Metrics = version.String(), n.log, metrics
 	if keep {
 		// Also what the last kmmd reported: others may not have heard of that.
 		cfg.Report, cfg.Announce = n.report, n.cluster != nil || o.manager != nil

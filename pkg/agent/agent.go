@@ -9,7 +9,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -134,9 +133,11 @@ type Agent struct {
 	cfg     Config
 	trigger chan struct{}
 	busy    atomic.Int64 // start of the running reconcile, Unix nanoseconds, 0 when idle
-	done    atomic.Bool  // a first reconcile has been finished
+	done    atomic.Bool  // a first reconcile has been finished, with all images or why not
 
 	prestage chan struct{} // the wish changed
+
+	pulling sync.WaitGroup // goroutines of pulls
 
 	mu      sync.Mutex // guards the three below
 	desired *spec.Node
@@ -148,6 +149,7 @@ type Agent struct {
 	host     *kmod.Tree // the node's own modules, nil when there are none
 	magic    string     // the running kernel's vermagic without release, "" while unknown
 	resolved map[string]*resolution
+	pulls    map[string]*pull // by Module
 	failures map[string]*failure
 	refused  map[string]string // message of each order that is not obeyed
 	status   spec.Status
@@ -169,7 +171,7 @@ func New(cfg Config) *Agent {
 	}
 	a := &Agent{
 		cfg: cfg, trigger: make(chan struct{}, 1), prestage: make(chan struct{}, 1),
-		resolved: map[string]*resolution{}, failures: map[string]*failure{}, pinned: map[string][]string{},
+		resolved: map[string]*resolution{}, pulls: map[string]*pull{}, failures: map[string]*failure{}, pinned: map[string][]string{},
 		unreported: cfg.Announce, met: map[string]*plan.Want{},
 	}
 	if cfg.Keeper != nil {
@@ -219,6 +221,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		defer cancel()
 		stager.Go(func() { a.keepStaged(ctx) })
 	}
+	defer a.pulling.Wait()
 	timer := time.NewTimer(a.cfg.Resync)
 	defer timer.Stop()
 	var staged *spec.Node // what Prestage has been asked for
@@ -233,7 +236,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		if desired == nil {
 			continue // nobody has said yet what is wanted
 		}
-		if _, err := a.Reconcile(ctx); err != nil && ctx.Err() == nil {
+		if _, err := a.look(ctx); err != nil && ctx.Err() == nil {
 			a.cfg.Log.Error("reconcile", "err", err)
 		}
 		if staged != desired {
@@ -264,46 +267,4 @@ func (a *Agent) snapshot() *spec.Node {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.desired
-}
-
-var errNoDesire = errors.New("reconcile: SetDesired has not been called")
-
-// maxRounds is how often one reconcile looks again at what it has done. Two
-// are enough when nobody else changes modules meanwhile.
-const maxRounds = 4
-
-// Reconcile brings the node to what SetDesired last asked for, as far as it
-// can, and returns the status. The error is about kmmd itself (proc and sys
-// unreadable); what goes wrong with a Module is in its status. Needs
-// CAP_SYS_MODULE, CAP_SYSLOG, and write access to the host's firmware
-// directory, /run and /sys/module/firmware_class.
-func (a *Agent) Reconcile(ctx context.Context) (spec.Status, error) {
-	start := time.Now()
-	a.busy.Store(start.UnixNano())
-	defer a.busy.Store(0)
-	desired := a.snapshot()
-	if desired == nil {
-		return a.status, errNoDesire
-	}
-	a.drift = nil
-	a.resolveAll(ctx, desired)
-	if err := ctx.Err(); err != nil {
-		return a.status, fmt.Errorf("reconcile: %w", err) // a pull that was cut short is no finding
-	}
-	for range maxRounds {
-		changed, err := a.apply(ctx, desired)
-		if err != nil {
-			return a.status, err
-		}
-		if !changed {
-			break
-		}
-	}
-	status, err := a.report(ctx, desired)
-	if err == nil {
-		a.keepImages(desired, status)
-	}
-	a.done.Store(true)
-	a.cfg.Metrics.reconciled(time.Since(start), status.OK())
-	return status, err
 }

@@ -4,6 +4,7 @@ package agent_test
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -98,6 +99,26 @@ func TestModulesThatWentUnseen(t *testing.T) {
 }
 
 // TestInvalidDocumentKeepsImages: what is wanted is not known then.
+// TestDamagedPins: a restarted daemon has its own written anew, and lets go of the
+// others.
+func TestDamagedPins(t *testing.T) {
+	n := newNode(t)
+	n.keeping()
+	old, ref := n.push("1", ours("1"), nil), n.push("2", ours("2"), nil)
+	w := want{name: "nic", image: ref, module: "helper"}
+	require.True(t, n.reconcile(want{name: "old", image: old, module: "base"}, w).OK())
+	pins, err := filepath.Glob(n.path("images/pins/*.json"))
+	require.NoError(t, err)
+	require.Len(t, pins, 2)
+	for _, path := range pins {
+		require.NoError(t, os.WriteFile(path, nil, 0o600))
+	}
+	n.keeping()
+	require.True(t, n.reconcile(w).OK())
+	require.True(t, n.reconcile(w).OK())
+	assert.Equal(t, map[string][]string{ref: {"default/nic"}}, n.kept())
+}
+
 func TestInvalidDocumentKeepsImages(t *testing.T) {
 	n := newNode(t)
 	n.keeping()

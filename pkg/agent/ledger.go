@@ -13,6 +13,7 @@ import (
 
 	"github.com/kmm-node/kmmd/pkg/devices"
 	"github.com/kmm-node/kmmd/pkg/plan"
+	"github.com/kmm-node/kmmd/pkg/record"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
@@ -79,6 +80,9 @@ func openLedger(dir, bootID string) (*ledger, error) {
 	l := &ledger{path: path}
 	data, err := os.ReadFile(path)
 	if err == nil {
+		data, err = record.Open(data)
+	}
+	if err == nil {
 		err = json.Unmarshal(data, l)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
@@ -125,7 +129,7 @@ func (l *ledger) save() error {
 		return fmt.Errorf("write ledger: %w", err)
 	}
 	tmp := l.path + ".tmp"
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+	if err := os.WriteFile(tmp, record.Seal(data), 0o600); err != nil {
 		return fmt.Errorf("write ledger: %w", err)
 	}
 	if err := os.Rename(tmp, l.path); err != nil {

@@ -3,6 +3,7 @@
 package agent_test
 
 import (
+	"bytes"
 	"os"
 	"testing"
 
@@ -34,6 +35,13 @@ func TestLedgerIsLost(t *testing.T) {
 		{"missing", os.Remove, false},
 		{"empty", func(path string) error { return os.Truncate(path, 0) }, true},
 		{"cut off", func(path string) error { return os.Truncate(path, 40) }, true},
+		{"another bit", func(path string) error {
+			data, err := os.ReadFile(path)
+			if err == nil {
+				err = os.WriteFile(path, bytes.Replace(data, []byte("numdummies=1"), []byte("numdummies=3"), 1), 0o600)
+			}
+			return err
+		}, true},
 		{"not ours", func(path string) error { return os.WriteFile(path, []byte("[1, 2]"), 0o600) }, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -156,4 +164,30 @@ func TestLeavingInUse(t *testing.T) {
 	n.Hold("dummy", 0)
 	assert.True(t, n.reconcile(wants[1]).OK())
 	assert.Equal(t, "unload dummy", n.calls()[0])
+}
+
+// TestLedgerFailsInUpgrade: the ledger can not be written once the old build has
+// gone. That has to come back all the same, and the new one when there is room.
+func TestLedgerFailsInUpgrade(t *testing.T) {
+	n := newNode(t)
+	n.Preload(n.inTree("dummy"), "")
+	require.True(t, n.reconcile(n.swap(n.image("1", ours("1"), nil))).OK())
+	inTheWay := n.path("run/ledger.json.tmp/x")
+	n.OnCall(func(call string) {
+		if call == "unload dummy" {
+			require.NoError(t, os.MkdirAll(inTheWay, 0o755))
+		}
+	})
+	w := n.swap(n.image("2", ours("2"), nil))
+	m := one(t, n.reconcile(w))
+	assert.Equal(t, spec.StateFailed, m.State)
+	assert.Equal(t, spec.ReasonInternal, m.Reason)
+	assert.True(t, m.RolledBack)
+	assert.Equal(t, "1", n.runs("dummy"))
+
+	n.OnCall(nil)
+	require.NoError(t, os.RemoveAll(n.path("run/ledger.json.tmp")))
+	n.start()
+	require.True(t, n.reconcile(w).OK())
+	assert.Equal(t, "2", n.runs("dummy"))
 }

@@ -57,6 +57,8 @@ type stock struct {
 	store *images.Store
 	mu    sync.Mutex       // guards what follows
 	errs  map[string]error // by reference
+	hangs map[string]bool  // until the caller gives up
+	late  map[string]time.Duration
 	asked []time.Time
 }
 
@@ -67,11 +69,32 @@ func (s *stock) fail(ref string, err error) {
 	s.errs[ref] = err
 }
 
+// hang makes a reference one that never comes, or no more so.
+func (s *stock) hang(ref string, yes bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hangs[ref] = yes
+}
+
+// delay makes a reference come late.
+func (s *stock) delay(ref string, d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.late[ref] = d
+}
+
 func (s *stock) Ensure(ctx context.Context, r images.Request) (*images.Tree, error) {
 	s.mu.Lock()
 	s.asked = append(s.asked, time.Now())
-	err := s.errs[r.Ref]
+	err, hangs, late := s.errs[r.Ref], s.hangs[r.Ref], s.late[r.Ref]
 	s.mu.Unlock()
+	if late > 0 {
+		<-time.After(late)
+	}
+	if hangs {
+		<-ctx.Done()
+		err = ctx.Err()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("pull %s: %w", r.Ref, err)
 	}
@@ -96,7 +119,7 @@ func newNode(t testing.TB) *node {
 	store, err := images.Open(n.path("images"), images.Options{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, store.Close()) })
-	n.images = &stock{store: store, errs: map[string]error{}}
+	n.images = &stock{store: store, errs: map[string]error{}, hangs: map[string]bool{}, late: map[string]time.Duration{}}
 	require.NoError(t, os.Mkdir(n.path("run"), 0o755))
 	return n
 }

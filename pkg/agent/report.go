@@ -81,10 +81,12 @@ func (a *Agent) moduleStatus(r *resolution, p plan.Plan, f plan.Facts) spec.Modu
 		s.State, s.Message = spec.StateBuilding, failed.message
 	case failed != nil:
 		s.State, s.Reason, s.Message, s.RolledBack = spec.StateFailed, failed.reason, failed.message, failed.rolledBack
-		if !failed.retryAt.IsZero() {
+		if !failed.retryAt.IsZero() && !r.pending {
 			at := failed.retryAt.UTC().Truncate(time.Second)
 			s.RetryAt = &at
 		}
+	case r.pending:
+		s.Message = "the image is being got"
 	case met(m.Key(), p):
 		s.State = spec.StateLoaded
 		a.met[m.Key()] = r.want

@@ -32,13 +32,16 @@ type resolution struct {
 	firmware []firmware.File
 	parsed   map[string]*kmod.File // by path
 	warnings []string
-	fail     *failure
+	fail     *failure // while pending: of the last try
+	pending  bool     // the image is being got
 }
 
 // resolveAll brings a.resolved up to date with the desired Modules.
 func (a *Agent) resolveAll(ctx context.Context, desired *spec.Node) {
 	wanted := map[string]bool{}
 	var opened bool
+	grace, cancel := context.WithTimeout(ctx, pullGrace)
+	defer cancel()
 	for i := range desired.Modules {
 		m := &desired.Modules[i]
 		if m.Spec.ModuleLoader == nil {
@@ -47,7 +50,7 @@ func (a *Agent) resolveAll(ctx context.Context, desired *spec.Node) {
 		key := m.Key()
 		wanted[key] = true
 		old := a.resolved[key]
-		if old != nil && old.answers(m) && (old.fail == nil || !old.fail.due()) {
+		if old != nil && old.answers(m) && !a.toResolve(old) {
 			old.module = *m
 			continue
 		}
@@ -55,16 +58,16 @@ func (a *Agent) resolveAll(ctx context.Context, desired *spec.Node) {
 			a.openHost()
 			opened = true
 		}
-		if old != nil && old.fail != nil && old.answers(m) {
+		if old != nil && old.fail != nil && old.answers(m) && !old.pending {
 			a.cfg.Metrics.retried(old.fail.reason)
 		}
-		r := a.resolve(ctx, *m)
-		if r.fail != nil {
-			if old != nil {
-				r.fail.follow(old.fail)
-			}
+		r := a.resolve(ctx, *m, grace.Done())
+		if r.pending && old != nil && old.answers(m) {
+			r.fail = old.fail
+		} else if r.fail != nil && old != nil {
+			r.fail.follow(old.fail)
 		}
-		if r.fail != nil && r.fail.reason != spec.ReasonImageNotMade && (old == nil || old.fail == nil || old.fail.message != r.fail.message) {
+		if !r.pending && r.fail != nil && r.fail.reason != spec.ReasonImageNotMade && (old == nil || old.fail == nil || old.fail.message != r.fail.message) {
 			a.cfg.Metrics.refused(r.fail.reason)
 			a.cfg.Log.Error("module can not be resolved", "module", key, "reason", string(r.fail.reason), "err", r.fail.message)
 		}
@@ -72,6 +75,7 @@ func (a *Agent) resolveAll(ctx context.Context, desired *spec.Node) {
 	}
 	a.refuse(desired)
 	a.forget(desired, wanted)
+	a.forgetPulls(wanted)
 }
 
 // answers says whether the resolution is that of m too: what they differ in has
@@ -101,8 +105,8 @@ func (a *Agent) openHost() {
 }
 
 // resolve: the mapping that wins, the image, the files, and every check that
-// needs no look at the kernel's state.
-func (a *Agent) resolve(ctx context.Context, m spec.Module) *resolution {
+// needs no look at the kernel's state. It waits for the image until grace.
+func (a *Agent) resolve(ctx context.Context, m spec.Module, grace <-chan struct{}) *resolution {
 	r := &resolution{module: m, builtin: map[string]bool{}, inTree: map[string]*plan.File{}, parsed: map[string]*kmod.File{}}
 	r.warnings = slices.Clone(m.Warnings)
 	release := spec.Release(a.cfg.Kernel.Release())
@@ -113,8 +117,12 @@ func (a *Agent) resolve(ctx context.Context, m spec.Module) *resolution {
 	}
 	r.choice = choice
 	r.warnings = append(r.warnings, choice.Warnings...)
-	r.tree, err = a.fetch(ctx, &m, choice, string(release), a.host)
-	if err != nil {
+	tree, ok, err := a.image(ctx, &m, choice, grace)
+	if !ok {
+		r.pending = true
+		return r
+	}
+	if r.tree = tree; err != nil {
 		r.fail = fail(err)
 		return r
 	}

@@ -175,7 +175,9 @@ func (a *Agent) nextLook() time.Duration {
 		}
 	}
 	for _, r := range a.resolved {
-		look(r.fail)
+		if !r.pending {
+			look(r.fail)
+		}
 	}
 	for _, f := range a.failures {
 		look(f)

@@ -55,9 +55,10 @@ func (a *Agent) undo(ctx context.Context, owner string, u undo) error {
 	case u.Load != nil:
 		if u.Ours {
 			a.ledger.add(owner, *u.Load)
-			if err := a.ledger.save(); err != nil {
-				return err // or a kmmd that starts after a crash would not know it
-			}
+			// So that a kmmd which starts after a crash knows it. When that fails the
+			// node gets its driver back all the same: the ledger that is on the disk
+			// has this journal, and another roll back finds nothing to do.
+			a.save()
 		}
 		if m, err := a.cfg.Kernel.Module(u.Load.Name); err == nil {
 			if m.State != kernel.StateLive {

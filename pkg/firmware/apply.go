@@ -10,6 +10,8 @@ import (
 	"path"
 	"slices"
 	"strconv"
+
+	"github.com/kmm-node/kmmd/pkg/record"
 )
 
 // A change goes like this, and may be cut short anywhere:
@@ -207,32 +209,43 @@ func (d *Dir) recover(root *os.Root, s *state) (*state, error) {
 }
 
 // recoverUnlessBusy is recover for Open; it writes nothing if nothing was cut
-// short.
-func (d *Dir) recoverUnlessBusy() error {
+// short or damaged. A manifest that can not be read is set aside: lost is why.
+func (d *Dir) recoverUnlessBusy() (lost error, err error) {
 	s, root, err := d.view()
-	if err != nil {
-		return err
+	if err != nil && !errors.Is(err, record.ErrDamaged) {
+		return nil, err
 	}
 	defer closeRoot(root)
-	if p, err := look(root, staging); err != nil || s.Pending == nil && p.info == nil {
-		return err
+	if err == nil && s.Pending == nil && !s.repair {
+		if p, err := look(root, staging); err != nil || p.info == nil {
+			return nil, err
+		}
 	}
+	lost = err
 	lock, err := d.lock(false)
 	if errors.Is(err, errBusy) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { _ = lock.Close() }()
+	if lost != nil {
+		return lost, d.setAside()
+	}
 	if s, err = d.load(); err != nil {
-		return err
+		return nil, err
+	}
+	if s.repair {
+		if err := d.save(s); err != nil {
+			return nil, err
+		}
 	}
 	if root == nil {
 		if root, err = d.makeRoot(); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	_, err = d.recover(root, s)
-	return err
+	return nil, err
 }

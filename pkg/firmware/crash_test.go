@@ -3,6 +3,7 @@
 package firmware
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -116,7 +117,10 @@ func change(w *world, src string) error {
 func (w *world) recoverAnywhere(t *testing.T, what string) {
 	t.Helper()
 	for n := 1; ; n++ {
-		at := w.stopAt(n, func() { assert.NoError(t, w.d.recoverUnlessBusy(), what) })
+		at := w.stopAt(n, func() {
+			lost, err := w.d.recoverUnlessBusy()
+			assert.NoError(t, errors.Join(lost, err), what)
+		})
 		if at == "" {
 			return
 		}

@@ -19,12 +19,14 @@ type Dir struct {
 	dir      string // the firmware directory
 	manifest string
 	step     func(what string) // before each write; tests stop there
+	lost     error
 }
 
 // Open returns the firmware directory dir with its manifest file; neither need
 // exist yet, and neither is made before the first Install. A change that was
 // cut short, by a kill or a power cut, is finished now, unless another process
-// is just making it. There is nothing to close.
+// is just making it; so is a damaged manifest mended, or set aside (see Lost).
+// There is nothing to close.
 func Open(dir, manifest string) (*Dir, error) {
 	d := &Dir{step: func(string) {}}
 	var err error
@@ -34,11 +36,17 @@ func Open(dir, manifest string) (*Dir, error) {
 	if d.manifest, err = filepath.Abs(manifest); err != nil {
 		return nil, fmt.Errorf("open firmware manifest: %w", err)
 	}
-	if err := d.recoverUnlessBusy(); err != nil {
+	if d.lost, err = d.recoverUnlessBusy(); err != nil {
 		return nil, fmt.Errorf("open firmware directory %s: %w", dir, err)
 	}
 	return d, nil
 }
+
+// Lost says that Open found both copies of the manifest damaged and renamed them to
+// *.broken, and why; nil when it did not. Firmware of this package is nobody's
+// then: it is used where the bytes are the wanted ones, is in the way where not,
+// and stays.
+func (d *Dir) Lost() error { return d.lost }
 
 // Check says whether files could be installed for owner now: nil, or every
 // *ConflictError joined (the first few of very many), or ErrUnsafe for a path

@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/pkg/record"
 )
 
 // world is a host with a firmware directory.
@@ -415,12 +417,45 @@ func TestUnsafeSources(t *testing.T) {
 	assert.Error(t, err)
 }
 
-func TestBrokenManifest(t *testing.T) {
-	for _, text := range []string{"", "{", `{"version": 9}`} {
-		w := newWorld(t)
-		require.NoError(t, os.MkdirAll(filepath.Dir(w.manifest), 0o755))
-		require.NoError(t, os.WriteFile(w.manifest, []byte(text), 0o600))
-		_, err := Open(w.dir, w.manifest)
-		assert.ErrorContains(t, err, w.manifest, "%q", text)
+// TestDamagedManifest: who owns what is known from the second one; without either,
+// it is nobody's.
+func TestDamagedManifest(t *testing.T) {
+	for name, text := range map[string]string{"empty": "", "cut off": "{", "not sealed": `{"version": 1, "files": {}}`, "null": "null"} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.mustInstall("a", files{"x": "1", "sub/y": "2"})
+			good := w.manifestText()
+			require.NoError(t, os.WriteFile(w.manifest, []byte(text), 0o600))
+			w.open()
+			require.NoError(t, w.d.Lost())
+			assert.Equal(t, good, w.manifestText(), "mended")
+			require.NoError(t, os.Remove(w.manifest))
+			w.mustInstall("a", files{"x": "3"})
+			assert.Equal(t, files{"x": "3"}, w.read())
+
+			require.NoError(t, os.WriteFile(w.manifest, []byte(text), 0o600))
+			require.NoError(t, os.WriteFile(w.manifest+".2", []byte(text), 0o600))
+			w.open()
+			require.ErrorIs(t, w.d.Lost(), record.ErrDamaged)
+			assert.FileExists(t, w.manifest+".broken")
+			owners, err := w.d.Owners()
+			require.NoError(t, err)
+			assert.Empty(t, owners)
+			w.mustInstall("a", files{"x": "3"})
+			_, err = w.d.Install("a", source(t, files{"x": "4"}))
+			require.ErrorIs(t, err, ErrConflict)
+			require.NoError(t, w.d.Remove("a"))
+			assert.Equal(t, files{"x": "3"}, w.read(), "it is somebody else's by now")
+		})
 	}
+}
+
+// TestLaterManifest: one of a later version is left alone.
+func TestLaterManifest(t *testing.T) {
+	w := newWorld(t)
+	require.NoError(t, os.MkdirAll(filepath.Dir(w.manifest), 0o755))
+	require.NoError(t, os.WriteFile(w.manifest, record.Seal([]byte(`{"version": 9}`)), 0o600))
+	_, err := Open(w.dir, w.manifest)
+	require.ErrorContains(t, err, w.manifest)
+	require.NotErrorIs(t, err, record.ErrDamaged)
 }

@@ -3,10 +3,8 @@
 package firmware
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -30,6 +28,8 @@ type state struct {
 	// Pending is a change that has been decided and staged, but not been
 	// finished: what comes next is to finish it.
 	Pending *pending `json:"pending,omitempty"`
+
+	repair bool // it is out of the second manifest
 }
 
 // entry is a file and who wants it.
@@ -77,59 +77,6 @@ func (s *state) owned(owner string) []string {
 		}
 	}
 	return out
-}
-
-func (d *Dir) load() (*state, error) {
-	s := &state{Version: stateVersion, Files: map[string]entry{}}
-	b, err := os.ReadFile(d.manifest)
-	if errors.Is(err, fs.ErrNotExist) {
-		return s, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := json.Unmarshal(b, s); err != nil {
-		return nil, fmt.Errorf("parse manifest %s: %w", d.manifest, err)
-	}
-	if s.Version != stateVersion {
-		return nil, fmt.Errorf("parse manifest %s: version %d is not %d", d.manifest, s.Version, stateVersion)
-	}
-	if s.Files == nil {
-		s.Files = map[string]entry{}
-	}
-	return s, nil
-}
-
-// save replaces the manifest: after a crash it is the old one or the new one.
-func (d *Dir) save(s *state) error {
-	b, err := json.MarshalIndent(s, "", " ")
-	if err != nil {
-		return err
-	}
-	root, err := os.OpenRoot(filepath.Dir(d.manifest))
-	if err != nil {
-		return err
-	}
-	defer closeRoot(root)
-	base := filepath.Base(d.manifest)
-	d.step("write manifest")
-	f, err := root.OpenFile(base+".tmp", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(b, '\n'))
-	if err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	d.step("rename manifest")
-	if err := root.Rename(base+".tmp", base); err != nil {
-		return err
-	}
-	d.step("sync manifest")
-	return syncDir(root, ".")
 }
 
 // errBusy is a lock that another process has.

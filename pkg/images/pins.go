@@ -8,9 +8,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // pinRecord is what one owner needs.
@@ -35,13 +37,12 @@ func (s *Store) Pin(owner string, digests ...string) error {
 	}
 	defer done()
 	digests = slices.Compact(slices.Sorted(slices.Values(digests)))
-	sum := sha256.Sum256([]byte(owner))
-	at := s.path("pins", hex.EncodeToString(sum[:])+".json")
+	at := s.pinPath(owner)
 	if len(digests) == 0 {
 		if err = s.step("unpin"); err == nil {
 			err = errors.Join(ignoreMissing(os.Remove(at)), syncDir(s.path("pins")))
 		}
-	} else if old, _ := readPin(at); !slices.Equal(old.Digests, digests) {
+	} else if old, _ := readPin(at); old.Owner != owner || !slices.Equal(old.Digests, digests) {
 		var b []byte
 		if b, err = json.Marshal(pinRecord{Owner: owner, Digests: digests}); err == nil {
 			err = s.writeFile(at, b)
@@ -53,6 +54,17 @@ func (s *Store) Pin(owner string, digests ...string) error {
 	return nil
 }
 
+// unreadable stands before the name of a damaged record, as if it were an owner.
+const unreadable = "unreadable record pins/"
+
+func (s *Store) pinPath(owner string) string {
+	if base, ok := strings.CutPrefix(owner, unreadable); ok && filepath.IsLocal(base) {
+		return s.path("pins", base)
+	}
+	sum := sha256.Sum256([]byte(owner))
+	return s.path("pins", hex.EncodeToString(sum[:])+".json")
+}
+
 func readPin(path string) (pinRecord, error) {
 	var r pinRecord
 	b, err := os.ReadFile(path)
@@ -62,25 +74,29 @@ func readPin(path string) (pinRecord, error) {
 	return r, err
 }
 
-// pins gives the owners, sorted, of each pinned digest. A record that can not be
-// read is an error: nobody knows what it keeps.
-func (s *Store) pins() (map[string][]string, error) {
+// pins gives the owners, sorted, of each pinned digest, and those of whatever may
+// be pinned.
+func (s *Store) pins() (owners map[string][]string, ofAll []string, err error) {
 	paths, err := filepath.Glob(s.path("pins", "*.json"))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	out := map[string][]string{}
+	owners = map[string][]string{}
 	for _, p := range paths {
 		r, err := readPin(p)
-		if err != nil {
-			return nil, fmt.Errorf("read pins: %s: %w: remove that file when nothing it may keep is needed", p, err)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // taken back meanwhile
+		}
+		if err != nil || s.pinPath(r.Owner) != p {
+			ofAll = append(ofAll, unreadable+filepath.Base(p))
+			continue
 		}
 		for _, d := range r.Digests {
-			out[d] = append(out[d], r.Owner)
+			owners[d] = append(owners[d], r.Owner)
 		}
 	}
-	for _, owners := range out {
-		slices.Sort(owners)
+	for _, o := range owners {
+		slices.Sort(o)
 	}
-	return out, nil
+	return owners, ofAll, nil
 }

@@ -39,7 +39,7 @@ func (s *Store) List() ([]Stored, error) {
 
 // list is List with the damaged ones, which have no digest.
 func (s *Store) list() ([]Stored, error) {
-	pins, err := s.pins()
+	pins, pinned, err := s.pins()
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +54,7 @@ func (s *Store) list() ([]Stored, error) {
 			st.LastUsed = info.ModTime()
 		}
 		if t, err := loadTree(s.path("trees", key)); err == nil {
-			st.Digest, st.Release, st.Files, st.PinnedBy = t.Digest, t.Release, len(t.files), pins[t.Digest]
+			st.Digest, st.Release, st.Files, st.PinnedBy = t.Digest, t.Release, len(t.files), slices.Concat(pins[t.Digest], pinned)
 			st.Refs = append([]string{t.Ref}, tags[t.Digest]...)
 			slices.Sort(st.Refs)
 			st.Refs = slices.Compact(st.Refs)

@@ -197,11 +197,41 @@ func TestPinsLast(t *testing.T) {
 	require.Len(t, removed, 1)
 	assert.Equal(t, sh.digests["v1"], removed[0].Digest)
 	assert.ErrorIs(t, sh.Pin("c", "v1"), ErrInvalidRef)
+}
 
-	require.NoError(t, os.WriteFile(sh.path("pins", "x.json"), []byte("{"), 0o600))
-	_, _, err = other.Prune(PruneOptions{})
-	assert.ErrorContains(t, err, "x.json")
-	assert.Len(t, names(t, sh.path("trees")), 1, "nobody knows what it keeps")
+// TestDamagedPin: nobody knows what it keeps, so all is kept, until whoever has
+// pinned what is needed lets it go. Pulls go on.
+func TestDamagedPin(t *testing.T) {
+	for _, text := range []string{"", "{", "null", "{}", `{"owner":"b","digests":[]}`} {
+		t.Run(text, func(t *testing.T) {
+			sh := newShelf(t, "v1", "v2")
+			require.NoError(t, sh.Pin("a", sh.digests["v1"]))
+			require.NoError(t, os.WriteFile(sh.path("pins", "x.json"), []byte(text), 0o600))
+			_, removed, err := sh.Prune(PruneOptions{})
+			require.NoError(t, err)
+			assert.Empty(t, removed)
+			sh.push("v3")
+			_, err = sh.get("v3")
+			require.NoError(t, err)
+			list, err := sh.List()
+			require.NoError(t, err)
+			for _, s := range list {
+				assert.Contains(t, s.PinnedBy, "unreadable record pins/x.json")
+			}
+			require.NoError(t, sh.Pin("unreadable record pins/x.json"))
+			_, removed, err = sh.Prune(PruneOptions{})
+			require.NoError(t, err)
+			assert.Len(t, removed, 2)
+
+			own := sh.path("pins", names(t, sh.path("pins"))[0])
+			require.NoError(t, os.WriteFile(own, []byte(text), 0o600))
+			require.NoError(t, sh.Pin("a", sh.digests["v1"]))
+			list, err = sh.List()
+			require.NoError(t, err)
+			require.Len(t, list, 1)
+			assert.Equal(t, []string{"a"}, list[0].PinnedBy, "its owner has it written anew")
+		})
+	}
 }
 
 func TestRemove(t *testing.T) {

@@ -202,6 +202,18 @@ vm_machine() {
 	vm_qemu+=(-drive "file=fat:$vm_work/esp,format=raw,readonly=on,if=none,id=esp" -device virtio-blk-pci,drive=esp,bootindex=0)
 }
 
+# vm_disks gives the VM a disk with an empty ext4 for each size, in MiB, of KMMD_VM_DISKS: /dev/vda, /dev/vdb, … once the
+# guest has loaded virtio_blk.
+vm_disks() {
+	local size disk=$vm_work/disk
+	for size in ${KMMD_VM_DISKS:-}; do
+		disk+=x
+		truncate -s "${size}M" "$disk"
+		/usr/sbin/mke2fs -q -t ext4 -m 0 "$disk"
+		vm_qemu+=(-drive "file=$disk,if=virtio,format=raw,cache=unsafe")
+	done
+}
+
 # vm_boot boots the VM with the files of $vm_work/guest added, shows the output of its command and sets vm_status to its
 # exit code, or to 125 and says why when there is none. What the guest left in /kmmd-test/out is in $vm_work/out then.
 vm_boot() {
@@ -217,6 +229,9 @@ vm_boot() {
 	cat "${vm_base:-$root/base.cpio}" "$root/modules.cpio" "$vm_work/guest.cpio" >"$vm_work/initrd"
 	: >"$console" # is there also when qemu does not start
 	vm_machine
+	vm_disks
+	# A panic ends the VM, as a reset does, but where a test resets it.
+	[[ -n ${KMMD_VM_RESETS:-} ]] || vm_qemu+=(-no-reboot)
 	# We hold the pipe open until qemu has ended: the reader must neither wait for a qemu that never came up to open
 	# it, nor see its end too early.
 	mkfifo "$vm_work/output"
@@ -231,7 +246,7 @@ vm_boot() {
 		# shellcheck disable=SC2206 # KMMD_VM_QEMU is a list of words
 		background qemu-system-x86_64 \
 			-accel "${accel[@]}" -cpu "$cpu" -smp "${KMMD_VM_CPUS:-2}" -m "${KMMD_VM_MEMORY:-1024}" \
-			-nodefaults -display none -monitor none -no-reboot "${vm_qemu[@]}" \
+			-nodefaults -display none -monitor none "${vm_qemu[@]}" \
 			-netdev user,id=net0 -device virtio-net-pci,netdev=net0,romfile= \
 			-serial "file:$console" -serial "file:$vm_work/output" -serial "file:$vm_work/out.tar" \
 			${KMMD_VM_QEMU:-} </dev/null >"$vm_logs/qemu.log" 2>&1

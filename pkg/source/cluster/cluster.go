@@ -20,12 +20,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
-
-	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/kmm-node/kmmd/pkg/api/client"
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
@@ -51,6 +48,8 @@ type Source struct {
 	cfg    Config
 	writer *writer
 	saved  *order // as the file had it at the start, or nil
+	// patience is askTimeout; tests have less.
+	patience time.Duration
 
 	mu     sync.Mutex // guards client
 	client *client.Client
@@ -71,7 +70,7 @@ func New(cfg Config) (*Source, error) {
 	if cfg.Node == "" {
 		return nil, errors.New("join the cluster: the node has no name")
 	}
-	s := &Source{cfg: cfg}
+	s := &Source{cfg: cfg, patience: askTimeout}
 	s.writer = newWriter(s)
 	saved, err := readState(cfg.StateFile)
 	switch {
@@ -145,24 +144,6 @@ func (s *Source) server() (*client.Client, error) {
 	}
 	s.client, err = client.New(cfg)
 	return s.client, err
-}
-
-func (s *Source) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-	c, err := s.server()
-	if err != nil {
-		return nil, s.note(ctx, err)
-	}
-	list, err := c.NodeModulesConfigs().List(ctx, s.only(o))
-	return list, s.note(ctx, err)
-}
-
-func (s *Source) watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-	c, err := s.server()
-	if err != nil {
-		return nil, s.note(ctx, err)
-	}
-	w, err := c.NodeModulesConfigs().Watch(ctx, s.only(o))
-	return w, s.note(ctx, err)
 }
 
 // only asks for this node's object and no other.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kmm-node/kmmd/pkg/spec"
+	"github.com/kmm-node/kmmd/test/faults/points"
 	"github.com/kmm-node/kmmd/test/vm/guest"
 )
 
@@ -192,8 +194,8 @@ func TestNICFails(t *testing.T) {
 	}
 }
 
-// TestNICKill kills kmmd after each step of the swap; the next start gives the
-// node its network back.
+// TestNICKill kills kmmd before each step of the swap is noted as done; the next
+// start gives the node its network back.
 func TestNICKill(t *testing.T) {
 	guest.OneKernel(t)
 	for steps := 1; ; steps++ {
@@ -202,8 +204,7 @@ func TestNICKill(t *testing.T) {
 			n, conn := newNIC(t)
 			before := n.network()
 			n.document("nic.yaml", nic(n.image("nic", []string{"virtio_net.ko"}, nil), allowNetwork))
-			_, _, code := n.run(faulty, []string{fmt.Sprintf("KMMD_FAULT_KILL_AFTER=%d", steps)}, "run", "--once")
-			killed = code == -1
+			killed = n.killAfter(steps)
 			n.requireLoaded()
 			n.requireBuild("virtio_net.ko")
 			assert.Equal(t, before, n.network())
@@ -214,6 +215,28 @@ func TestNICKill(t *testing.T) {
 			return
 		}
 	}
+}
+
+// killAfter runs kmmd and kills it when it is about to note that so many steps have
+// been made. It reports false when it made fewer.
+func (n *node) killAfter(steps int) (killed bool) {
+	n.t.Helper()
+	cmd := exec.Command(binary, "--config", n.path("kmmd.toml"), "run", "--once")
+	notes := 0 // the first is of what comes
+	r, err := points.Start(cmd, func(p points.Point) points.Verdict {
+		if p.To == n.path("run/ledger.json") {
+			if notes++; notes == steps+1 {
+				killed = true
+				return points.Kill(cmd, p)
+			}
+		}
+		return points.Go
+	})
+	require.NoError(n.t, err)
+	if err := r.Wait(); !killed {
+		require.NoError(n.t, err)
+	}
+	return killed
 }
 
 // TestMountedDisk: never, whatever is allowed.

@@ -22,16 +22,17 @@ import (
 	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/spec"
+	"github.com/kmm-node/kmmd/test/faults/points"
 )
 
 const (
 	modules  = "/kmmd-test/modules"
 	binary   = "/usr/bin/kmmd"
-	faulty   = "/src/.lab/bin/kmmd-fault" // kills itself after a number of steps
-	patience = 60 * time.Second           // for things that take a moment even when emulated
+	patience = 60 * time.Second // for things that take a moment even when emulated
 )
 
 func TestMain(m *testing.M) {
+	points.Launch()
 	if os.Getenv("KMMD_VM") == "" {
 		os.Stdout.WriteString("skip: not in a VM of the lab, run it by -exec test/vm/exec\n")
 		os.Exit(0)

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/kmm-node/kmmd/pkg/images"
+	"github.com/kmm-node/kmmd/pkg/spec"
+)
+
+// pullGrace is how long a look waits for images, all together. What takes longer
+// is got beside it: a registry that hangs keeps no other Module waiting, and the
+// next look but one goes on with what has come.
+const pullGrace = 3 * time.Second
+
+// pull gets the image of a Module beside the reconciling goroutine.
+type pull struct {
+	module spec.Module
+	image  string
+	cancel context.CancelFunc
+	done   chan struct{} // closed at the end
+	left   atomic.Bool   // no look waits for it: its end is a hint
+
+	// To be read once done is closed.
+	tree *images.Tree
+	err  error
+}
+
+// image gets the files of a Module's choice for the running kernel. ok is false
+// while that takes longer than the look may wait.
+func (a *Agent) image(ctx context.Context, m *spec.Module, choice *spec.Choice, grace <-chan struct{}) (t *images.Tree, ok bool, err error) {
+	p := a.pulls[m.Key()]
+	if p != nil && !p.answers(m) {
+		p.cancel()
+		p = nil
+	}
+	if p == nil {
+		p = a.startPull(ctx, m, choice)
+	}
+	select {
+	case <-p.done:
+	case <-grace:
+	case <-ctx.Done():
+	}
+	p.left.Store(true)
+	select {
+	case <-p.done:
+		delete(a.pulls, m.Key())
+		return p.tree, true, p.err
+	default:
+		return nil, false, nil
+	}
+}
+
+// answers says whether what is pulled is what m asks for.
+func (p *pull) answers(m *spec.Module) bool {
+	r := resolution{module: p.module, fail: &failure{}}
+	return r.answers(m)
+}
+
+// startPull begins to get an image. Of several Modules with one image the first
+// gets it, and the others find it in the store.
+func (a *Agent) startPull(ctx context.Context, m *spec.Module, choice *spec.Choice) *pull {
+	var before <-chan struct{}
+	for _, other := range a.pulls {
+		if other.image == choice.Image {
+			before = other.done
+		}
+	}
+	p := &pull{module: *m, image: choice.Image, done: make(chan struct{})}
+	ctx, p.cancel = context.WithCancel(ctx)
+	a.pulls[m.Key()] = p
+	host := a.host
+	a.pulling.Go(func() {
+		defer p.cancel()
+		if before != nil {
+			select {
+			case <-before:
+			case <-ctx.Done():
+			}
+		}
+		p.tree, p.err = a.fetch(ctx, &p.module, choice, a.cfg.Kernel.Release(), host)
+		close(p.done)
+		if p.left.Load() {
+			a.Trigger()
+		}
+	})
+	return p
+}
+
+// forgetPulls ends those that nobody wants any more.
+func (a *Agent) forgetPulls(wanted map[string]bool) {
+	for key, p := range a.pulls {
+		if !wanted[key] {
+			p.cancel()
+			delete(a.pulls, key)
+		}
+	}
+}
+
+// toResolve says whether it is time to look at a Module's files, though nobody
+// asks for others.
+func (a *Agent) toResolve(r *resolution) bool {
+	if !r.pending {
+		return r.fail != nil && r.fail.due()
+	}
+	select {
+	case <-a.pulls[r.module.Key()].done:
+		return true
+	default:
+		return false
+	}
+}
+
+// pullsOn says whether images are being got that a look has not waited for.
+func (a *Agent) pullsOn() bool {
+	for _, r := range a.resolved {
+		if r.pending {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/pkg/images"
+	"github.com/kmm-node/kmmd/pkg/spec"
+)
+
+// TestPullHangs: a registry that never answers keeps nobody waiting: other Modules
+// are loaded and looked after, and the one that hangs may get another image.
+func TestPullHangs(t *testing.T) {
+	n := newNode(t)
+	n.Preload(n.inTree("dummy"), "")
+	first, second := n.swap(n.image("1", ours("1"), nil)), n.swap(n.image("2", ours("2"), nil))
+	base := want{name: "zbase", image: n.image("3", ours("3"), nil), module: "base"}
+	n.images.hang(first.image, true)
+	synctest.Test(t, func(t *testing.T) {
+		n.start()
+		stop := n.daemon()
+		defer stop()
+		n.agent.SetDesired(documents(first, base))
+		advance(10 * time.Second)
+		assert.Equal(t, "3", n.runs("base"), "the other one is loaded")
+		assert.Equal(t, "in-tree", n.runs("dummy"))
+		assert.Equal(t, map[string]string{"nic": "Pending", "zbase": "Loaded"}, states(n.last()))
+		assert.Equal(t, "the image is being got", n.last().Modules[0].Message)
+		assert.False(t, n.agent.Ready(), "not before the first Module has its image, or is known to get none")
+
+		require.NoError(t, n.Unload(context.Background(), "base", 0))
+		start := time.Now()
+		n.agent.Trigger()
+		synctest.Wait()
+		assert.Equal(t, "3", n.runs("base"), "and looked after")
+		assert.Equal(t, start, time.Now(), "at once")
+		reports := len(n.reports)
+		advance(10 * time.Minute)
+		assert.Len(t, n.reports, reports, "nothing more is told")
+		assert.Len(t, n.images.asked, 2, "it is asked for once")
+
+		n.agent.SetDesired(documents(second, base))
+		synctest.Wait()
+		assert.Equal(t, "2", n.runs("dummy"), "another image counts at once")
+		assert.True(t, n.last().OK())
+		assert.True(t, n.agent.Ready())
+	})
+}
+
+// TestPullLate: what comes late is used when it comes, and is told with the reason
+// of the last try until then.
+func TestPullLate(t *testing.T) {
+	n := newNode(t)
+	n.Preload(n.inTree("dummy"), "")
+	w := n.swap(n.image("1", ours("1"), nil))
+	synctest.Test(t, func(t *testing.T) {
+		n.images.fail(w.image, images.ErrUnreachable)
+		n.start()
+		stop := n.daemon()
+		defer stop()
+		n.agent.SetDesired(documents(w))
+		synctest.Wait()
+		failed := one(t, n.last())
+		assert.Equal(t, spec.ReasonImageUnreachable, failed.Reason)
+
+		n.images.fail(w.image, nil)
+		n.images.delay(w.image, 20*time.Second)
+		advance(10 * time.Second)
+		m := one(t, n.last())
+		assert.Equal(t, spec.StateFailed, m.State, "it fails until the next try has come to an end")
+		assert.Equal(t, failed.Message, m.Message)
+		advance(13 * time.Second)
+		assert.True(t, n.last().OK())
+		assert.Equal(t, "1", n.runs("dummy"))
+	})
+}
+
+// TestReconcileWaits: who wants it done once gets all of it.
+func TestReconcileWaits(t *testing.T) {
+	n := newNode(t)
+	n.Preload(n.inTree("dummy"), "")
+	w := n.swap(n.image("1", ours("1"), nil))
+	same := want{name: "same", image: w.image, module: "base"}
+	synctest.Test(t, func(t *testing.T) {
+		n.images.delay(w.image, time.Minute)
+		start := time.Now()
+		n.start()
+		n.agent.SetDesired(documents(w, same))
+		status, err := n.agent.Reconcile(t.Context())
+		require.NoError(t, err)
+		assert.True(t, status.OK())
+		assert.Equal(t, 2*time.Minute, time.Since(start), "one image is got once at a time")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		n.images.hang(w.image, true)
+		n.start()
+		n.agent.SetDesired(documents(w))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		_, err := n.agent.Reconcile(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	})
+}
