@@ -3,7 +3,6 @@
 package kmod_test
 
 import (
-	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,20 +14,6 @@ import (
 	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
 )
-
-func FuzzParseInfo(f *testing.F) {
-	f.Add(kmodtest.Build(kmodtest.Spec{}))
-	f.Add(kmodtest.Build(fullSpec()))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		info, err := kmod.ParseInfo("x.ko", bytes.NewReader(data))
-		if err != nil {
-			assert.Nil(t, info)
-			return
-		}
-		assert.NotContains(t, info.Name, "-")
-		_ = info.CheckParameters([]string{"level=1", "on"})
-	})
-}
 
 func FuzzReadInfoCompressed(f *testing.F) {
 	dir := f.TempDir()
@@ -42,19 +27,6 @@ func FuzzReadInfoCompressed(f *testing.F) {
 		path := filepath.Join(t.TempDir(), "a.ko")
 		require.NoError(t, os.WriteFile(path, data, 0o600))
 		_, _ = kmod.ReadInfo(path) // no panic, no endless memory
-	})
-}
-
-func FuzzModulesDep(f *testing.F) {
-	f.Add("kernel/a.ko: kernel/b-c.ko.xz kernel/d.ko\nkernel/d.ko:\n")
-	f.Add(":\n: :\n\n#x:\na:b:c\n/abs.ko: ../up.ko\n")
-	f.Fuzz(func(t *testing.T, data string) {
-		for name, deps := range kmod.ParseDep(data) {
-			assert.NotContains(t, name, "-")
-			for _, d := range deps {
-				assert.NotEmpty(t, d)
-			}
-		}
 	})
 }
 
