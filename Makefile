@@ -1,27 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 SHELL := /bin/bash -euo pipefail
 
-# The tests of one kernel: in the usual VM, and those for a VM with more devices.
+# Tests in VMs. What is about the kernel runs on every one, the rest on the first of KERNELS, which has one processor: emulated,
+# that is a third cheaper. The others have two, and KMMD_VM_BRIEF (test/vm/guest). FULL=1 runs all on each.
 VM_TEST = $(GO) test -timeout 42m -count=1 -p 1 -exec "$(CURDIR)/test/vm/exec"
-VM_TESTS = $(VM_TEST) ./test/vm/... && KMMD_VM_QEMU="$(MORE_DEVICES)" $(VM_TEST) -tags moredevices \
+VM_ALL = $(VM_TEST) $$($(GO) list ./test/vm/... | grep -v /ovmf) && KMMD_VM_QEMU="$(MORE_DEVICES)" $(VM_TEST) -tags moredevices \
 	-run "TestNamesExchanged|TestVirtualFunctions" ./test/vm/devices && GO=$(GO) test/vm/boots
+VM_KERNEL = $(VM_TEST) $(addprefix ./test/vm/,lab kernel devices preflight secureboot node) && GO=$(GO) test/vm/boots
 MORE_DEVICES = -machine q35 -netdev user,id=n1 -device virtio-net-pci,netdev=n1,romfile= \
 	-device pcie-root-port,id=r0 -device nvme-subsys,id=s0 -device nvme,serial=a,subsys=s0,bus=r0,sriov_max_vfs=2,sriov_vq_flexible=4,sriov_vi_flexible=2,max_ioqpairs=6,msix_qsize=7
 
 # Which kernels `make vm` boots.
 KERNEL ?= all
 KERNELS := $(if $(filter all,$(KERNEL)),6.1 6.12,$(KERNEL))
+FULL ?=
+BRIEF_KERNELS = $(if $(FULL),,$(wordlist 2,9,$(KERNELS)))
 GO ?= go
 
 # How long `make fuzz` looks at each target, and in which packages.
 FUZZ_TIME ?= 1m
 PACKAGES ?= ./pkg/...
 export CGO_ENABLED = 0
+# Everywhere, or packages are compiled twice: for what ships, and for the tests.
+export GOFLAGS := -trimpath $(filter-out -trimpath,$(GOFLAGS))
 
 # How many nodes `make cluster` plays.
 NODES ?= 3
 
-.PHONY: help setup setup-vm setup-cluster build test unit lab vm cluster-test cluster bench bench-images bench-cluster fuzz lint gen demo images packages release-test systemd-test clean
+.PHONY: help setup setup-vm setup-cluster build test unit lab vm cluster-test cluster bench bench-images bench-cluster fuzz lint gen demo images packages release-test systemd-test setup-e2e e2e clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,30 +43,27 @@ setup-cluster: ## a Kubernetes control plane, built from source the first time (
 	test/cluster/helm/setup
 
 build: ## bin/kmmd and bin/kmm-watcher, static
-	$(GO) build -trimpath -o bin/ ./cmd/kmmd ./cmd/kmm-watcher
-	install -D -t .lab/bin bin/kmmd bin/kmm-watcher
-	$(GO) build -trimpath -tags fault -o .lab/bin/kmmd-fault ./cmd/kmmd
+	$(GO) build -o bin/ ./cmd/kmmd ./cmd/kmm-watcher
+	for program in kmmd kmm-watcher; do cmp -s bin/$$program .lab/bin/$$program || install -D -t .lab/bin bin/$$program; done
+	$(GO) build -tags fault -o .lab/bin/kmmd-fault ./cmd/kmmd
 
-# The control plane is built meanwhile, with what the other stages leave idle. Its stage waits for the rest, or shows
-# what went wrong by trying again.
-test: ## everything: setup, unit, lab, vm on both kernels, cluster; says at the end what took how long
-	@mkdir -p .lab/log; set -m; nice -n 19 $(MAKE) --no-print-directory setup-cluster >.lab/log/setup-cluster.txt 2>&1 & \
-	trap "kill -- -$$! 2>/dev/null || true" EXIT; set +m; \
-	report=; for stage in setup-vm build unit lab vm setup-cluster cluster-test; do \
-		start=$$SECONDS; \
-		$(MAKE) --no-print-directory $$stage || { echo "make test: $$stage failed$$report"; exit 1; }; \
-		report+="; $$stage $$((SECONDS - start)) s"; \
-	done; echo "make test: ok$$report"
+# The control plane is built meanwhile, once what it has in common with our programs is compiled. VMs and clusters both wait
+# at times: side by side they keep the processors busy.
+test: ## everything: setup, unit, lab, vm on both kernels, cluster, systemd; says at the end what took how long
+	@test/stages setup-vm build "setup-cluster&" unit vm+ lab setup-cluster cluster-test vm systemd-test
 
 unit: ## tests without root and network; those that read real kernels do so once setup has run
-	CGO_ENABLED=1 $(GO) test -race $$($(GO) list ./... | grep -vE '/test/(vm|cluster)(/|$$)')
+	CGO_ENABLED=1 $(GO) test -race $$($(GO) list ./... | grep -vE '/test/(vm|cluster)(/|$$)') ./test/vm/ovmf
 	test ! -f .lab/kernels || KMMD_LAB="$(CURDIR)/.lab" $(GO) test -run '^TestLab' ./pkg/...
 
-vm: setup-vm build ## tests on real kernels, each in VMs of its own, side by side: KERNEL=6.1, 6.12 or all
-	@mkdir -p .lab/log; pids=(); \
+vm: setup-vm build ## tests on real kernels, each in VMs of its own, side by side: KERNEL=6.1, 6.12 or all; FULL=1: all on each
+	@mkdir -p .lab/log; pids=(); export KMMD_VM_FILES=".lab/bin/kmmd-fault .lab/crun deploy/base/agent.yaml" KMMD_VM_TIMEOUT=2400; \
 	for kernel in $(KERNELS); do \
-		KMMD_VM_KERNEL=$$kernel KMMD_VM_FILES=".lab/bin/kmmd-fault .lab/crun deploy/base/agent.yaml" KMMD_VM_TIMEOUT=2400 \
-			$(SHELL) -c '$(VM_TESTS)' >.lab/log/vm-$$kernel.txt 2>&1 & \
+		export KMMD_VM_KERNEL=$$kernel; \
+		case " $(BRIEF_KERNELS) " in \
+		*" $$kernel "*) KMMD_VM_BRIEF=1 $(SHELL) -c '$(VM_KERNEL)' ;; \
+		*) KMMD_VM_CPUS=1 $(SHELL) -c '$(VM_ALL)' ;; \
+		esac >.lab/log/vm-$$kernel.txt 2>&1 & \
 		pids+=($$!); \
 	done; \
 	failed=; \
@@ -70,8 +73,9 @@ vm: setup-vm build ## tests on real kernels, each in VMs of its own, side by sid
 	done; \
 	test -z "$$failed"
 
-lab: setup-vm ## tests of the lab: failures, panics and time-outs are seen, nothing is left behind
+lab: setup-vm build ## tests of the lab: failures, panics and time-outs are seen, nothing is left behind; and make demo
 	test/vm/selftest
+	test/vm/demo
 
 cluster-test: setup-vm setup-cluster build ## tests against a real API server, scheduler and controllers; one with a node in a VM
 	KMMD_CLUSTER="$(CURDIR)/.lab/cluster/bin" $(GO) test -timeout 20m -count=1 -p 2 -parallel 4 ./test/cluster/...
@@ -95,7 +99,7 @@ fuzz: ## each fuzz target of pkg/ for FUZZ_TIME: PACKAGES=./pkg/images/... for s
 lint: ## golangci-lint (built from source the first time), gofmt, the rules who may import whom
 	$(GO) tool -modfile=tools/go.mod golangci-lint run ./...
 
-gen: ## generated files: deepcopy and CustomResourceDefinitions
+gen: ## generated files: deepcopy, CustomResourceDefinitions, docs/reference, kmmd.toml of the packages
 	$(GO) generate ./...
 
 demo: setup-vm build ## an in-tree module replaced by one out of an image, in a VM
@@ -103,7 +107,9 @@ demo: setup-vm build ## an in-tree module replaced by one out of an image, in a 
 
 # What ships: programs for both architectures, of the commit, not of the work tree.
 DIST = $(CURDIR)/dist
-AT_COMMIT = GO=$(GO) tools/release/at-commit "GO=$(GO)" "DIST=$(DIST)"
+AT_COMMIT = GO=$(GO) tools/release/at-commit "GO=$(GO)" "DIST=$(DIST)" "ARCHES=$(ARCHES)" "KINDS=$(KINDS)"
+ARCHES = amd64 arm64
+KINDS = deb rpm
 
 images: ## dist/images: OCI layouts of kmmd and kmm-watcher with SPDX bills of materials; PUSH=registry.example/kmm pushes them
 	$(AT_COMMIT) "PUSH=$(PUSH)" ship-images
@@ -113,8 +119,8 @@ packages: ## dist/packages: deb and rpm of kmmd for amd64 and arm64
 
 .PHONY: ship-programs ship-images ship-packages
 ship-programs:
-	for arch in amd64 arm64; do \
-		GOARCH=$$arch $(GO) build -trimpath -buildvcs=true -ldflags '-s -w' -o "$(DIST)/bin/$$arch/" ./cmd/kmmd ./cmd/kmm-watcher; \
+	rm -rf "$(DIST)/bin"; for arch in $(ARCHES); do \
+		GOARCH=$$arch $(GO) build -buildvcs=true -ldflags '-s -w' -o "$(DIST)/bin/$$arch/" ./cmd/kmmd ./cmd/kmm-watcher; \
 	done
 
 ship-images: ship-programs
@@ -122,14 +128,24 @@ ship-images: ship-programs
 
 ship-packages: ship-programs
 	GO=$(GO) tools/release/pages "$(DIST)"
-	GO=$(GO) tools/release/packages "$(DIST)"
+	GO=$(GO) tools/release/packages "$(DIST)" $(KINDS)
 
 release-test: images packages ## tests of images and packages: what is in them, and that they come out the same twice
 	dpkg-query -W rpm systemd >/dev/null || apt-get install -y -qq --no-install-recommends rpm systemd
 	KMMD_DIST="$(DIST)" $(GO) -C tools/release test -timeout 30m -count=1 ./...
 
-systemd-test: setup-vm packages ## a VM that systemd boots, with the package: the driver comes before network and kubelet
-	GO=$(GO) test/vm/systemd/run "$(DIST)"/packages/kmmd_*_amd64.deb
+systemd-test: setup-vm ## a VM that systemd boots, with the package: the driver comes before network and kubelet
+	$(MAKE) --no-print-directory packages ARCHES=amd64 KINDS=deb "DIST=$(CURDIR)/.lab/dist"
+	GO=$(GO) test/vm/systemd/run .lab/dist/packages/kmmd_*_amd64.deb
+
+setup-e2e: setup-vm setup-cluster build ## what `make e2e` needs besides: kubelet and containerd from source, a Debian for nodes
+	GO=$(GO) test/e2e/setup
+
+# The report is what docs/e2e.md has at its end.
+e2e: setup-e2e images ## everything that ships, on real kubelets and containerd in two VMs (docs/e2e.md): REPORT=yes rewrites its last run
+	KMMD_LAB="$(CURDIR)/.lab" KMMD_CLUSTER="$(CURDIR)/.lab/cluster/bin" KMMD_E2E_REPORT="$(CURDIR)/.lab/e2e/report.md" \
+		$(GO) test -timeout 60m -count=1 -v -exec "$(CURDIR)/test/e2e/net" ./test/e2e
+	test -z "$(REPORT)" || { sed -i '/^## The last run$$/q' docs/e2e.md && { echo; cat .lab/e2e/report.md; } >>docs/e2e.md; }
 
 clean: ## remove bin/, dist/ and .lab/
 	rm -rf bin dist .lab

@@ -129,31 +129,3 @@ func TestEachReasonHasARemedy(t *testing.T) {
 		}
 	}
 }
-
-// TestLinks: what the pages of operation point to is there.
-func TestLinks(t *testing.T) {
-	link := regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]*))?\)`)
-	noAnchor := regexp.MustCompile(`[^a-z0-9 _-]`)
-	for _, name := range []string{page, "migration.md", "configuration.md", "cluster.md"} {
-		data, err := os.ReadFile(name)
-		require.NoError(t, err)
-		for _, found := range link.FindAllStringSubmatch(string(data), -1) {
-			target := found[1]
-			if target == "" {
-				target = name
-			}
-			to, err := os.ReadFile(target)
-			if !assert.NoError(t, err, name) || found[2] == "" {
-				continue
-			}
-			anchors := map[string]bool{}
-			for line := range strings.Lines(string(to)) {
-				if strings.HasPrefix(line, "#") {
-					title := strings.ToLower(strings.TrimSpace(strings.TrimLeft(line, "#")))
-					anchors[strings.ReplaceAll(noAnchor.ReplaceAllString(title, ""), " ", "-")] = true
-				}
-			}
-			assert.True(t, anchors[found[2]], "%s: %s has no heading for #%s", name, target, found[2])
-		}
-	}
-}

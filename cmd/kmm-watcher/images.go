@@ -27,7 +27,7 @@ type imageFlags struct {
 func (o *imageFlags) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.Builder, "builder", build.Kaniko, "what builds images: kaniko, or buildah, which needs pods with CAP_SYS_ADMIN")
-	f.StringVar(&o.BuilderImage, "builder-image", "", "image of the builder (default: a known release)")
+	f.StringVar(&o.BuilderImage, "builder-image", "", "image of the builder (default: "+build.KanikoImage+", or "+build.BuildahImage+")")
 	f.StringVar(&o.OurImage, "agent-image", "", "image of kmmd, which signs, pushes and checks in the same pods (default: that of DaemonSet kmmd beside us)")
 	f.StringVar(&o.pullPolicy, "build-pull-policy", "", "imagePullPolicy of both: Always, IfNotPresent or Never (default: the cluster's)")
 	f.DurationVar(&o.Deadline, "build-deadline", time.Hour, "how long a Job that builds or signs may take")
@@ -43,10 +43,10 @@ func (o *imageFlags) config(namespace string) (watcher.ImageConfig, error) {
 	switch c.ImagePullPolicy {
 	case "", corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever:
 	default:
-		return c, fmt.Errorf("--build-pull-policy %q: Always, IfNotPresent or Never", o.pullPolicy)
+		return c, usageError{fmt.Errorf("--build-pull-policy %q: Always, IfNotPresent or Never", o.pullPolicy)}
 	}
 	if o.retry <= 0 {
-		return c, fmt.Errorf("--build-retry %v: more than nothing is needed", o.retry)
+		return c, usageError{fmt.Errorf("--build-retry %v: more than nothing is needed", o.retry)}
 	}
 	if o.userNamespaces {
 		no := false
@@ -57,7 +57,7 @@ func (o *imageFlags) config(namespace string) (watcher.ImageConfig, error) {
 		c.AgentDaemonSet, check.OurImage = namespace+"/kmmd", "kmmd"
 	}
 	if err := check.Check(); err != nil {
-		return c, fmt.Errorf("flags of builds: %w", err)
+		return c, usageError{fmt.Errorf("flags of builds: %w", err)}
 	}
 	return c, nil
 }

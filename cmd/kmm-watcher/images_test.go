@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
+	"github.com/kmm-node/kmmd/pkg/exit"
 	"github.com/kmm-node/kmmd/pkg/images/imagestest"
 	"github.com/kmm-node/kmmd/pkg/watcher"
 )
@@ -51,6 +52,7 @@ func TestImageFlags(t *testing.T) {
 		c, err := o.config("kmm-system")
 		if tt.says != "" {
 			assert.ErrorContains(t, err, tt.says)
+			assert.Equal(t, int(exit.Usage), exitCode(err), tt.says)
 			continue
 		}
 		require.NoError(t, err, tt.args)

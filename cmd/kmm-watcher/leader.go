@@ -76,7 +76,7 @@ func newLeader(o options, log *slog.Logger, registry *prometheus.Registry) (*lea
 func agents(o options) ([]rbacv1.Subject, error) {
 	namespace, name, ok := strings.Cut(o.account, "/")
 	if !ok || namespace == "" || name == "" {
-		return nil, fmt.Errorf("--agent-service-account %q: NAMESPACE/NAME is needed", o.account)
+		return nil, usageError{fmt.Errorf("--agent-service-account %q: NAMESPACE/NAME is needed", o.account)}
 	}
 	out := []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: name}}
 	if o.group != "" {

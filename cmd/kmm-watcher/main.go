@@ -7,7 +7,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -23,6 +25,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
 
+	"github.com/kmm-node/kmmd/pkg/exit"
 	"github.com/kmm-node/kmmd/pkg/version"
 )
 
@@ -30,10 +33,24 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := command(os.Args[0]).ExecuteContext(ctx)
 	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "kmm-watcher:", err)
-		os.Exit(1)
+	os.Exit(exitCode(err))
+}
+
+// usageError ends the program with exit.Usage.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// exitCode says on standard error what is wrong.
+func exitCode(err error) int {
+	if err == nil {
+		return int(exit.OK)
 	}
+	fmt.Fprintln(os.Stderr, "kmm-watcher:", err)
+	if usage := (usageError{}); errors.As(err, &usage) {
+		return int(exit.Usage)
+	}
+	return int(exit.NotAsWanted)
 }
 
 // options are the flags.
@@ -54,10 +71,22 @@ type options struct {
 // command is what the program does under its name: as kubectl-kmm, a plugin of
 // kubectl, it only shows.
 func command(program string) *cobra.Command {
+	cmd := watcherCommand()
 	if strings.TrimSuffix(filepath.Base(program), ".exe") == plugin {
-		return pluginCommand()
+		cmd = pluginCommand()
 	}
-	return watcherCommand()
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	return cmd
+}
+
+// atMost is cobra.MaximumNArgs with exit.Usage.
+func atMost(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > n {
+			return usageError{fmt.Errorf("unexpected argument %q: see %s --help", args[n], cmd.CommandPath())}
+		}
+		return nil
+	}
 }
 
 func watcherCommand() *cobra.Command {
@@ -65,7 +94,7 @@ func watcherCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "kmm-watcher",
 		Short: "hand kernel Modules out to the nodes of a cluster, and say what became of them",
-		Args:  cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
+		Args:  atMost(0), SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.showsVersion {
 				fmt.Fprintln(cmd.OutOrStdout(), version.String())
@@ -74,19 +103,15 @@ func watcherCommand() *cobra.Command {
 			return run(cmd.Context(), o)
 		},
 	}
-	host, err := os.Hostname()
-	if err != nil {
-		host = "kmm-watcher"
-	}
 	f := cmd.Flags()
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "file that says how to reach the API server (default: the pod's ServiceAccount)")
 	f.StringVar(&o.listen, "listen", ":9809", "address of /metrics, /livez, /readyz, and /status; empty serves nothing")
-	f.StringVar(&o.namespace, "namespace", envOr("POD_NAMESPACE", "kmm-system"), "namespace of the lease")
+	f.StringVar(&o.namespace, "namespace", "", "namespace of the lease (default: $"+namespaceVariable+", else "+defaultNamespace+")")
 	f.StringVar(&o.account, "agent-service-account", "kmm-system/kmmd", "NAMESPACE/NAME of the account of kmmd on the nodes, which may read pull secrets")
 	f.StringVar(&o.group, "agent-group", "", "a group that may read them too: system:nodes, where kmmd uses the kubelet's identity")
 	f.IntVar(&o.workers, "workers", 8, "how many nodes and Modules are looked at side by side")
 	f.BoolVar(&o.leaderElect, "leader-elect", true, "wait for a lease, so that several can run")
-	f.StringVar(&o.identity, "identity", envOr("POD_NAME", host), "name in the lease; no two may have the same")
+	f.StringVar(&o.identity, "identity", "", "name in the lease; no two may have the same (default: $"+podVariable+", else the host's name)")
 	o.images.register(cmd)
 	o.site.register(cmd)
 	f.BoolVar(&o.showsVersion, "version", false, "print the version and end")
@@ -94,14 +119,35 @@ func watcherCommand() *cobra.Command {
 	return cmd
 }
 
-func envOr(name, otherwise string) string {
-	if v := os.Getenv(name); v != "" {
-		return v
+// defaultNamespace is where deploy/ puts kmm-watcher.
+const defaultNamespace = "kmm-system"
+
+// Variables of the environment that kmm-watcher reads; the manifests in deploy/ set
+// them.
+const (
+	// namespaceVariable is the pod's namespace: that of the lease and of DaemonSet
+	// kmmd, unless --namespace is given.
+	namespaceVariable = "POD_NAMESPACE"
+	// podVariable is the pod's name: the one in the lease, unless --identity is given.
+	podVariable = "POD_NAME"
+)
+
+// fill finds what the flags leave open.
+func (o *options) fill() (err error) {
+	o.namespace = cmp.Or(o.namespace, os.Getenv(namespaceVariable), defaultNamespace)
+	if o.identity = cmp.Or(o.identity, os.Getenv(podVariable)); o.identity != "" {
+		return nil
 	}
-	return otherwise
+	if o.identity, err = os.Hostname(); err != nil {
+		return usageError{fmt.Errorf("find a name for the lease: %w: give --identity", err)}
+	}
+	return nil
 }
 
 func run(ctx context.Context, o options) error {
+	if err := o.fill(); err != nil {
+		return err
+	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	klog.SetSlogLogger(log)
 	registry := prometheus.NewRegistry()

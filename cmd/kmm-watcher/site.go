@@ -36,7 +36,7 @@ func (o *siteFlags) register(cmd *cobra.Command) {
 func (o *siteFlags) site(l *leader, metrics prometheus.Gatherer) (web.Site, error) {
 	s := web.Site{Metrics: metrics, Checks: web.Checks{Live: l.live, Ready: l.ready}}
 	if (o.cert == "") != (o.key == "") {
-		return s, errors.New("--tls-cert-file and --tls-key-file: both or none")
+		return s, usageError{errors.New("--tls-cert-file and --tls-key-file: both or none")}
 	}
 	if o.access || o.cert != "" {
 		config, err := web.Certificate(o.cert, o.key)

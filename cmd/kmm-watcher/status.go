@@ -31,6 +31,7 @@ func pluginCommand() *cobra.Command {
 		Use: plugin, Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl kmm"},
 		Short:   "look at kernel Modules on the nodes of a cluster",
 		Version: version.String(), SilenceUsage: true, SilenceErrors: true,
+		Args: atMost(0), RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(statusCommand("kubectl kmm"))
 	return cmd
@@ -53,7 +54,7 @@ func statusCommand(program string) *cobra.Command {
 		Short: "show how Modules stand on nodes; of one Module, each node with its reason",
 		Example: fmt.Sprintf("  %s status -A\n  %s status my-driver -n drivers --watch\n  %s status -A -o json",
 			program, program, program),
-		Args: cobra.MaximumNArgs(1), SilenceUsage: true, SilenceErrors: true,
+		Args: atMost(1), SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				v.module = args[0]
@@ -74,11 +75,11 @@ func statusCommand(program string) *cobra.Command {
 func (v *view) show(ctx context.Context, out, notes io.Writer) error {
 	switch {
 	case v.output != "table" && v.output != "json":
-		return fmt.Errorf("--output %q: table or json", v.output)
+		return usageError{fmt.Errorf("--output %q: table or json", v.output)}
 	case v.all && v.namespace != "":
-		return errors.New("--namespace and --all-namespaces: one of them")
+		return usageError{errors.New("--namespace and --all-namespaces: one of them")}
 	case v.all && v.module != "":
-		return errors.New("MODULE and --all-namespaces: the Module's namespace is needed, by --namespace")
+		return usageError{errors.New("MODULE and --all-namespaces: the Module's namespace is needed, by --namespace")}
 	}
 	reader, err := v.reader()
 	if err != nil {

@@ -140,7 +140,7 @@ func TestBundleHasNoSecret(t *testing.T) {
 		"kernel/log.txt":                                          "nic: bad key",
 		"kernel/proc/cmdline":                                     "quiet",
 		"kernel/etc/modprobe.d/nic.conf":                          "options nic",
-		"config/effective.toml":                                   "load_timeout = '2m0s'",
+		"config/effective.toml":                                   "load_timeout = '2m'",
 		"config/environment.txt":                                  "proxy.example:3128",
 		"version.txt":                                             "kmmd ",
 		"daemon/livez.txt.error":                                  "connection refused",

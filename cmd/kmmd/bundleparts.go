@@ -213,7 +213,7 @@ func (b *collector) effective(_ context.Context, w io.Writer) error {
 }
 
 // variables are those of the environment that kmmd goes by.
-var variables = []string{"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", clusterVariable, "NODE_NAME",
+var variables = []string{"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", clusterVariable, nodeNameVariable,
 	"KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT", "GOMEMLIMIT", "GODEBUG", "TMPDIR"}
 
 func environment(_ context.Context, w io.Writer) error {

@@ -18,18 +18,6 @@ import (
 	"github.com/kmm-node/kmmd/pkg/version"
 )
 
-// joins is the table [cluster] of kmmd.toml.
-type joins struct {
-	Enabled    bool   `toml:"enabled"`
-	NodeName   string `toml:"node_name"`  // default NODE_NAME, else the host's name
-	Kubeconfig string `toml:"kubeconfig"` // "" is the ServiceAccount of the pod
-}
-
-// clusterVariable enables the cluster for every command that is run in a pod,
-// also by kubectl exec: one that left the cluster's Modules out would say that
-// they are to be unloaded.
-const clusterVariable = "KMMD_CLUSTER"
-
 // clusterEnabled says whether the file, the flag or the environment asks for it.
 func (c config) clusterEnabled(o *options) (bool, error) {
 	value := os.Getenv(clusterVariable)
@@ -51,7 +39,7 @@ func openCluster(c config, o *options, metrics *cluster.Metrics, log *slog.Logge
 	}
 	name := c.Cluster.NodeName
 	if name == "" {
-		name = os.Getenv("NODE_NAME")
+		name = os.Getenv(nodeNameVariable)
 	}
 	if name == "" {
 		host, err := os.Hostname()

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -12,6 +13,8 @@ import (
 	"github.com/pelletier/go-toml/v2"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/pkg/exit"
 )
 
 // The configuration file of the packages has every key, with its default.
@@ -34,6 +37,14 @@ func TestConfigurationOfPackages(t *testing.T) {
 	var keys map[string]any
 	require.NoError(t, toml.Unmarshal(b, &keys))
 	assertKeys(t, "", reflect.TypeFor[config](), keys)
+}
+
+// TestUnitIsNotStartedInVain: systemd knows the exit code after which another try is
+// of no use.
+func TestUnitIsNotStartedInVain(t *testing.T) {
+	unit, err := os.ReadFile("../../deploy/systemd/kmmd.service")
+	require.NoError(t, err)
+	assert.Contains(t, string(unit), fmt.Sprintf("\nRestartPreventExitStatus=%d\n", exit.Usage))
 }
 
 // assertKeys wants each field that TOML can set among keys.

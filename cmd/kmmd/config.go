@@ -6,13 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"os"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/kmm-node/kmmd/pkg/images"
@@ -21,73 +19,95 @@ import (
 
 const defaultConfigFile = "/etc/kmmd/kmmd.toml"
 
-// duration is a time.Duration written as "30s" in TOML. It is a struct, so
-// that a plain number is refused: of which unit would it be?
-type duration struct{ time.Duration }
-
-// UnmarshalText reads what time.ParseDuration reads; nothing below zero.
-func (d *duration) UnmarshalText(text []byte) error {
-	v, err := time.ParseDuration(string(text))
-	if err == nil && v <= 0 {
-		err = fmt.Errorf("%q: a duration above zero is needed", text)
-	}
-	d.Duration = v
-	return err
-}
-
-// MarshalText writes what UnmarshalText reads.
-func (d duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
-
-// config is kmmd.toml. Every key may be left out.
+// config is kmmd.toml. Every key may be left out. The comments of the fields are
+// what users read: docs/reference/configuration.md and deploy/packages/kmmd.toml
+// are made of them.
 type config struct {
-	ModulesDir    string   `toml:"modules_dir"`    // Module documents
-	StateDir      string   `toml:"state_dir"`      // images and the firmware manifest; survives a reboot
-	RunDir        string   `toml:"run_dir"`        // ledger, lock, status; does not
-	FirmwareDir   string   `toml:"firmware_dir"`   // as the kernel sees it
-	HostRoot      string   `toml:"host_root"`      // where the node's root is mounted
-	Listen        string   `toml:"listen"`         // /metrics, /livez, /readyz; "" serves nothing
-	LoadTimeout   duration `toml:"load_timeout"`   // for one finit_module
-	UnloadTimeout duration `toml:"unload_timeout"` // for one delete_module
-	Resync        duration `toml:"resync"`         // look at everything without a hint
-	StartWait     duration `toml:"start_wait"`     // how long systemd waits for the first look
+	// Directory of Module documents: "*.yaml", "*.yml" and "*.toml". Hidden files and
+	// subdirectories are left out.
+	ModulesDir string `toml:"modules_dir"`
+	// Images, the cluster's last order, and which firmware file belongs to whom. It
+	// has to survive a reboot.
+	StateDir string `toml:"state_dir"`
+	// Ledger, lock and status. It must not survive a reboot.
+	RunDir string `toml:"run_dir"`
+	// Where firmware is copied to, and where the kernel is told to look for it. The
+	// kernel looks in the mount namespace of process 1.
+	FirmwareDir string `toml:"firmware_dir"`
+	// Where the node's root is mounted: its /proc, /sys, /dev, /run and /lib/modules
+	// are taken from there.
+	HostRoot string `toml:"host_root"`
 
-	AllowInUse     []string `toml:"allow_in_use"`    // the node's policy: network
-	NetworkTimeout duration `toml:"network_timeout"` // for interfaces to come back
+	// Address of /metrics, /livez and /readyz, HOST:PORT; "" serves nothing.
+	Listen string `toml:"listen"`
+	// How long systemd, and what it starts after kmmd, waits for the first look at
+	// the node. A slow registry does not keep the kubelet from starting.
+	StartWait duration `toml:"start_wait"`
+	// How long one module's init may take. After that the module needs a reboot.
+	LoadTimeout duration `toml:"load_timeout"`
+	// How long one unload may take. After that the module needs a reboot.
+	UnloadTimeout duration `toml:"unload_timeout"`
+	// How often everything is looked at without a hint.
+	Resync duration `toml:"resync"`
 
-	ImageQuota      size     `toml:"image_quota"`       // of the image store
-	ImageKeepUnused duration `toml:"image_keep_unused"` // images that nothing needs
-	Firmware        string   `toml:"firmware"`          // all or declared
-	Prestage        bool     `toml:"prestage"`          // images for installed kernels that do not run
-	Policy          policy   `toml:"policy"`
-	Cluster         joins    `toml:"cluster"`
+	// The node's own policy for drivers in use: ["network"] allows every Module to
+	// replace the driver of an interface in use. Empty leaves it to each Module's
+	// allowInUse.
+	AllowInUse []string `toml:"allow_in_use"`
+	// How long an interface may take to come back, with its carrier, after its driver
+	// was replaced.
+	NetworkTimeout duration `toml:"network_timeout"`
+
+	// How much the image store may hold. What was not used for longest goes first,
+	// never what runs or is wanted.
+	ImageQuota size `toml:"image_quota"`
+	// An image that nothing needs is removed when it has not been used for so long.
+	ImageKeepUnused duration `toml:"image_keep_unused"`
+	// "all": every layer that may have more firmware in firmwarePath is read.
+	// "declared": older layers are not read for firmware once every file that the
+	// modules declare (modinfo -F firmware) is there.
+	Firmware string `toml:"firmware"`
+	// Get the images for the kernels that are installed and do not run. The status
+	// tells for each: ready, or why not.
+	Prestage bool `toml:"prestage"`
+
+	Policy  policy `toml:"policy"`
+	Cluster joins  `toml:"cluster"`
 }
 
-// policy is what this node allows, whatever the documents say.
+// What this node allows, whatever the documents say. A refusal has the reason Policy
+// and names the rule.
 type policy struct {
-	AllowedRepositories []string `toml:"allowed_repositories"` // prefixes; none allows all
-	RequireDigest       bool     `toml:"require_digest"`
-	SignatureKeys       []string `toml:"signature_keys"` // PEM files; none requires no signature
-	NeverLoad           []string `toml:"never_load"`     // module names
-	NeverRemove         []string `toml:"never_remove"`
+	// Images may come from below these only: "registry.example" or
+	// "registry.example/drivers". An empty list allows all.
+	AllowedRepositories []string `toml:"allowed_repositories"`
+	// An image has to be named by digest, IMAGE@sha256:...
+	RequireDigest bool `toml:"require_digest"`
+	// Files with PEM public keys. If there are any, every image needs a cosign
+	// signature by one of them.
+	SignatureKeys []string `toml:"signature_keys"`
+	// Modules that are never loaded, also not as a dependency.
+	NeverLoad []string `toml:"never_load"`
+	// Modules that are never unloaded: neither in favour of another one nor when their
+	// document is gone.
+	NeverRemove []string `toml:"never_remove"`
 }
 
-// size is a number of bytes written as "2GiB" in TOML; without a unit it is
-// refused, as a duration is.
-type size struct{ Bytes int64 }
-
-// UnmarshalText reads a number with a unit: B, KB, MB, GB, KiB, MiB, GiB.
-func (s *size) UnmarshalText(text []byte) error {
-	n, err := humanize.ParseBytes(string(text))
-	unit := strings.TrimLeft(string(text), "0123456789. ")
-	if err != nil || unit == "" || n == 0 || n > math.MaxInt64 {
-		return fmt.Errorf("%q: a size above zero is needed, such as 2GiB", text)
-	}
-	s.Bytes = int64(n)
-	return nil
+// Whether orders come from a cluster, too.
+type joins struct {
+	// Watch this node's NodeModulesConfig and write its status. kmmd run --cluster
+	// does the same, and so does KMMD_CLUSTER=true in the environment, for all
+	// commands: what is run in a pod by kubectl exec then knows the orders as well.
+	Enabled bool `toml:"enabled"`
+	// The node's name in the cluster. "" is NODE_NAME of the environment, else the
+	// host's name in lower case.
+	NodeName string `toml:"node_name"`
+	// How the API server is reached, such as the kubelet's
+	// /etc/kubernetes/kubelet.conf; "" is the ServiceAccount of the pod. Tokens and
+	// certificates in files are read again when they change. One that names a program
+	// to be run for credentials is refused: kmmd runs none.
+	Kubeconfig string `toml:"kubeconfig"`
 }
-
-// MarshalText writes what UnmarshalText reads.
-func (s size) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%d B", s.Bytes), nil }
 
 // What the key firmware may be.
 const (

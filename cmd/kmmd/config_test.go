@@ -72,3 +72,22 @@ func TestDefaults(t *testing.T) {
 	c.HostRoot = "/host"
 	assert.Equal(t, "/host/lib/modules", c.hostModules())
 }
+
+// TestValues: what is written is short, and reads as the same.
+func TestValues(t *testing.T) {
+	for _, d := range []string{"1ms", "30s", "1m30s", "2m", "10m", "1h", "1h10m", "168h", "1h0m5s"} {
+		var v duration
+		require.NoError(t, v.UnmarshalText([]byte(d)))
+		assert.Equal(t, d, v.String())
+	}
+	for text, want := range map[string]string{"2GiB": "2GiB", "2048 MiB": "2GiB", "1536MiB": "1536MiB", "1MB": "1000000B", "2048GiB": "2048GiB"} {
+		var v size
+		require.NoError(t, v.UnmarshalText([]byte(text)))
+		assert.Equal(t, want, v.String())
+		b, err := v.MarshalText()
+		require.NoError(t, err)
+		again := size{}
+		require.NoError(t, again.UnmarshalText(b))
+		assert.Equal(t, v, again)
+	}
+}

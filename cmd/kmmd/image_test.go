@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/kmm-node/kmmd/pkg/exit"
 	"github.com/kmm-node/kmmd/pkg/images"
 	"github.com/kmm-node/kmmd/pkg/images/imagestest"
 	"github.com/kmm-node/kmmd/pkg/kernel/kerneltest"
@@ -109,7 +110,7 @@ func TestImageUsage(t *testing.T) {
 	} {
 		_, err := kmmd(t, append([]string{"image", "--config", config}, args...)...)
 		require.Error(t, err, args)
-		assert.Equal(t, exitUsage, exitCode(err), "%v: %v", args, err)
+		assert.Equal(t, int(exit.Usage), exitCode(err), "%v: %v", args, err)
 	}
 }
 
@@ -151,5 +152,5 @@ spec:
 
 	write(t, filepath.Join(dir, "docs", "bad.yaml"), "kind: Module\n")
 	_, err = pull()
-	assert.Equal(t, exitUsage, exitCode(err))
+	assert.Equal(t, int(exit.Usage), exitCode(err))
 }

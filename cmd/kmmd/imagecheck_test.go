@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/kmm-node/kmmd/pkg/exit"
 	"github.com/kmm-node/kmmd/pkg/images/imagestest"
 	"github.com/kmm-node/kmmd/pkg/kernel/kerneltest"
 	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
@@ -167,7 +168,7 @@ func TestImageCheckUsage(t *testing.T) {
 	} {
 		_, err := kmmd(t, append([]string{"image", "check", "--config", config}, strings.Fields(args)...)...)
 		require.Error(t, err, args)
-		assert.Equal(t, exitUsage, exitCode(err), "%s: %v", args, err)
+		assert.Equal(t, int(exit.Usage), exitCode(err), "%s: %v", args, err)
 	}
 }
 

@@ -124,12 +124,12 @@ func present(cmd *cobra.Command, files []string) []string {
 // usersLogins are the files of whoever runs this.
 func usersLogins() []string {
 	files := []string{} // not nil, which is the node's
-	if dir := os.Getenv("DOCKER_CONFIG"); dir != "" {
+	if dir := os.Getenv(dockerVariable); dir != "" {
 		files = append(files, filepath.Join(dir, "config.json"))
 	} else if home, err := os.UserHomeDir(); err == nil {
 		files = append(files, filepath.Join(home, ".docker/config.json"))
 	}
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+	if dir := os.Getenv(runtimeVariable); dir != "" {
 		files = append(files, filepath.Join(dir, "containers/auth.json"))
 	}
 	return files

@@ -14,26 +14,17 @@ import (
 
 	"k8s.io/klog/v2"
 
+	"github.com/kmm-node/kmmd/pkg/exit"
 	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/sign/image"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
-// Exit codes, the same for every command.
-const (
-	exitOK    = 0
-	exitNotOK = 1 // something is not as wanted
-	exitUsage = 2 // usage, configuration or a document that can not be used
-	// An image was made, and could not be written to its place. Who looks after Jobs
-	// (pkg/build) tells by it that the registry is to blame.
-	exitNotWritten = 3
-)
-
-// errNotAsWanted ends a command with exit code 1 and without another word: the
+// errNotAsWanted ends a command with exit.NotAsWanted and without another word: the
 // output has said what is wrong.
 var errNotAsWanted = errors.New("not as wanted")
 
-// usageError ends a command with exit code 2.
+// usageError ends a command with exit.Usage.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
@@ -47,21 +38,21 @@ func main() {
 	os.Exit(exitCode(err))
 }
 
+// exitCode says on standard error what the output has not said.
 func exitCode(err error) int {
 	var usage usageError
 	var write *image.WriteError
+	code := exit.NotAsWanted
 	switch {
 	case err == nil:
-		return exitOK
+		return int(exit.OK)
 	case errors.Is(err, errNotAsWanted):
-		return exitNotOK
+		return int(code)
+	case errors.As(err, &usage), errors.Is(err, spec.ErrInvalid):
+		code = exit.Usage
+	case errors.As(err, &write):
+		code = exit.NotWritten
 	}
 	fmt.Fprintln(os.Stderr, "kmmd:", err)
-	if errors.As(err, &usage) || errors.Is(err, spec.ErrInvalid) {
-		return exitUsage
-	}
-	if errors.As(err, &write) {
-		return exitNotWritten
-	}
-	return exitNotOK
+	return int(code)
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/pkg/exit"
 )
 
 // TestPolicy: what the node allows stands in its configuration, and a misspelt
@@ -26,7 +28,7 @@ func TestPolicy(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, []byte("allow_in_use = [\"net\"]\n"), 0o600))
 	_, err = readConfig(path)
 	require.Error(t, err)
-	assert.Equal(t, exitUsage, exitCode(err))
+	assert.Equal(t, int(exit.Usage), exitCode(err))
 	assert.Contains(t, err.Error(), `"net" is not "network"`)
 }
 
@@ -48,6 +50,6 @@ func TestPolicyOfImages(t *testing.T) {
 		config := write(t, filepath.Join(dir, "kmmd.toml"), string(text)+"\n[policy]\n"+rule+"\n")
 		_, err := kmmd(t, "image", "ls", "--config", config)
 		require.ErrorContains(t, err, words, rule)
-		assert.Equal(t, exitUsage, exitCode(err), rule)
+		assert.Equal(t, int(exit.Usage), exitCode(err), rule)
 	}
 }

@@ -16,9 +16,6 @@ import (
 	"github.com/kmm-node/kmmd/pkg/sign"
 )
 
-// passphraseVariable is the one that sign-file has.
-const passphraseVariable = "KBUILD_SIGN_PIN"
-
 // signFlags say who signs.
 type signFlags struct {
 	key, cert, hash, passphraseFile string

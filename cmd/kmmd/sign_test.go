@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/kmm-node/kmmd/pkg/exit"
 	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/sign"
 )
@@ -121,7 +122,7 @@ func TestSignTriesEveryFile(t *testing.T) {
 	gone := filepath.Join(dir, "gone.ko")
 
 	out, err := kmmd(t, append(signKey("rsa-both.pem", "rsa-both.pem"), "-o", "json", text, link, cut, fifo, dir, gone, two)...)
-	assert.Equal(t, exitNotOK, exitCode(err))
+	assert.Equal(t, int(exit.NotAsWanted), exitCode(err))
 	assert.ErrorIs(t, err, sign.ErrNotModule)
 	assert.ErrorIs(t, err, kmod.ErrFormat)
 	assert.ErrorIs(t, err, os.ErrNotExist)
@@ -181,7 +182,7 @@ func TestSignPassphrase(t *testing.T) {
 	path := copyModule(t, dir, "hello.ko", "hello.ko")
 	flags := append(signKey("rsa-pbes2-aes-256-cbc.pem", "rsa.crt.der"), path)
 	_, err := kmmd(t, flags...)
-	assert.Equal(t, exitUsage, exitCode(err))
+	assert.Equal(t, int(exit.Usage), exitCode(err))
 	assert.ErrorContains(t, err, "none was given; it is taken from --passphrase-file or from the variable KBUILD_SIGN_PIN")
 
 	t.Setenv("KBUILD_SIGN_PIN", "wrong")
@@ -218,7 +219,7 @@ func TestSignUsage(t *testing.T) {
 	} {
 		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
 			_, err := kmmd(t, tt.args...)
-			assert.Equal(t, exitUsage, exitCode(err))
+			assert.Equal(t, int(exit.Usage), exitCode(err))
 			assert.ErrorContains(t, err, tt.message)
 		})
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/kmm-node/kmmd/pkg/exit"
 	"github.com/kmm-node/kmmd/pkg/images"
 	"github.com/kmm-node/kmmd/pkg/images/imagestest"
 	"github.com/kmm-node/kmmd/pkg/sign"
@@ -88,18 +89,18 @@ func TestSignImageErrors(t *testing.T) {
 		code int
 		says string
 	}{
-		{"no place", []string{"sign", "image", "--files", "/x", "--key", signData + "keys/rsa-pkcs8.pem", "--cert", signData + "keys/rsa.crt"}, exitUsage, "--from and --to"},
-		{"no files", []string{"sign", "image"}, exitUsage, "--files"},
-		{"no tag", signImage(r, r.Host+"/out"), exitUsage, "IMAGE:TAG"},
-		{"relative pattern", signImage(r, to, "--files", "a.ko"), exitUsage, "absolute"},
-		{"relative pattern, without another --files", signImage(r, to, "a.ko"), exitUsage, "absolute"},
-		{"key of another", signImage(r, to, "--cert", signData+"keys/p256.crt"), exitUsage, sign.ErrKeyMismatch.Error()},
-		{"no match", signImage(r, to, "--files", "/opt/none.ko"), exitNotOK, `"/opt/none.ko" matches nothing; modules it has are /opt/lib/modules/6.1/hello.ko`},
-		{"no such image", signImage(r, to, "--from", r.Host+"/none:v1"), exitNotOK, "check the name"},
-		{"no registry", signImage(r, to, "--to", "127.0.0.1:1/out:v1"), exitNotWritten, "the tag is as it was"},
-		{"bad authfile", signImage(r, to, "--authfile", "/dev"), exitUsage, "/dev"},
-		{"no place for the result", signImage(r, to, "--result", "/nonexistent/x"), exitNotOK, "/nonexistent/x"},
-		{"copy of nothing", []string{"image", "copy"}, exitUsage, "--from and --to"},
+		{"no place", []string{"sign", "image", "--files", "/x", "--key", signData + "keys/rsa-pkcs8.pem", "--cert", signData + "keys/rsa.crt"}, int(exit.Usage), "--from and --to"},
+		{"no files", []string{"sign", "image"}, int(exit.Usage), "--files"},
+		{"no tag", signImage(r, r.Host+"/out"), int(exit.Usage), "IMAGE:TAG"},
+		{"relative pattern", signImage(r, to, "--files", "a.ko"), int(exit.Usage), "absolute"},
+		{"relative pattern, without another --files", signImage(r, to, "a.ko"), int(exit.Usage), "absolute"},
+		{"key of another", signImage(r, to, "--cert", signData+"keys/p256.crt"), int(exit.Usage), sign.ErrKeyMismatch.Error()},
+		{"no match", signImage(r, to, "--files", "/opt/none.ko"), int(exit.NotAsWanted), `"/opt/none.ko" matches nothing; modules it has are /opt/lib/modules/6.1/hello.ko`},
+		{"no such image", signImage(r, to, "--from", r.Host+"/none:v1"), int(exit.NotAsWanted), "check the name"},
+		{"no registry", signImage(r, to, "--to", "127.0.0.1:1/out:v1"), int(exit.NotWritten), "the tag is as it was"},
+		{"bad authfile", signImage(r, to, "--authfile", "/dev"), int(exit.Usage), "/dev"},
+		{"no place for the result", signImage(r, to, "--result", "/nonexistent/x"), int(exit.NotAsWanted), "/nonexistent/x"},
+		{"copy of nothing", []string{"image", "copy"}, int(exit.Usage), "--from and --to"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -156,7 +157,7 @@ func TestImageLogins(t *testing.T) {
 	assert.Equal(t, os.FileMode(0o600), st.Mode())
 
 	_, err = kmmd(t, "image", "logins")
-	assert.Equal(t, exitUsage, exitCode(err))
+	assert.Equal(t, int(exit.Usage), exitCode(err))
 	_, err = kmmd(t, "image", "logins", "--to", to, write(t, filepath.Join(dir, "bad"), `{"auths": hidden`))
 	require.ErrorContains(t, err, "bad:1")
 	assert.NotContains(t, err.Error(), "hidden")

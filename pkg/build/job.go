@@ -28,14 +28,16 @@ const (
 )
 
 const (
-	// HashLabel is on each Job and its pod, with the Hash of its Request, or its ID.
+	// HashLabel is on each Job for an image and its pod. Its value stands for all that
+	// goes into the image.
 	HashLabel = v1beta1.LabelPrefix + "image-job"
-	// KindLabel is on each Job and its pod, with its Kind.
+	// KindLabel is on each Job for an image and its pod: publish, rehearse or check.
 	KindLabel = v1beta1.LabelPrefix + "image-job.kind"
-	// KernelAnnotation and ImageAnnotation are on each Job and its pod: the kernel's
-	// release and containerImage.
+	// KernelAnnotation is on each Job and its pod, with the kernel's release.
 	KernelAnnotation = v1beta1.LabelPrefix + "kernel"
-	ImageAnnotation  = v1beta1.LabelPrefix + "image"
+	// ImageAnnotation is on each Job and its pod, with containerImage as it is for that
+	// kernel.
+	ImageAnnotation = v1beta1.LabelPrefix + "image"
 
 	managedByLabel = "app.kubernetes.io/managed-by"
 	managedBy      = "kmm-watcher"

@@ -21,13 +21,17 @@ const (
 	Buildah = "buildah"
 )
 
+// Images of the builders, unless others are given.
 const (
-	// The fork of kaniko that is looked after; Google's ended in June 2025. The
-	// digest of the release's index (amd64 and arm64) is as others have published
-	// it; no test here pulls it, so compare it before you rely on it.
-	defaultKaniko  = "ghcr.io/osscontainertools/kaniko:v1.28.2@sha256:4ea0e7301e3f6806de15150e4982c73018351e28c1dca6947bd3b4afb5ae3c60"
-	defaultBuildah = "quay.io/buildah/stable:v1.43.2"
+	// KanikoImage is of the fork of kaniko that is looked after; Google's ended in June
+	// 2025. The digest of the release's index (amd64 and arm64) is as others have
+	// published it; no test here pulls it, so compare it before you rely on it.
+	KanikoImage = "ghcr.io/osscontainertools/kaniko:v1.28.2@sha256:4ea0e7301e3f6806de15150e4982c73018351e28c1dca6947bd3b4afb5ae3c60"
+	// BuildahImage is a release of buildah's own image.
+	BuildahImage = "quay.io/buildah/stable:v1.43.2"
+)
 
+const (
 	defaultDeadline = time.Hour
 	defaultKeep     = 24 * time.Hour
 )
@@ -69,9 +73,9 @@ func (o *Options) builder() string { return cmp.Or(o.Builder, Kaniko) }
 
 func (o *Options) builderImage() string {
 	if o.builder() == Buildah {
-		return cmp.Or(o.BuilderImage, defaultBuildah)
+		return cmp.Or(o.BuilderImage, BuildahImage)
 	}
-	return cmp.Or(o.BuilderImage, defaultKaniko)
+	return cmp.Or(o.BuilderImage, KanikoImage)
 }
 
 func (o *Options) deadline() time.Duration { return cmp.Or(o.Deadline, defaultDeadline) }

@@ -11,6 +11,8 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kmm-node/kmmd/pkg/exit"
 )
 
 // State is how far a Job is.
@@ -22,8 +24,9 @@ const (
 	Failed    State = "Failed"
 )
 
-// Reasons of our own; others are Kubernetes' words, such as ImagePullBackOff,
-// CreateContainerConfigError, OOMKilled, Evicted or DeadlineExceeded.
+// Reasons of a Job that makes or checks an image. Others are Kubernetes' words, such
+// as ImagePullBackOff, CreateContainerConfigError, OOMKilled, Evicted or
+// DeadlineExceeded.
 const (
 	// ReasonNotStarted: the pod has a node and no container yet. That is so for some
 	// seconds of each pod; when it stays so, one of its volumes can not be had.
@@ -140,10 +143,6 @@ func read(text string) (said result, ok bool) {
 	return said, json.Unmarshal([]byte(text), &said) == nil
 }
 
-// exitNotWritten is kmmd's exit code for an image that it has made and could not
-// write to its place.
-const exitNotWritten = 3
-
 // failedPod looks for the container that ended badly. A pod may also have failed
 // as a whole: evicted, preempted, out of time.
 func failedPod(pod *corev1.Pod, failure *batchv1.JobCondition) Result {
@@ -159,7 +158,7 @@ func failedPod(pod *corev1.Pod, failure *batchv1.JobCondition) Result {
 			continue
 		}
 		r.Step = s.Name
-		r.NotPushed = s.Name == stepPublish && t.ExitCode == exitNotWritten
+		r.NotPushed = s.Name == stepPublish && t.ExitCode == int32(exit.NotWritten)
 		if said, ok := read(t.Message); ok && said.Message != "" && r.Reason == "" && s.Name == stepCheck {
 			r.Output, r.Digest, r.Reason, r.Message = t.Message, said.Digest, cmp.Or(said.Reason, ReasonExit), withLines("", said.Message)
 			return r

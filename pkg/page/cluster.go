@@ -72,17 +72,17 @@ type Validation struct {
 // State is how a Module stands on a node, in one word.
 type State string
 
-// The states.
+// How nodes stand, on the status page and in kmm-watcher status.
 const (
-	Failed   State = "Failed"
-	Leaving  State = "Leaving"   // not asked for any more, and still there
-	Changing State = "Changing"  // was told, and has not answered
+	Failed   State = "Failed"    // said why not, by a reason
+	Leaving  State = "Leaving"   // is not to run it any more, and still has it
+	Changing State = "Changing"  // has been told, or is about to be, and has not answered
 	Building State = "Building"  // waits for an image that the cluster makes
-	Waiting  State = "Waiting"   // for its turn in a rollout
-	Unmapped State = "NoMapping" // no kernel mapping for the kernel that runs
-	Older    State = "Older"     // is loaded, in the version that the node's label asks for
-	Excluded State = "Excluded"  // selected; a taint or the missing label of a version keeps it away
-	Loaded   State = "Loaded"
+	Waiting  State = "Waiting"   // waits for its turn in a rollout
+	Unmapped State = "NoMapping" // has a kernel that no kernelMapping matches
+	Older    State = "Older"     // runs it in another version, as its label says
+	Excluded State = "Excluded"  // is selected, but a taint or a missing version label keeps the Module away
+	Loaded   State = "Loaded"    // runs it; of a Module with a plugin only: the plugin's pod is ready
 )
 
 // states in the order in which people want to hear of them.

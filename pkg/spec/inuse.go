@@ -11,10 +11,11 @@ import (
 // Annotations of a Module that say what may be done to a driver in use. Their
 // values are words separated by commas.
 const (
-	// AnnotationAllowInUse names uses that do not stop a replacement: network.
+	// AnnotationAllowInUse is on Modules. It names uses that do not stop a replacement:
+	// network.
 	AnnotationAllowInUse = "kmm.node.kubernetes.io/allow-in-use"
-	// AnnotationBeforeUnload names what is done before an unload: unbind,
-	// sriov-reset.
+	// AnnotationBeforeUnload is on Modules. It names what is done before an unload:
+	// unbind, sriov-reset.
 	AnnotationBeforeUnload = "kmm.node.kubernetes.io/before-unload"
 )
 

@@ -116,16 +116,17 @@ type Metadata struct {
 	SelfLink                   any `json:"selfLink,omitempty"`
 }
 
-// ModuleSpec is the wish. DevicePlugin, DRA, Selector and Tolerations are the
-// cluster's business: accepted here, used by nothing on the node.
+// ModuleSpec is the wish. Fields tagged node:"ignored" are the cluster's business:
+// here their type is checked, and nothing on the node depends on them.
 type ModuleSpec struct {
 	ModuleLoader                  *ModuleLoader     `json:"moduleLoader,omitempty"`
-	DevicePlugin                  any               `json:"devicePlugin,omitempty"`
-	DRA                           any               `json:"dra,omitempty"`
-	Selector                      map[string]string `json:"selector,omitempty"`
-	Tolerations                   any               `json:"tolerations,omitempty"`
-	ImageRepoSecret               *LocalReference   `json:"imageRepoSecret,omitempty"`
-	ImageRebuildTriggerGeneration any               `json:"imageRebuildTriggerGeneration,omitempty"`
+	DevicePlugin                  any               `json:"devicePlugin,omitempty" node:"ignored"`
+	DRA                           any               `json:"dra,omitempty" node:"ignored"`
+	Selector                      map[string]string `json:"selector,omitempty" node:"ignored"`
+	Tolerations                   any               `json:"tolerations,omitempty" node:"ignored"`
+	ImageRepoSecret               *LocalReference   `json:"imageRepoSecret,omitempty" node:"ignored"`
+	ImageRebuildTriggerGeneration any               `json:"imageRebuildTriggerGeneration,omitempty" node:"ignored"`
+	Rollout                       any               `json:"rollout,omitempty" node:"ignored"`
 }
 
 // LocalReference names an object in the Module's own namespace.
@@ -136,7 +137,7 @@ type LocalReference struct {
 // ModuleLoader says which module runs on which kernel.
 type ModuleLoader struct {
 	Container          Container `json:"container"`
-	ServiceAccountName string    `json:"serviceAccountName,omitempty"`
+	ServiceAccountName string    `json:"serviceAccountName,omitempty" node:"ignored"`
 }
 
 // Container holds the defaults which a kernel mapping may override.
@@ -149,8 +150,8 @@ type Container struct {
 	InTreeModuleToRemove  string          `json:"inTreeModuleToRemove,omitempty"`
 	InTreeModulesToRemove []string        `json:"inTreeModulesToRemove,omitempty"`
 	RegistryTLS           *RegistryTLS    `json:"registryTLS,omitempty"`
-	Build                 *Build          `json:"build,omitempty"`
-	Sign                  *Sign           `json:"sign,omitempty"`
+	Build                 *Build          `json:"build,omitempty" node:"ignored"`
+	Sign                  *Sign           `json:"sign,omitempty" node:"ignored"`
 
 	// AllowInUse and BeforeUnload are kmmd's own, for documents that no API
 	// server prunes; everywhere the annotations of the same meaning do.
@@ -170,10 +171,11 @@ type Modprobe struct {
 	RawArgs             *Args    `json:"rawArgs,omitempty"`
 }
 
-// Args are modprobe's command-line words, for loading and for unloading.
+// Args are modprobe's command-line words, for loading and for unloading. Those for
+// unloading are checked, and what kmmd has loaded is unloaded whatever they say.
 type Args struct {
 	Load   []string `json:"load,omitempty"`
-	Unload []string `json:"unload,omitempty"`
+	Unload []string `json:"unload,omitempty" node:"ignored"`
 }
 
 // KernelMapping ties kernel releases to an image. A nil InTreeModulesToRemove
@@ -185,8 +187,8 @@ type KernelMapping struct {
 	InTreeModuleToRemove  string       `json:"inTreeModuleToRemove,omitempty"`
 	InTreeModulesToRemove []string     `json:"inTreeModulesToRemove,omitempty"`
 	RegistryTLS           *RegistryTLS `json:"registryTLS,omitempty"`
-	Build                 *Build       `json:"build,omitempty"`
-	Sign                  *Sign        `json:"sign,omitempty"`
+	Build                 *Build       `json:"build,omitempty" node:"ignored"`
+	Sign                  *Sign        `json:"sign,omitempty" node:"ignored"`
 }
 
 // RegistryTLS relaxes how a registry is spoken to.

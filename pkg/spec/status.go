@@ -9,9 +9,9 @@ type State string
 
 // The states. Only Loaded says that the wanted build runs in the kernel.
 const (
-	StateLoaded  State = "Loaded"
+	StateLoaded  State = "Loaded"  // the kernel runs the wanted build
 	StatePending State = "Pending" // being worked on, or waiting for the next try
-	StateFailed  State = "Failed"
+	StateFailed  State = "Failed"  // not loaded; the reason says why
 	// StateBuilding waits for an image that the cluster makes; no registry is asked
 	// for it before that.
 	StateBuilding State = "Building"
@@ -36,7 +36,7 @@ const (
 	ReasonUnknownSymbol     Reason = "UnknownSymbol"     // the kernel lacks a symbol the module imports
 	ReasonSymbolVersion     Reason = "SymbolVersion"     // a symbol's CRC differs
 	ReasonSignature         Reason = "Signature"         // the kernel does not accept the signature
-	ReasonBlacklisted       Reason = "Blacklisted"       // module_blacklist= on the kernel command line
+	ReasonBlacklisted       Reason = "Blacklisted"       // the kernel command line has it in module_blacklist=
 	ReasonFirmwareMissing   Reason = "FirmwareMissing"   // the driver or the document names firmware that is not there
 	ReasonFirmwareConflict  Reason = "FirmwareConflict"  // the path on the host belongs to somebody else
 	ReasonBuiltin           Reason = "Builtin"           // the module is part of the kernel image

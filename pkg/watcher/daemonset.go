@@ -22,7 +22,7 @@ const (
 	// moduleVersionLabel is on a plugin's DaemonSet and pods, with the version of
 	// the Module that they are for; its value is empty when there is none, so that
 	// no two DaemonSets of a Module select each other's pods.
-	moduleVersionLabel = "kmm.node.kubernetes.io/module.version"
+	moduleVersionLabel = v1beta1.LabelPrefix + "module.version"
 
 	// maxObjectName keeps names short enough for the value of a label.
 	maxObjectName = 63

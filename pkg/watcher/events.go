@@ -19,10 +19,10 @@ import (
 
 // Reasons of Events on Nodes.
 const (
-	ReasonModuleLoaded       = "ModuleLoaded"
-	ReasonModuleUnloaded     = "ModuleUnloaded"
-	ReasonModuleLoadFailed   = "ModuleLoadFailed"
-	ReasonModuleUnloadFailed = "ModuleUnloadFailed"
+	ReasonModuleLoaded       = "ModuleLoaded"       // the kernel runs what Modules ask for; the message names them
+	ReasonModuleUnloaded     = "ModuleUnloaded"     // what was loaded for Modules is out of the kernel
+	ReasonModuleLoadFailed   = "ModuleLoadFailed"   // a Module is not loaded; the message begins with the node's reason
+	ReasonModuleUnloadFailed = "ModuleUnloadFailed" // a Module is still in the kernel; the message begins with the node's reason
 )
 
 const (

@@ -41,8 +41,6 @@ const (
 
 	jobsByModule = "module"
 	podsByJob    = "job"
-
-	reasonMissing = "Missing"
 )
 
 // jobEvents has the Module's images looked at when a Job or its pod changes, or the

@@ -13,17 +13,17 @@ import (
 	"github.com/kmm-node/kmmd/pkg/build"
 )
 
-// Reasons of Events on Modules, and of a condition for what failed. Those of the
-// KMM operator have the same names.
+// Reasons of Events on Modules about images that the cluster makes. Degraded has
+// them too, of what failed. Those of the KMM operator have the same names.
 const (
-	ReasonBuildCreated   = "BuildCreated"
-	ReasonBuildSucceeded = "BuildSucceeded"
-	ReasonBuildFailed    = "BuildFailed"
-	ReasonSignCreated    = "SignCreated"
-	ReasonSignSucceeded  = "SignSucceeded"
-	ReasonSignFailed     = "SignFailed"
-	reasonPushFailed     = "PushFailed"
-	reasonRegistryFailed = "RegistryFailed"
+	ReasonBuildCreated   = "BuildCreated"   // a Job was made that builds an image
+	ReasonBuildSucceeded = "BuildSucceeded" // an image was built and pushed
+	ReasonBuildFailed    = "BuildFailed"    // an image could not be built
+	ReasonSignCreated    = "SignCreated"    // a Job was made that signs an image
+	ReasonSignSucceeded  = "SignSucceeded"  // an image was signed and pushed
+	ReasonSignFailed     = "SignFailed"     // an image could not be signed
+	reasonPushFailed     = "PushFailed"     // an image was made, and the registry did not take it
+	reasonRegistryFailed = "RegistryFailed" // the registry could not be asked whether the image is there
 )
 
 // building says what images are being made, "" when none is.

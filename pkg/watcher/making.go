@@ -10,21 +10,22 @@ import (
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
 )
 
-// Stages of an image.
+// Stages of an image that the cluster makes.
 const (
-	stageRegistry = "Registry" // whether it is there
-	stageBuild    = "Build"
-	stageSign     = "Sign"
-	stagePush     = "Push"
+	stageRegistry = "Registry" // the registry is asked whether it is there
+	stageBuild    = "Build"    // a Job builds it
+	stageSign     = "Sign"     // the same Job, or one of its own, signs its modules
+	stagePush     = "Push"     // the Job pushes it
 )
 
-// Reasons of an image that is Failed, beside those of its Job.
+// Reasons of an image that the cluster could not make, beside those of its Job.
 const (
-	reasonJobGone      = "JobGone"
-	reasonUnreachable  = "ImageUnreachable"
-	reasonCanNotBeMade = "Invalid"
-	reasonJobRefused   = "JobRefused" // it could not be created
-	reasonNotPushed    = "NotPushed"
+	reasonUnreachable  = "ImageUnreachable" // the registry did not answer kmm-watcher, or refused it
+	reasonCanNotBeMade = "Invalid"          // what build or sign say can not be done, or the image's name can not be expanded
+	reasonMissing      = "Missing"          // a ConfigMap or Secret that goes into it is not there, or lacks its key
+	reasonJobRefused   = "JobRefused"       // the API server did not take the Job
+	reasonJobGone      = "JobGone"          // somebody deleted the Job before it ended
+	reasonNotPushed    = "NotPushed"        // the Job ended well, and the registry has no such image
 )
 
 // How long to wait after a failure: as long as this after the first, and twice as

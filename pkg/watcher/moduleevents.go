@@ -15,9 +15,9 @@ import (
 
 // Reasons of Events on Modules.
 const (
-	ReasonModuleReady    = "ModuleReady"
-	ReasonModuleDegraded = "ModuleDegraded"
-	ReasonRolloutPaused  = "RolloutPaused"
+	ReasonModuleReady    = "ModuleReady"    // every node that should run it does
+	ReasonModuleDegraded = "ModuleDegraded" // something failed for another reason than before; the message begins with it
+	ReasonRolloutPaused  = "RolloutPaused"  // too many nodes have failed, the others are left as they are
 )
 
 // moduleEvents are for what changes from one status of a Module to the next: it

@@ -14,12 +14,12 @@ import (
 	"github.com/kmm-node/kmmd/pkg/build"
 )
 
-// Reasons of the condition Verified.
+// Reasons of the condition Verified of a PreflightValidation.
 const (
-	reasonVerified    = "AllReady"
-	reasonNotVerified = "NotReady"
-	reasonVerifying   = "InProgress"
-	reasonNothing     = "NoModules"
+	reasonVerified    = "AllReady"   // every Module has an image for that kernel whose content fits
+	reasonNotVerified = "NotReady"   // a Module is not ready for that kernel; the message names it
+	reasonVerifying   = "InProgress" // images are being looked for, built or checked
+	reasonNothing     = "NoModules"  // there is no Module to validate
 )
 
 // maxStatusReason bounds what is said of each Module, in bytes; there may be

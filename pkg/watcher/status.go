@@ -15,18 +15,18 @@ import (
 // Reasons of a Module's conditions. Degraded has the reason of a node where all
 // failed nodes have the same.
 const (
-	reasonAllNodes    = "AllNodes"
-	reasonNoNodes     = "NoNodes"
-	reasonNotAllNodes = "NotAllNodes"
-	reasonRollingOut  = "RollingOut"
-	reasonComplete    = "Complete"
-	reasonPaused      = "RolloutPaused"
-	reasonUnloading   = "Unloading"
-	reasonNodesFailed = "NodesFailed"
-	reasonNoFailures  = "NoFailures"
-	reasonStuck       = "UnloadFailed"
-	reasonPlugin      = "PluginFailed"
-	reasonBuilding    = "Building"
+	reasonAllNodes    = "AllNodes"      // Ready: every node that should run it does
+	reasonNoNodes     = "NoNodes"       // not Ready: no node takes part
+	reasonNotAllNodes = "NotAllNodes"   // not Ready: some do not run it as it is now
+	reasonRollingOut  = "RollingOut"    // Progressing: nodes are changing, or will
+	reasonBuilding    = "Building"      // Progressing: an image is being made
+	reasonComplete    = "Complete"      // not Progressing: no node is changing
+	reasonPaused      = "RolloutPaused" // not Progressing: too many nodes have failed, the others are left as they are
+	reasonUnloading   = "Unloading"     // it is being deleted, and nodes still have it
+	reasonNoFailures  = "NoFailures"    // not Degraded
+	reasonNodesFailed = "NodesFailed"   // Degraded: nodes have failed, for more than one reason
+	reasonStuck       = "UnloadFailed"  // Degraded: a node can not unload a Module that is being deleted
+	reasonPlugin      = "PluginFailed"  // Degraded: a DaemonSet or DeviceClass of the plugin could not be written
 )
 
 // moduleStatus is the status of a Module, from how it stands on its nodes. What

@@ -228,4 +228,5 @@ func TestChartInstalled(t *testing.T) {
 	run("uninstall", "kmmd")
 	assert.Empty(t, private.Kubectl(t, "get", "clusterroles,validatingadmissionpolicies", "-l", "app.kubernetes.io/part-of=kmmd", "-o", "name"))
 	assert.Contains(t, private.Kubectl(t, "get", "modules", "-A", "-o", "name"), "module")
+	readPages(t, private)
 }

@@ -3,6 +3,8 @@
 package cluster
 
 import (
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/util/yaml"
 
 	"github.com/kmm-node/kmmd/test/cluster/lab"
 )
@@ -50,7 +54,7 @@ func (o overlay) directory(t *testing.T) string {
 // TestManifests: all of them are valid, the workloads too, which the lab does not
 // install.
 func TestManifests(t *testing.T) {
-	openShiftKinds(t)
+	openShiftKinds(t, cluster)
 	const watcher, agent = "deployment.apps/kmm-watcher", "daemonset.apps/kmmd"
 	tests := []struct {
 		overlay
@@ -71,6 +75,7 @@ func TestManifests(t *testing.T) {
 			for _, word := range tt.lack {
 				assert.NotContains(t, out, word)
 			}
+			patient(t, tt.kustomize(t))
 			for _, line := range strings.Split(tt.kustomize(t), "\n") {
 				if image, ok := strings.CutPrefix(strings.TrimSpace(line), "image: "); ok {
 					assert.NotContains(t, image, "/", "overlays say where images are")
@@ -80,19 +85,43 @@ func TestManifests(t *testing.T) {
 	}
 }
 
+// patient requires that nothing is killed because a node that is short of CPU
+// answers late: Kubernetes gives it a second.
+func patient(t *testing.T, manifests string) {
+	t.Helper()
+	probes := 0
+	for in := yaml.NewYAMLOrJSONDecoder(strings.NewReader(manifests), 4096); ; {
+		var workload appsv1.DaemonSet // of a Deployment the template is the same
+		if err := in.Decode(&workload); errors.Is(err, io.EOF) {
+			break
+		} else {
+			require.NoError(t, err)
+		}
+		if workload.Kind != "DaemonSet" && workload.Kind != "Deployment" {
+			continue
+		}
+		for _, c := range workload.Spec.Template.Spec.Containers {
+			require.NotNil(t, c.LivenessProbe, workload.Name)
+			assert.GreaterOrEqual(t, c.LivenessProbe.TimeoutSeconds, int32(10), workload.Name)
+			probes++
+		}
+	}
+	assert.NotZero(t, probes)
+}
+
 // openShiftKinds makes the API server know SecurityContextConstraints, as
 // OpenShift defines them; what admits pods by them it has not.
-func openShiftKinds(t *testing.T) {
+func openShiftKinds(t *testing.T, c *lab.Cluster) {
 	t.Helper()
 	file, err := filepath.Abs(repository + "/.lab/helm/openshift.yaml")
 	require.NoError(t, err)
 	require.FileExists(t, file, "run test/cluster/helm/setup (make setup-cluster)")
-	cluster.Kubectl(t, "apply", "--server-side", "-f", file)
-	t.Cleanup(func() { cluster.Kubectl(t, "delete", "-f", file) })
+	c.Kubectl(t, "apply", "--server-side", "-f", file)
+	t.Cleanup(func() { c.Kubectl(t, "delete", "-f", file) })
 	const name = "securitycontextconstraints.security.openshift.io"
-	cluster.Kubectl(t, "wait", "--for=condition=Established", "--timeout=60s", "crd/"+name)
+	c.Kubectl(t, "wait", "--for=condition=Established", "--timeout=60s", "crd/"+name)
 	lab.Wait(t, "the kind is served", func() error {
-		_, err := cluster.Run(t.Context(), "", "get", name)
+		_, err := c.Run(t.Context(), "", "get", name)
 		return err
 	})
 }

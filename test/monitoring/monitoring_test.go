@@ -67,7 +67,7 @@ func TestMetricNames(t *testing.T) {
 func TestGeneratedFiles(t *testing.T) {
 	assert.Equal(t, monitoring.PrometheusRule(readFile(t, filepath.Join(deploy, "rules.yaml"))),
 		readFile(t, filepath.Join(deploy, "prometheusrule.yaml")), "make gen")
-	assert.Equal(t, monitoring.Page(monitoring.Metrics()), readFile(t, "../../docs/metrics.md"), "make gen")
+	assert.Equal(t, monitoring.Page(monitoring.Metrics()), readFile(t, "../../docs/reference/metrics.md"), "make gen")
 }
 
 func TestAlerts(t *testing.T) {

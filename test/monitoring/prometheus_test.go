@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/kmm-node/kmmd/test/docs"
 	"github.com/kmm-node/kmmd/test/monitoring/machine"
 	"github.com/kmm-node/kmmd/test/monitoring/prom"
 )
@@ -36,8 +37,20 @@ func promtool(t *testing.T, stdin string, args ...string) {
 }
 
 func TestPromtool(t *testing.T) {
-	promtool(t, "", "check", "rules", "rules.yaml")
 	promtool(t, "", "test", "rules", "rules-test.yaml")
+}
+
+// TestCommands: what the page says of promtool is done.
+func TestCommands(t *testing.T) {
+	root, err := filepath.Abs("../..")
+	require.NoError(t, err)
+	shell, err := docs.NewShell(root, "PATH="+filepath.Dir(prom.Tool(t, lab(t), "promtool"))+":"+os.Getenv("PATH"))
+	require.NoError(t, err)
+	defer shell.Close()
+	r := docs.Reader{Shell: shell, Root: root, Dir: root}
+	for _, path := range docs.Labs()["monitoring"].Pages {
+		r.Read(t, path, "monitoring")
+	}
 }
 
 // TestScrapeConfig: Debian's Prometheus is built without the part that asks a

@@ -100,7 +100,7 @@ spec:
 	return out.String()
 }
 
-// Page is docs/metrics.md.
+// Page is docs/reference/metrics.md.
 func Page(metrics []Metric) string {
 	var out strings.Builder
 	out.WriteString(`<!-- Generated from the code by make gen. DO NOT EDIT. -->

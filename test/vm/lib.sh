@@ -157,6 +157,11 @@ vm_output() {
 vm_machine() {
 	local boot=$lab/boot efi=$lab/boot/firmware
 	vm_append="console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check net.ifnames=0"
+	# Emulation translates code per virtual address: where each process has its libraries elsewhere, it does so for each anew,
+	# which is most of what a small program costs.
+	vm_append+=" norandmaps"
+	# Self-tests of the kernel's cryptography that modules have no part in: a second or two of each boot.
+	vm_append+=" cryptomgr.notests initcall_blacklist=crypto_kdf108_init,jent_mod_init,init_encrypted"
 	vm_qemu=()
 	local kernel=("$lab/$vm_release"/boot/vmlinuz-*)
 	case $vm_boot in
@@ -165,7 +170,7 @@ vm_machine() {
 	lockdown) vm_append+=" lockdown=integrity" ;;
 	secureboot | mok)
 		[[ -f $boot/$vm_boot.fd ]] || die "no $boot/$vm_boot.fd: run test/vm/setup (make setup)"
-		cp "$boot/$vm_boot.fd" "$vm_work/vars.fd" # the guest writes it
+		[[ -f $vm_work/vars.fd ]] || cp "$boot/$vm_boot.fd" "$vm_work/vars.fd" # the guest writes it
 		vm_qemu+=(
 			-machine q35
 			-drive "if=pflash,format=raw,unit=0,readonly=on,file=$efi/usr/share/OVMF/OVMF_CODE_4M.fd"
@@ -195,8 +200,14 @@ vm_machine() {
 # vm_boot boots the VM with the files of $vm_work/guest added, shows the output of its command and sets vm_status to its
 # exit code, or to 125 and says why when there is none. What the guest left in /kmmd-test/out is in $vm_work/out then.
 vm_boot() {
-	local root=$lab/$vm_release console=$vm_logs/console.log accel=('tcg,thread=multi,tb-size=512')
-	[[ ${KMMD_VM_ACCEL:-tcg} == tcg ]] || accel=("$KMMD_VM_ACCEL")
+	local root=$lab/$vm_release console=$vm_logs/console.log accel=('tcg,thread=multi,tb-size=512') cpu=max
+	if [[ ${KMMD_VM_ACCEL:-tcg} == tcg ]]; then
+		# What is fast on a real processor and slow when emulated: strings byte by byte, five levels of page tables, and a switch
+		# around each access of the kernel to a process.
+		cpu+=,-erms,-fsrm,-la57,-smap,-smep
+	else
+		accel=("$KMMD_VM_ACCEL")
+	fi
 	pack_cpio "$vm_work/guest" "$vm_work/guest.cpio"
 	cat "${vm_base:-$root/base.cpio}" "$root/modules.cpio" "$vm_work/guest.cpio" >"$vm_work/initrd"
 	: >"$console" # is there also when qemu does not start
@@ -211,7 +222,7 @@ vm_boot() {
 	vm_pids+=("$reader")
 	# shellcheck disable=SC2206 # KMMD_VM_QEMU is a list of words
 	background qemu-system-x86_64 \
-		-accel "${accel[@]}" -cpu max -smp 2 -m "${KMMD_VM_MEMORY:-1024}" \
+		-accel "${accel[@]}" -cpu "$cpu" -smp "${KMMD_VM_CPUS:-2}" -m "${KMMD_VM_MEMORY:-1024}" \
 		-nodefaults -display none -monitor none -no-reboot "${vm_qemu[@]}" \
 		-netdev user,id=net0 -device virtio-net-pci,netdev=net0,romfile= \
 		-serial "file:$console" -serial "file:$vm_work/output" -serial "file:$vm_work/out.tar" \

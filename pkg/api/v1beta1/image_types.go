@@ -30,7 +30,7 @@ type ModuleImage struct {
 	// Message is for people; of a Job that failed it has the last lines of the log.
 	// +optional
 	Message string `json:"message,omitempty"`
-	// Attempts is how many Jobs were made for Hash.
+	// Attempts is how many Jobs were made for hash.
 	// +optional
 	Attempts int32 `json:"attempts,omitempty"`
 	// Job is the last one, in the Module's namespace.
@@ -44,9 +44,13 @@ type ModuleImage struct {
 	RetryAt *metav1.Time `json:"retryAt,omitempty"`
 }
 
-// The states of a ModuleImage.
+// The states of an image that the cluster makes.
 const (
+	// ImageBuilding: it is looked for, built, signed or pushed; the stage says which.
 	ImageBuilding = "Building"
-	ImageReady    = "Ready"
-	ImageFailed   = "Failed"
+	// ImageReady: it is there, and digest is what nodes are given.
+	ImageReady = "Ready"
+	// ImageFailed: it could not be made; reason and message say why, retryAt when it is
+	// tried again.
+	ImageFailed = "Failed"
 )

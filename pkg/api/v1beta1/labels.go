@@ -8,13 +8,16 @@ const (
 
 	// ModuleFinalizer is on each Module until its nodes have unloaded it.
 	ModuleFinalizer = LabelPrefix + "module-finalizer"
-	// ModuleNameLabel, ModuleNamespaceLabel and RoleLabel are on what is made
-	// for a Module: DaemonSets, their pods, DeviceClasses, Jobs.
-	ModuleNameLabel      = LabelPrefix + "module.name"
+	// ModuleNameLabel is on what is made for a Module: DaemonSets, their pods,
+	// DeviceClasses, Jobs. Its value is the Module's name.
+	ModuleNameLabel = LabelPrefix + "module.name"
+	// ModuleNamespaceLabel is on DaemonSets, their pods and DeviceClasses. Its value is
+	// the Module's namespace.
 	ModuleNamespaceLabel = LabelPrefix + "module.namespace"
-	RoleLabel            = LabelPrefix + "role"
+	// RoleLabel is on DaemonSets and their pods: device-plugin or dra.
+	RoleLabel = LabelPrefix + "role"
 
-	// RoleDevicePlugin and RoleDRA are values of RoleLabel.
+	// RoleDevicePlugin and RoleDRA are the values of RoleLabel.
 	RoleDevicePlugin = "device-plugin"
 	RoleDRA          = "dra"
 
@@ -29,7 +32,7 @@ func ReadyLabel(namespace, name string) string {
 	return LabelPrefix + namespace + "." + name + ".ready"
 }
 
-// VersionReadyLabel is beside ReadyLabel when the Module has a version; its
+// VersionReadyLabel is beside the ready label when the Module has a version; its
 // value is the version that runs.
 func VersionReadyLabel(namespace, name string) string {
 	return LabelPrefix + namespace + "." + name + ".version.ready"

@@ -27,8 +27,10 @@ type Module struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
+	// Spec is the wish.
 	// +optional
 	Spec ModuleSpec `json:"spec,omitempty"`
+	// Status is what became of it. kmm-watcher writes it.
 	// +optional
 	Status ModuleStatus `json:"status,omitempty"`
 }
@@ -47,15 +49,17 @@ type ModuleList struct {
 // +kubebuilder:validation:XValidation:rule=`!(has(self.dra) && has(self.devicePlugin))`,message=`a Module has either devicePlugin or dra, not both`,fieldPath=".dra",reason="FieldValueForbidden"
 type ModuleSpec struct {
 	// ModuleLoader says which module runs on which kernel. Without it only the
-	// plugin runs, on every selected node.
+	// plugin runs, on every selected node, and a document on a node asks for nothing.
 	// +optional
 	ModuleLoader *ModuleLoaderSpec `json:"moduleLoader,omitempty"`
 
-	// DevicePlugin runs on the nodes where the module is ready.
+	// DevicePlugin is a device plugin of the kubelet. It runs, as a DaemonSet, on the
+	// nodes where the module is ready.
 	// +optional
 	DevicePlugin *DevicePluginSpec `json:"devicePlugin,omitempty"`
 
-	// DRA runs a DRA driver on the nodes where the module is ready.
+	// DRA is a driver of dynamic resource allocation and its DeviceClasses. It runs, as
+	// a DaemonSet, on the nodes where the module is ready.
 	// +optional
 	DRA *DRASpec `json:"dra,omitempty"`
 
@@ -113,6 +117,7 @@ type Rollout struct {
 
 // ModuleLoaderSpec says which module runs on which kernel.
 type ModuleLoaderSpec struct {
+	// Container says what is loaded, out of which image. No container is run for it.
 	Container ModuleLoaderContainerSpec `json:"container"`
 
 	// ServiceAccountName is the account whose imagePullSecrets count too, and under
@@ -135,17 +140,24 @@ type ModuleLoaderSpec struct {
 // +kubebuilder:validation:XValidation:rule=`[!has(self.modprobe.dirName) || self.modprobe.dirName == "" ? '/opt/' : (self.modprobe.dirName + '/').replace('//', '/')].all(dir, !has(self.sign) || !has(self.sign.filesToSign) || self.sign.filesToSign.all(f, f.startsWith(dir)))`,message=`filesToSign have to be below dirName, which is /opt by default`,fieldPath=".sign.filesToSign"
 // +kubebuilder:validation:XValidation:rule=`[!has(self.modprobe.dirName) || self.modprobe.dirName == "" ? '/opt/' : (self.modprobe.dirName + '/').replace('//', '/')].all(dir, self.kernelMappings.all(m, !has(m.sign) || !has(m.sign.filesToSign) || m.sign.filesToSign.all(f, f.startsWith(dir))))`,message=`filesToSign of a kernelMapping have to be below dirName, which is /opt by default`,fieldPath=".kernelMappings"
 type ModuleLoaderContainerSpec struct {
-	// ContainerImage is the image that has the module, with a tag or a digest.
+	// ContainerImage is the image that has the module: IMAGE:TAG or IMAGE@sha256:...
+	// of a registry, or oci:/DIRECTORY[:TAG] or oci-archive:/FILE.tar[:TAG] on the
+	// node. It may have the variables KERNEL_FULL_VERSION, KERNEL_VERSION,
+	// KERNEL_XYZ, KERNEL_X, KERNEL_Y, KERNEL_Z, MOD_NAME and MOD_NAMESPACE, as `$X`,
+	// `${X}`, `${X:-default}`, `${X-default}` or `${X:+other}`; `$$` is a dollar sign.
+	// Either it is here or in each mapping.
 	// +optional
 	ContainerImage ImageTemplate `json:"containerImage,omitempty"`
 
-	// ImagePullPolicy is Always, IfNotPresent or Never.
+	// ImagePullPolicy says when the registry is asked, although the image is in the
+	// store of the node. Empty is Always for the tag latest, else IfNotPresent.
 	// +optional
 	// +kubebuilder:validation:Enum=Always;IfNotPresent;Never;""
 	ImagePullPolicy corev1.PullPolicy `json:"imagePullPolicy,omitempty"`
 
 	// Version makes upgrades ordered: a node changes when its label
-	// kmm.node.kubernetes.io/version-module.NAMESPACE.NAME does.
+	// kmm.node.kubernetes.io/version-module.NAMESPACE.NAME does. A document on a node
+	// has it in its status only.
 	// +optional
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:XValidation:rule=`self.matches(r'^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$')`,message=`version becomes the value of a label: letters, digits, '-', '_' and '.', a letter or digit first and last`
@@ -154,7 +166,8 @@ type ModuleLoaderContainerSpec struct {
 	// Modprobe says what is loaded out of the image and how.
 	Modprobe ModprobeSpec `json:"modprobe"`
 
-	// KernelMappings tie kernels to images; the first that matches wins.
+	// KernelMappings tie kernels to images; the first that matches the running kernel
+	// wins. One "+" at the end of the kernel's release is left out before.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=128
 	// +listType=atomic
@@ -164,33 +177,41 @@ type ModuleLoaderContainerSpec struct {
 	// +optional
 	InTreeModuleToRemove ModuleName `json:"inTreeModuleToRemove,omitempty"`
 
-	// InTreeModulesToRemove are unloaded before the module is loaded.
+	// InTreeModulesToRemove are unloaded before the module is loaded, once that is
+	// known to fit, and loaded again when its load fails. modprobe and udev do not
+	// load them while the Module is there.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MinLength=1
 	InTreeModulesToRemove []ModuleName `json:"inTreeModulesToRemove,omitzero"`
 
-	// RegistryTLS relaxes how the image's registry is spoken to.
+	// RegistryTLS relaxes how the image's registry is spoken to; not its mirrors.
 	// +optional
 	RegistryTLS *TLSOptions `json:"registryTLS,omitempty"`
 
-	// Build has the image built in the cluster when it is missing.
+	// Build has the image built in the cluster when the registry has none under
+	// containerImage.
 	// +optional
 	Build *Build `json:"build,omitempty"`
 
-	// Sign has the image's modules signed in the cluster.
+	// Sign has the image's modules signed in the cluster, after they were built or out
+	// of another image.
 	// +optional
 	Sign *Sign `json:"sign,omitempty"`
 
-	// AllowInUse names uses of the old driver that do not stop a replacement:
-	// network.
+	// AllowInUse names uses of the old driver that do not stop a replacement. network:
+	// its interfaces are away meanwhile, and get all their configuration back. The
+	// annotation kmm.node.kubernetes.io/allow-in-use says the same.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:items:Enum=network
 	AllowInUse []string `json:"allowInUse,omitempty"`
 
-	// BeforeUnload is done before the old driver is unloaded: unbind, sriov-reset.
+	// BeforeUnload is done before a driver is unloaded. unbind: its PCI devices are
+	// unbound. sriov-reset: its virtual functions are removed, and made again when the
+	// new driver can. The annotation kmm.node.kubernetes.io/before-unload says the
+	// same.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:items:Enum=unbind;sriov-reset
@@ -211,18 +232,22 @@ type ModuleLoaderContainerSpec struct {
 // +kubebuilder:validation:XValidation:rule=`!has(self.modulesLoadingOrder) || has(self.moduleName) && self.modulesLoadingOrder[0].replace('-', '_') == self.moduleName.replace('-', '_')`,message=`modulesLoadingOrder has to begin with moduleName: it goes from the top of the stack down`,fieldPath=".modulesLoadingOrder"
 // +kubebuilder:validation:XValidation:rule=`!has(self.modulesLoadingOrder) || self.modulesLoadingOrder.all(a, self.modulesLoadingOrder.exists_one(b, a.replace('-', '_') == b.replace('-', '_')))`,message=`modulesLoadingOrder has a module twice`,fieldPath=".modulesLoadingOrder"
 type ModprobeSpec struct {
-	// ModuleName as lsmod shows it; may only be missing beside rawArgs.
+	// ModuleName is the module's name as lsmod shows it, without directory and .ko. It
+	// may be missing beside rawArgs only.
 	// +optional
 	ModuleName ModuleName `json:"moduleName,omitempty"`
 
-	// DirName is the directory of the image that has lib/modules below it.
+	// DirName is the directory of the image that has lib/modules/RELEASE below it.
+	// RELEASE is the kernel's, else that without a "+" at its end, else that with "_"
+	// for each character that a tag can not have.
 	// +optional
 	// +kubebuilder:default=/opt
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:XValidation:rule=`!self.matches(r'(^|/)\.\.(/|$)')`,message=`dirName may not have ".." in it`
 	DirName string `json:"dirName,omitempty"`
 
-	// Parameters of the module, NAME=VALUE.
+	// Parameters of the module, NAME=VALUE. Name and type are compared with what the
+	// module has before anything is removed.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=256
@@ -231,8 +256,8 @@ type ModprobeSpec struct {
 	// +kubebuilder:validation:items:XValidation:rule=`!self.matches(r'[\x00\n\r\t]')`,message=`a parameter with a tab or a line break can not be handed to a kernel module`
 	Parameters []string `json:"parameters,omitempty"`
 
-	// FirmwarePath is the directory of the image whose content goes to the host's
-	// firmware directory.
+	// FirmwarePath is the directory of the image whose content is copied to the node's
+	// firmware_dir. Files of others are not written over.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:XValidation:rule=`!self.matches(r'(^|/)\.\.(/|$)')`,message=`firmwarePath may not have ".." in it`
@@ -247,18 +272,22 @@ type ModprobeSpec struct {
 	// +kubebuilder:validation:items:MinLength=1
 	ModulesLoadingOrder []ModuleName `json:"modulesLoadingOrder,omitempty"`
 
-	// Args are words of modprobe's command line, before the module's name.
+	// Args are words of modprobe's command line, before the module's name. No modprobe
+	// runs: -f, --force-vermagic and --force-modversion are honoured, -i, -q, -r, -s
+	// and -v change nothing.
 	// +optional
 	Args *ModprobeArgs `json:"args,omitempty"`
 
-	// RawArgs are the whole command line, in place of all other fields.
+	// RawArgs are the whole command line, in place of moduleName, parameters, dirName,
+	// args and modulesLoadingOrder. Beside what args may have: -d DIR, the module, and
+	// its parameters.
 	// +optional
 	RawArgs *ModprobeArgs `json:"rawArgs,omitempty"`
 }
 
 // ModprobeArgs are words of modprobe's command line.
 type ModprobeArgs struct {
-	// Load is for loading.
+	// Load has the words for loading.
 	// +optional
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
@@ -267,7 +296,8 @@ type ModprobeArgs struct {
 	// +listType=atomic
 	Load []string `json:"load,omitempty"`
 
-	// Unload is for unloading.
+	// Unload has the words for unloading. They are checked and change nothing: what was
+	// loaded for the Module is unloaded, and nothing by force.
 	// +optional
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
@@ -282,18 +312,18 @@ type ModprobeArgs struct {
 // +kubebuilder:validation:XValidation:rule=`self.?literal.orValue("") == "" || self.?regexp.orValue("") == ""`,message=`a mapping has either literal or regexp, not both`,fieldPath=".regexp",reason="FieldValueForbidden"
 // +kubebuilder:validation:XValidation:rule=`self.?literal.orValue("") != "" || self.?regexp.orValue("") != ""`,message=`a mapping needs a literal or a regexp`,fieldPath=".literal",reason="FieldValueRequired"
 type KernelMapping struct {
-	// Literal is a whole kernel release.
+	// Literal is a whole kernel release, as uname -r prints it.
 	// +optional
 	// +kubebuilder:validation:MaxLength=256
 	Literal string `json:"literal,omitempty"`
 
-	// Regexp is an RE2 expression, not anchored.
+	// Regexp is an RE2 expression, not anchored, for the release.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:XValidation:rule=`"".matches(self) ? true : true`,message=`regexp is no RE2 expression`
 	Regexp string `json:"regexp,omitempty"`
 
-	// ContainerImage replaces the container's.
+	// ContainerImage for these kernels, in place of the container's.
 	// +optional
 	ContainerImage ImageTemplate `json:"containerImage,omitempty"`
 
@@ -309,20 +339,23 @@ type KernelMapping struct {
 	// +kubebuilder:validation:items:MinLength=1
 	InTreeModulesToRemove []ModuleName `json:"inTreeModulesToRemove,omitzero"`
 
-	// RegistryTLS replaces the container's.
+	// RegistryTLS replaces the container's as a whole.
 	// +optional
 	RegistryTLS *TLSOptions `json:"registryTLS,omitempty"`
 
-	// Build is merged with the container's.
+	// Build for these kernels. Its dockerfileConfigMap replaces the container's, its
+	// buildArgs replace those of the same name or are added, its secrets are added; all
+	// else is the container's where it has any.
 	// +optional
 	Build *Build `json:"build,omitempty"`
 
-	// Sign is merged with the container's.
+	// Sign for these kernels. What it names replaces the container's, its filesToSign
+	// are added; unsignedImageRegistryTLS is the container's where it has any.
 	// +optional
 	Sign *Sign `json:"sign,omitempty"`
 }
 
-// TLSOptions relax how a registry is spoken to.
+// TLSOptions is how a registry may be spoken to with less care.
 type TLSOptions struct {
 	// Insecure allows plain HTTP.
 	// +optional
@@ -335,7 +368,8 @@ type TLSOptions struct {
 
 // Build is how an image is built in the cluster.
 type Build struct {
-	// BuildArgs are arguments of the Dockerfile.
+	// BuildArgs are arguments of the Dockerfile. KERNEL_VERSION, KERNEL_FULL_VERSION,
+	// MOD_NAME and MOD_NAMESPACE are always there, and win.
 	// +optional
 	// +listType=atomic
 	BuildArgs []BuildArg `json:"buildArgs,omitempty"`
@@ -344,58 +378,63 @@ type Build struct {
 	// +optional
 	DockerfileConfigMap *corev1.LocalObjectReference `json:"dockerfileConfigMap,omitempty"`
 
-	// BaseImageRegistryTLS is for the registries of the images the Dockerfile names.
+	// BaseImageRegistryTLS relaxes how the registries of the images that the Dockerfile
+	// names are spoken to.
 	// +optional
 	BaseImageRegistryTLS TLSOptions `json:"baseImageRegistryTLS,omitempty"`
 
-	// Secrets are there during the build, in /run/secrets/NAME.
+	// Secrets are there during the build: /run/secrets/NAME/KEY in each RUN.
 	// +optional
 	// +listType=atomic
 	Secrets []corev1.LocalObjectReference `json:"secrets,omitempty"`
 
-	// KanikoParams are for kaniko.
+	// KanikoParams are for kaniko, and mean nothing to another builder.
 	// +optional
 	KanikoParams *KanikoParams `json:"kanikoParams,omitempty"`
 
-	// Selector is labels of the nodes that may build.
+	// Selector is labels of the nodes that may build. Without it the Module's counts.
 	// +optional
 	Selector map[string]string `json:"selector,omitempty"`
 }
 
 // BuildArg is one argument of a Dockerfile.
 type BuildArg struct {
+	// Name that the Dockerfile declares with ARG.
 	Name string `json:"name"`
+	// Value it gets.
 	// +optional
 	Value string `json:"value,omitempty"`
 }
 
 // KanikoParams are for kaniko.
 type KanikoParams struct {
-	// Tag of kaniko's image.
+	// Tag of kaniko's image, in place of the builder's own.
 	// +optional
 	Tag string `json:"tag,omitempty"`
 }
 
 // Sign is how the modules of an image are signed in the cluster.
 type Sign struct {
-	// UnsignedImage is the image to sign; needed where nothing is built.
+	// UnsignedImage is the image to sign. It is needed where nothing is built, and means
+	// nothing where something is. Variables are as in containerImage.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	UnsignedImage string `json:"unsignedImage,omitempty"`
 
-	// UnsignedImageRegistryTLS is for the registry of unsignedImage.
+	// UnsignedImageRegistryTLS relaxes how the registry of unsignedImage is spoken to.
 	// +optional
 	UnsignedImageRegistryTLS TLSOptions `json:"unsignedImageRegistryTLS,omitempty"`
 
-	// KeySecret has the private key under the key key.
+	// KeySecret has the private key, in PEM or DER, under the name "key".
 	// +optional
 	KeySecret *corev1.LocalObjectReference `json:"keySecret,omitempty"`
 
-	// CertSecret has the certificate under the key cert.
+	// CertSecret has the certificate, in PEM or DER, under the name "cert".
 	// +optional
 	CertSecret *corev1.LocalObjectReference `json:"certSecret,omitempty"`
 
-	// FilesToSign are paths in the image, or globs.
+	// FilesToSign are paths in the image, or patterns of a shell, of which each has to
+	// match a file. Variables are as in containerImage.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=128
@@ -416,7 +455,7 @@ type ModuleStatus struct {
 	// DRA counts the nodes of the DRA driver.
 	// +optional
 	DRA DaemonSetStatus `json:"dra,omitempty"`
-	// ImageRebuildTriggerGeneration is the last one that was obeyed.
+	// ImageRebuildTriggerGeneration is that of the spec for which all images were made.
 	// +optional
 	ImageRebuildTriggerGeneration *int `json:"imageRebuildTriggerGeneration,omitempty"`
 	// Images are those that the cluster builds or signs, one per kernel of a node
@@ -438,10 +477,15 @@ type ModuleStatus struct {
 
 // DaemonSetStatus counts nodes.
 type DaemonSetStatus struct {
+	// NodesMatchingSelectorNumber are nodes whose labels fit the selector.
 	// +optional
 	NodesMatchingSelectorNumber int32 `json:"nodesMatchingSelectorNumber"`
+	// DesiredNumber are those of them that should run it: taints, kernel and version
+	// let them.
 	// +optional
 	DesiredNumber int32 `json:"desiredNumber"`
+	// AvailableNumber are nodes that run it and have the label that says so; of a
+	// plugin, nodes where its pod is ready.
 	// +optional
 	AvailableNumber int32 `json:"availableNumber"`
 }

@@ -23,8 +23,10 @@ type NodeModulesConfig struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
+	// Spec is the order. kmm-watcher writes it.
 	// +optional
 	Spec NodeModulesConfigSpec `json:"spec,omitempty"`
+	// Status is the answer. kmmd of the node writes it.
 	// +optional
 	Status NodeModulesConfigStatus `json:"status,omitempty"`
 }
@@ -49,8 +51,10 @@ type NodeModulesConfigSpec struct {
 // NodeModule is one Module as a node is given it: kernel mappings and all. The
 // node matches the kernel that it really runs.
 type NodeModule struct {
+	// Namespace of the Module.
 	Namespace string `json:"namespace"`
-	Name      string `json:"name"`
+	// Name of the Module.
+	Name string `json:"name"`
 	// Revision stands for the content of this entry; the status repeats the one
 	// it is about.
 	Revision string `json:"revision"`
@@ -70,7 +74,7 @@ type NodeModule struct {
 }
 
 // MadeImages are the images that the cluster makes for a Module. A node whose
-// kernel selects one of Mappings waits until Images has its image, and then
+// kernel selects one of mappings waits until images has its image, and then
 // pulls that digest and no other.
 type MadeImages struct {
 	// Mappings are indices in kernelMappings.
@@ -131,8 +135,10 @@ type NodeModulesConfigStatus struct {
 
 // NodeModuleStatus is what the node did about one Module.
 type NodeModuleStatus struct {
+	// Namespace of the Module.
 	Namespace string `json:"namespace"`
-	Name      string `json:"name"`
+	// Name of the Module.
+	Name string `json:"name"`
 	// Revision of the spec's entry that this is about; empty for a document on
 	// the node.
 	// +optional
@@ -148,9 +154,10 @@ type NodeModuleStatus struct {
 	// RolledBack says that what ran before runs again.
 	// +optional
 	RolledBack bool `json:"rolledBack,omitempty"`
-	// Image and Digest of what was loaded or tried.
+	// Image is the one that was loaded from, or tried.
 	// +optional
 	Image string `json:"image,omitempty"`
+	// Digest of that image.
 	// +optional
 	Digest string `json:"digest,omitempty"`
 	// Version of the Module.
@@ -174,22 +181,28 @@ type NodeModuleStatus struct {
 
 // KernelModule is a module as the kernel has it.
 type KernelModule struct {
+	// Name as lsmod shows it.
 	Name string `json:"name"`
 	// BuildID is the GNU build-id of what runs, in hexadecimal.
 	// +optional
 	BuildID string `json:"buildID,omitempty"`
+	// Parameters it was loaded with, NAME=VALUE.
 	// +optional
 	// +listType=atomic
 	Parameters []string `json:"parameters,omitempty"`
 }
 
-// The states of NodeModuleStatus.
+// The states of a Module on a node, in a NodeModulesConfig.
 const (
-	StateLoaded  = "Loaded"
+	// StateLoaded: the kernel runs the build that the Module asks for, by its build-id.
+	StateLoaded = "Loaded"
+	// StatePending: it is being worked on, or waits for the next try.
 	StatePending = "Pending"
 	// StateBuilding: waits for the cluster to make the image.
 	StateBuilding = "Building"
-	StateFailed   = "Failed"
+	// StateFailed: it is not loaded; the reason says why, and retryAt when it is tried
+	// again, if that is of use.
+	StateFailed = "Failed"
 	// StateLeaving: no longer asked for, and still in the kernel.
 	StateLeaving = "Leaving"
 )

@@ -12,18 +12,23 @@ type CommonContainerSpec struct {
 	// Image of the container.
 	Image string `json:"image"`
 
+	// Command in place of the image's entrypoint.
 	// +optional
 	// +listType=atomic
 	Command []string `json:"command,omitempty"`
+	// Args of the command.
 	// +optional
 	// +listType=atomic
 	Args []string `json:"args,omitempty"`
+	// Env are variables of the environment, added to the plugin's own.
 	// +optional
 	// +listType=atomic
 	Env []corev1.EnvVar `json:"env,omitempty"`
+	// ImagePullPolicy of the container; empty is the cluster's default.
 	// +optional
 	// +kubebuilder:validation:Enum=Always;IfNotPresent;Never;""
 	ImagePullPolicy corev1.PullPolicy `json:"imagePullPolicy,omitempty"`
+	// Resources of the container.
 	// +optional
 	Resources corev1.ResourceRequirements `json:"resources,omitempty"`
 	// VolumeMounts are added to the plugin's own.
@@ -35,6 +40,7 @@ type CommonContainerSpec struct {
 // PluginPodSpec is what the pods of device plugins and of DRA drivers have in
 // common.
 type PluginPodSpec struct {
+	// Container of the plugin or driver; it is privileged.
 	Container CommonContainerSpec `json:"container"`
 
 	// InitContainer runs before the container.

@@ -22,7 +22,9 @@ type PreflightValidation struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
+	// Spec is the kernel to come.
 	Spec PreflightValidationSpec `json:"spec"`
+	// Status is what has been found so far. kmm-watcher writes it.
 	// +optional
 	Status PreflightValidationStatus `json:"status,omitempty"`
 }
@@ -110,24 +112,35 @@ type CRBaseStatus struct {
 	// +kubebuilder:validation:Enum=Image;Content;Done
 	VerificationStage string `json:"verificationStage"`
 
-	// LastTransitionTime is when VerificationStatus changed the last time.
+	// LastTransitionTime is when verificationStatus changed the last time.
 	LastTransitionTime metav1.Time `json:"lastTransitionTime"`
 }
 
-// The values of VerificationStatus.
+// The values of verificationStatus.
 const (
-	VerificationSuccess    = "Success"
-	VerificationFailure    = "Failure"
+	// VerificationSuccess: the Module is ready for the kernel.
+	VerificationSuccess = "Success"
+	// VerificationFailure: it is not; statusReason says why. It is looked at again by
+	// itself.
+	VerificationFailure = "Failure"
+	// VerificationInProgress: it is not known yet.
 	VerificationInProgress = "InProgress"
 )
 
-// The values of VerificationStage. Content is not of the operator's API, whose
+// The values of verificationStage. Content is not of the operator's API, whose
 // readers see a status that is InProgress then.
 const (
-	VerificationStageImage   = "Image"
+	// VerificationStageImage: the image is looked for, built or signed.
+	VerificationStageImage = "Image"
+	// VerificationStageContent: a Job looks into the image.
 	VerificationStageContent = "Content"
-	VerificationStageDone    = "Done"
+	// VerificationStageDone: there is a result.
+	VerificationStageDone = "Done"
 )
 
-// ConditionVerified sums up a PreflightValidation.
-const ConditionVerified = "Verified"
+// The condition of a PreflightValidation.
+const (
+	// ConditionVerified is True when every Module is ready for the kernel, False when
+	// all have been looked at and some are not, Unknown until then.
+	ConditionVerified = "Verified"
+)

@@ -18,7 +18,7 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// hostsFile is a hosts.toml (containerd, docs/hosts.md; dial_timeout since 2.1):
+// hostsFile is a hosts.toml (containerd, hosts.md of its docs; dial_timeout since 2.1):
 //
 //	server = "https://registry.example"   # the registry itself, asked last
 //

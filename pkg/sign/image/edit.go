@@ -17,8 +17,8 @@ import (
 // What a signed image says of itself, in annotations of its manifest.
 const (
 	AnnotationBase        = "org.opencontainers.image.base.digest"           // image-spec, annotations.md: the image before
-	AnnotationCertificate = "kmm.node.kubernetes.io/sign.certificate.sha256" // of its DER
-	AnnotationHash        = "kmm.node.kubernetes.io/sign.hash"
+	AnnotationCertificate = "kmm.node.kubernetes.io/sign.certificate.sha256" // of a signed image: of the certificate, in DER, of whoever signed its files
+	AnnotationHash        = "kmm.node.kubernetes.io/sign.hash"               // of a signed image: which hash its signatures have
 )
 
 // object is a JSON object of which only some members are of interest: the others

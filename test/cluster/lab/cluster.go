@@ -28,6 +28,10 @@ type Options struct {
 	ControllerManager bool
 	// Scheduler binds pods to nodes.
 	Scheduler bool
+	// Kubelets makes room for real ones, in VMs of the lab: the API server asks them
+	// for logs with a certificate and wants to see theirs (KubeletServer), the
+	// Service kubernetes leads to it, and a node that is silent counts as lost.
+	Kubelets bool
 	// Install has files and directories of manifests, relative to the root of the
 	// repository, that are applied as Cluster.Install does.
 	Install []string

@@ -78,8 +78,17 @@ func (a *authority) server() (cert, key []byte, err error) {
 	template := certificate(pkix.Name{CommonName: "kube-apiserver"})
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	template.DNSNames = []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"}
-	template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv4(10, 0, 2, 2), net.IPv4(10, 0, 0, 1)}
+	template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1), net.ParseIP(hostInVM), net.IPv4(10, 0, 0, 1)}
 	return a.sign(template)
+}
+
+// KubeletServer is the certificate, with its key, that a kubelet shows to the API
+// server, which knows it by an address.
+func (c *Cluster) KubeletServer(node, address string) (cert, key []byte, err error) {
+	template := certificate(pkix.Name{CommonName: "system:node:" + node, Organization: []string{"system:nodes"}})
+	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	template.DNSNames, template.IPAddresses = []string{node}, []net.IP{net.ParseIP(address)}
+	return c.authority.sign(template)
 }
 
 func (a *authority) pem() []byte {
@@ -108,7 +117,14 @@ func (c *Cluster) writePKI() error {
 	if err != nil {
 		return err
 	}
-	files := map[string][]byte{"ca.crt": c.CA(), "server.crt": cert, "server.key": key, "tokens.key": tokenKey}
+	clientCert, clientKey, err := c.authority.client("kube-apiserver-kubelet-client", []string{"system:masters"})
+	if err != nil {
+		return err
+	}
+	files := map[string][]byte{
+		"ca.crt": c.CA(), "server.crt": cert, "server.key": key, "tokens.key": tokenKey,
+		"kubelet-client.crt": clientCert, "kubelet-client.key": clientKey,
+	}
 	for name, data := range files {
 		if err := os.WriteFile(c.path("pki", name), data, 0o600); err != nil {
 			return fmt.Errorf("write certificates: %w", err)

@@ -13,6 +13,9 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
+// hostInVM is what the host's loopback interface is called in a VM of the lab.
+const hostInVM = "10.0.2.2"
+
 func (c *Cluster) startEtcd(ctx context.Context) (err error) {
 	client := fmt.Sprintf("http://127.0.0.1:%d", c.etcdPort.number)
 	peer := fmt.Sprintf("http://127.0.0.1:%d", c.peerPort.number)
@@ -46,6 +49,11 @@ func (c *Cluster) StartAPIServer(ctx context.Context) (err error) {
 		"--audit-log-maxsize=0",                        // in one file, however long
 		"--kubelet-preferred-address-types=InternalIP", // names of nodes are names only
 	}
+	if c.options.Kubelets {
+		args = append(args, "--advertise-address="+hostInVM, "--endpoint-reconciler-type=lease",
+			"--kubelet-certificate-authority="+c.path("pki", "ca.crt"),
+			"--kubelet-client-certificate="+c.path("pki", "kubelet-client.crt"), "--kubelet-client-key="+c.path("pki", "kubelet-client.key"))
+	}
 	if !c.options.ControllerManager {
 		// It gives new nodes a taint that nobody would take away.
 		args = append(args, "--disable-admission-plugins=TaintNodesByCondition")
@@ -75,15 +83,18 @@ func (c *Cluster) StartControllerManager(ctx context.Context) error {
 	if err := c.serverKubeconfig("kube-controller-manager"); err != nil {
 		return err
 	}
-	var err error
-	c.controllerManager, err = c.startProcess("kube-controller-manager",
-		"--kubeconfig="+c.path("kube-controller-manager.kubeconfig"), "--leader-elect=false", "--secure-port=0",
+	args := []string{
+		"--kubeconfig=" + c.path("kube-controller-manager.kubeconfig"), "--leader-elect=false", "--secure-port=0",
 		"--use-service-account-credentials",
-		"--service-account-private-key-file="+c.path("pki", "tokens.key"), "--root-ca-file="+c.path("pki", "ca.crt"),
-		// Nobody sends heartbeats for nodes that are played.
-		"--node-monitor-grace-period=24h", "--node-monitor-period=1s",
+		"--service-account-private-key-file=" + c.path("pki", "tokens.key"), "--root-ca-file=" + c.path("pki", "ca.crt"),
 		"--kube-api-qps=1000", "--kube-api-burst=2000",
-	)
+	}
+	if !c.options.Kubelets {
+		// Nobody sends heartbeats for nodes that are played.
+		args = append(args, "--node-monitor-grace-period=24h", "--node-monitor-period=1s")
+	}
+	var err error
+	c.controllerManager, err = c.startProcess("kube-controller-manager", args...)
 	if err != nil {
 		return err
 	}

@@ -138,6 +138,9 @@ func access(t *testing.T, b *chromium.Browser, first *lab.Program) {
 		}
 		return nil
 	})
+	r := cluster.Reader(t)
+	r.Words = map[string]string{"127.0.0.1:9809": address}
+	r.Read(t, "docs/status-page.md", "page")
 	b.Header("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte("me:"+looker)))
 	b.Go(url)
 	assert.Empty(t, b.Wrong())

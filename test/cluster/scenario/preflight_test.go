@@ -168,6 +168,7 @@ func TestPreflight(t *testing.T) {
 	u.verified("again", metav1.ConditionTrue)
 	assert.Len(t, u.jobs(build.Check), 10, "what was good was not looked at again, whoever looks")
 
+	u.cluster.Reader(t).Read(t, "docs/cluster.md", "preflight")
 	u.kubectl("delete", "pfv", "again")
 	u.wait("its Jobs go with it", func() error {
 		if n := len(u.jobs(build.Check)); n != 5 {

@@ -39,8 +39,9 @@ type node struct {
 	player *play.Player
 }
 
-// newNode makes a Node, and a machine, off, that has its identity.
-func newNode(t *testing.T) *node {
+// newNode makes a Node, and a machine, off, that has its identity, and asks the
+// registry for what is outside.
+func newNode(t *testing.T, r *registry) *node {
 	t.Helper()
 	n := &node{t: t, player: play.Start(t, cluster.Config())}
 	var err error
@@ -54,7 +55,9 @@ func newNode(t *testing.T) *node {
 	kubeconfig, err := lab.Kubeconfig(identity, fmt.Sprintf("https://10.0.2.2:%d", cluster.Port()))
 	require.NoError(t, err)
 	t.Cleanup(func() { n.show(t) })
-	n.Machine = machine.New(t, cluster, machine.Options{Name: nodeName, Kubeconfig: kubeconfig})
+	n.Machine = machine.New(t, cluster, machine.Options{
+		Name: nodeName, Kubeconfig: kubeconfig, MirrorOf: outside, Mirror: "10.0.2.2:" + r.port,
+	})
 	return n
 }
 

@@ -27,7 +27,7 @@ func TestNode(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(watcher.Kill)
 	r := newRegistry(t)
-	n := newNode(t)
+	n := newNode(t, r)
 	i := images{
 		first:   r.push("first", "dummy.ko", map[string]string{"demo.bin": "one"}),
 		second:  r.push("second", "variants/second/dummy.ko", map[string]string{"demo.bin": "two"}),
@@ -35,10 +35,10 @@ func TestNode(t *testing.T) {
 		foreign: r.push("foreign", "variants/other-release/dummy.ko", map[string]string{"demo.bin": "foreign"}),
 		fw:      r.push("fw", "kmm_fw.ko", map[string]string{"kmm/fw.bin": "hello"}),
 	}
-	cluster.Kubectl(t, "create", "namespace", namespace)
 
 	n.Boot(older)
 	n.kubelet()
+	d := n.readPages(r)
 	n.refused(i)
 	n.swapped(i)
 	n.unwell(i)
@@ -55,6 +55,7 @@ func TestNode(t *testing.T) {
 	require.NoError(t, cluster.StartAPIServer(t.Context()))
 	n.reunited()
 	n.deleted()
+	d.end()
 }
 
 // images are references of what the Modules here are given.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command generate writes deploy/monitoring/prometheusrule.yaml and
-// docs/metrics.md below the root of the repository, its argument.
+// docs/reference/metrics.md below the root of the repository, its argument.
 package main
 
 import (
@@ -26,7 +26,7 @@ func generate(root string) error {
 	}
 	for path, text := range map[string]string{
 		"deploy/monitoring/prometheusrule.yaml": monitoring.PrometheusRule(string(rules)),
-		"docs/metrics.md":                       monitoring.Page(monitoring.Metrics()),
+		"docs/reference/metrics.md":             monitoring.Page(monitoring.Metrics()),
 	} {
 		if err := os.WriteFile(filepath.Join(root, path), []byte(text), 0o644); err != nil {
 			return err

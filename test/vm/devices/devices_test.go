@@ -58,17 +58,23 @@ var volatile = []string{
 // network returns all of the network's configuration, one JSON document for each line of ip.
 func network(t *testing.T) []string {
 	t.Helper()
-	var list []string
-	for _, what := range []string{
+	kinds := []string{
 		"-d addr", "-4 route show table all", "-6 route show table all", "-4 rule", "-6 rule", "neigh show nud permanent",
 		"neigh show proxy", "-6 neigh show proxy", "nexthop",
-	} {
+	}
+	const end = "\n---\n"
+	script := ""
+	for _, what := range kinds {
+		script += "ip -j " + what + "; printf '" + strings.ReplaceAll(end, "\n", `\n`) + "'\n"
+	}
+	var list []string
+	answers := strings.Split(sh(t, script), end) // one shell for all: programs are what takes time here
+	for i, what := range kinds {
 		var entries []map[string]any
-		out := sh(t, "ip -j "+what)
-		if strings.TrimSpace(out) == "" {
+		if strings.TrimSpace(answers[i]) == "" {
 			continue
 		}
-		require.NoError(t, json.Unmarshal([]byte(out), &entries), "%s: %s", what, out)
+		require.NoError(t, json.Unmarshal([]byte(answers[i]), &entries), "%s: %s", what, answers[i])
 		for _, e := range entries {
 			strip(e)
 			if len(e) == 0 {

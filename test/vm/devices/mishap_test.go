@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kmm-node/kmmd/pkg/devices"
+	"github.com/kmm-node/kmmd/test/vm/guest"
 )
 
 // some is a configuration for the tests of what goes wrong on the way.
@@ -29,6 +30,7 @@ const some = `
 
 // The new driver's interface may have got another name, and somebody may have brought it up already.
 func TestAnotherName(t *testing.T) {
+	guest.OneKernel(t)
 	sh(t, base+some)
 	before := network(t)
 	n := saved(t, "virtio_net")
@@ -42,6 +44,7 @@ func TestAnotherName(t *testing.T) {
 
 // A process that was killed in the middle left half of it.
 func TestHalfGivenBack(t *testing.T) {
+	guest.OneKernel(t)
 	sh(t, base+some)
 	before := network(t)
 	n := saved(t, "virtio_net")
@@ -55,6 +58,7 @@ func TestHalfGivenBack(t *testing.T) {
 
 // A device that does not come back is reported when the time is over. What came with it is not reported one by one.
 func TestDeviceDoesNotComeBack(t *testing.T) {
+	guest.OneKernel(t)
 	sh(t, base+some)
 	before := network(t)
 	n := saved(t, "virtio_net")
@@ -77,6 +81,7 @@ func TestDeviceDoesNotComeBack(t *testing.T) {
 
 // What can not be given back costs nothing else.
 func TestOneFails(t *testing.T) {
+	guest.OneKernel(t)
 	sh(t, base+some)
 	sh(t, "ip link add br0 type bridge; ip link set eth0.100 master br0")
 	n := saved(t, "virtio_net")

@@ -13,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/test/vm/guest"
 )
 
 // bundle runs `kmmd bundle` and gives the files of the archive.
@@ -45,6 +47,7 @@ func (n *node) bundle(name string) map[string]string {
 // TestBundle: on a real kernel, with the daemon and without, and with the
 // registry away.
 func TestBundle(t *testing.T) {
+	guest.OneKernel(t)
 	n := newNode(t)
 	n.command("modprobe", "dummy")
 	n.document("base.yaml", module("base", n.image("bundle", []string{"kmm_base.ko"}, nil), "kmm_base"))

@@ -19,6 +19,7 @@ import (
 
 	"github.com/kmm-node/kmmd/pkg/source/file"
 	"github.com/kmm-node/kmmd/pkg/spec"
+	"github.com/kmm-node/kmmd/test/vm/guest"
 )
 
 const tick = 50 * time.Millisecond
@@ -92,6 +93,7 @@ func (n *node) runs(file string) bool {
 // TestDaemon: documents come, change and go; somebody removes the module by
 // hand, or brings the in-tree one back.
 func TestDaemon(t *testing.T) {
+	guest.OneKernel(t)
 	n := newNode(t)
 	n.command("modprobe", "dummy")
 	n.start()
@@ -131,6 +133,7 @@ func TestDaemon(t *testing.T) {
 // TestRestart: a new daemon adopts what runs; nothing is loaded, unloaded or
 // written.
 func TestRestart(t *testing.T) {
+	guest.OneKernel(t)
 	n := newNode(t)
 	n.command("modprobe", "dummy")
 	image := n.image("restart", []string{"dummy.ko", "kmm_dep.ko", "kmm_base.ko", "kmm_fw.ko"}, map[string]string{"kmm/fw.bin": "fw"})
@@ -189,6 +192,7 @@ func (n *node) countModuleEvents(f func()) int64 {
 
 // TestOneAtATime: a second kmmd refuses to change a node that has one.
 func TestOneAtATime(t *testing.T) {
+	guest.OneKernel(t)
 	n := newNode(t)
 	d := n.start()
 	_, all, code := n.once()
@@ -200,6 +204,7 @@ func TestOneAtATime(t *testing.T) {
 // TestRefusalIsRemembered: a restarted daemon does not take the in-tree module
 // away again for a file that the kernel has refused.
 func TestRefusalIsRemembered(t *testing.T) {
+	guest.OneKernel(t)
 	n := newNode(t)
 	n.command("modprobe", "dummy")
 	n.document("bad.yaml", module("bad", n.image("refused", []string{"variants/init-fails/dummy.ko"}, nil), "dummy", "inTreeModulesToRemove: [dummy]"))
@@ -219,6 +224,7 @@ func TestRefusalIsRemembered(t *testing.T) {
 
 // TestStatusCommand: what another process says of the daemon's node.
 func TestStatusCommand(t *testing.T) {
+	guest.OneKernel(t)
 	n := newNode(t)
 	_, all, code := n.run(binary, nil, "status")
 	assert.Equal(t, 1, code)
@@ -235,6 +241,7 @@ func TestStatusCommand(t *testing.T) {
 
 // TestPlan prints the steps and takes none.
 func TestPlan(t *testing.T) {
+	guest.OneKernel(t)
 	n := newNode(t)
 	n.command("modprobe", "dummy")
 	n.document("dummy.yaml", module("dummy", n.image("plan", []string{"dummy.ko"}, map[string]string{"f": "1"}), "dummy",

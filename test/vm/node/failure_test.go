@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kmm-node/kmmd/pkg/spec"
+	"github.com/kmm-node/kmmd/test/vm/guest"
 )
 
 const removeBoth = "inTreeModulesToRemove: [dummy, null_blk]"
@@ -79,6 +80,9 @@ func variant(name string) func(n *node) string {
 func TestFailures(t *testing.T) {
 	for _, tt := range failures {
 		t.Run(tt.name, func(t *testing.T) {
+			if !tt.rolledBack { // the kernel was not asked; test/vm/preflight has what it would have said
+				guest.OneKernel(t)
+			}
 			n := newNode(t)
 			n.command("modprobe", "dummy")
 			n.command("modprobe", "null_blk", "nr_devices=3", "hw_queue_depth=32", "mbps=7")
@@ -163,6 +167,7 @@ func TestInUse(t *testing.T) {
 // TestWrongBuild: a same-named module that nobody asked to remove is neither
 // touched nor taken for ours.
 func TestWrongBuild(t *testing.T) {
+	guest.OneKernel(t)
 	n := newNode(t)
 	n.command("modprobe", "dummy")
 	n.document("dummy.yaml", module("dummy", n.image("plain", []string{"dummy.ko"}, nil), "dummy"))
@@ -174,6 +179,7 @@ func TestWrongBuild(t *testing.T) {
 
 // TestInvalidDocument: nothing of the file is done, what runs stays, exit code 2.
 func TestInvalidDocument(t *testing.T) {
+	guest.OneKernel(t)
 	n := newNode(t)
 	n.document("base.yaml", module("base", n.image("inv", []string{"kmm_base.ko"}, nil), "kmm_base"))
 	n.requireLoaded()
@@ -188,6 +194,7 @@ func TestInvalidDocument(t *testing.T) {
 // TestPreflightCommands: one report names all that is wrong, and nothing is
 // touched for it.
 func TestPreflightCommands(t *testing.T) {
+	guest.OneKernel(t)
 	n := newNode(t)
 	n.command("modprobe", "dummy")
 	n.document("bad.yaml", module("bad", n.image("many", []string{"variants/unknown-symbol/dummy.ko"}, nil), "dummy",

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kmm-node/kmmd/pkg/spec"
+	"github.com/kmm-node/kmmd/test/vm/guest"
 )
 
 // stored is what `kmmd image ls -o json` tells, as far as it is looked at.
@@ -33,6 +34,7 @@ func (n *node) stored() (s stored) {
 // TestPolicyOfTheNode: the rules of kmmd.toml hold against the document, are
 // named, and leave the kernel as it is.
 func TestPolicyOfTheNode(t *testing.T) {
+	guest.OneKernel(t)
 	for _, tt := range []struct{ rule, key, words string }{
 		{"never_load", `never_load = ["kmm-base"]`, "policy never_load: kmm_base"},
 		{"never_remove", `never_remove = ["dummy"]`, "policy never_remove: dummy"},
@@ -56,6 +58,7 @@ func TestPolicyOfTheNode(t *testing.T) {
 
 // TestImages: what runs or is wanted stays in the store when it is pruned.
 func TestImages(t *testing.T) {
+	guest.OneKernel(t)
 	n := newNode(t)
 	first := n.image("images-1", []string{"dummy.ko"}, nil)
 	other := n.image("images-2", []string{"kmm_base.ko"}, nil)
@@ -91,6 +94,7 @@ func TestImages(t *testing.T) {
 
 // TestPrestage: an installed kernel that does not run has its images early.
 func TestPrestage(t *testing.T) {
+	guest.OneKernel(t)
 	n := newNode(t)
 	const next = "9.9.9-next"
 	dir := "/lib/modules/" + next + "/kernel"

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kmm-node/kmmd/pkg/spec"
+	"github.com/kmm-node/kmmd/test/vm/guest"
 )
 
 // scenario is a change of the node that is killed after each of its steps.
@@ -25,6 +26,7 @@ type scenario struct {
 // TestKill kills kmmd with SIGKILL after the first step, after the second, and
 // so on; the next start must end in the wanted state.
 func TestKill(t *testing.T) {
+	guest.OneKernel(t)
 	for _, sc := range scenarios() {
 		t.Run(sc.name, func(t *testing.T) {
 			killed := 0

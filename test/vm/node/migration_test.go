@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kmm-node/kmmd/pkg/images/imagestest"
+	"github.com/kmm-node/kmmd/test/vm/guest"
 )
 
 // kmmImage makes an image as for the KMM operator, with what depmod makes, and
@@ -72,6 +73,7 @@ func (n *node) birthmarks(names ...string) map[string]string {
 // and modprobe unloads and loads what kmmd has adopted, once kmmd is stopped. No
 // module is loaded again on either way.
 func TestFromKMM(t *testing.T) {
+	guest.OneKernel(t)
 	n := newNode(t)
 	n.command("modprobe", "dummy")
 	firmware := map[string]string{"kmm/fw.bin": "fw"}
@@ -139,6 +141,7 @@ func TestFromKMM(t *testing.T) {
 // TestFromKMMOtherBuild: what modprobe has loaded from another image is not taken
 // for ours, and not touched.
 func TestFromKMMOtherBuild(t *testing.T) {
+	guest.OneKernel(t)
 	n := newNode(t)
 	_, opt := n.kmmImage("old", []string{"variants/second/dummy.ko"}, nil)
 	n.command("modprobe", "-vd", opt, "dummy")

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kmm-node/kmmd/pkg/spec"
+	"github.com/kmm-node/kmmd/test/vm/guest"
 )
 
 const allowNetwork = "allowInUse: [network]"
@@ -121,6 +122,7 @@ func (c *connection) requireAlive() {
 }
 
 func TestNICRefusedByDefault(t *testing.T) {
+	guest.OneKernel(t)
 	n, conn := newNIC(t)
 	before := n.network()
 	n.document("nic.yaml", nic(n.image("nic", []string{"virtio_net.ko"}, nil)))
@@ -164,6 +166,7 @@ func TestNICSwap(t *testing.T) {
 }
 
 func TestNICFails(t *testing.T) {
+	guest.OneKernel(t)
 	tests := []struct {
 		name, variant, words string
 		reason               spec.Reason
@@ -192,6 +195,7 @@ func TestNICFails(t *testing.T) {
 // TestNICKill kills kmmd after each step of the swap; the next start gives the
 // node its network back.
 func TestNICKill(t *testing.T) {
+	guest.OneKernel(t)
 	for steps := 1; ; steps++ {
 		killed := false
 		t.Run(fmt.Sprintf("after step %d", steps), func(t *testing.T) {
@@ -214,6 +218,7 @@ func TestNICKill(t *testing.T) {
 
 // TestMountedDisk: never, whatever is allowed.
 func TestMountedDisk(t *testing.T) {
+	guest.OneKernel(t)
 	n := newNode(t)
 	n.command("modprobe", "null_blk", "memory_backed=1", "gb=1", "nr_devices=1")
 	n.command("busybox", "mke2fs", "/dev/nullb0")
@@ -231,6 +236,7 @@ func TestMountedDisk(t *testing.T) {
 
 // TestOpenDevice: the process that holds a module is named.
 func TestOpenDevice(t *testing.T) {
+	guest.OneKernel(t)
 	n := newNode(t)
 	n.document("base.yaml", module("base", n.image("open", []string{"kmm_base.ko"}, nil), "kmm_base"))
 	n.requireLoaded()

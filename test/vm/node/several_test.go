@@ -14,10 +14,12 @@ import (
 
 	"github.com/kmm-node/kmmd/pkg/images/imagestest"
 	"github.com/kmm-node/kmmd/pkg/spec"
+	"github.com/kmm-node/kmmd/test/vm/guest"
 )
 
 // TestTwentyModules: the broken ones do not hold up the others.
 func TestTwentyModules(t *testing.T) {
+	guest.OneKernel(t)
 	n := newNode(t)
 	good := []string{"veth", "ifb", "macvlan", "vxlan", "bonding", "tun", "nbd", "loop", "squashfs", "isofs", "overlay", "xfs", "bridge", "8021q", "null_blk"}
 	content := map[string]string{}

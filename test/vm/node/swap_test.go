@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kmm-node/kmmd/pkg/images/imagestest"
+	"github.com/kmm-node/kmmd/test/vm/guest"
 )
 
 // swapTOML is module("dummy", …) in the other notation.
@@ -126,6 +127,7 @@ func TestParameters(t *testing.T) {
 
 // TestUpgrade changes parameters, then the image; each is one reload.
 func TestUpgrade(t *testing.T) {
+	guest.OneKernel(t)
 	n := newNode(t)
 	n.command("modprobe", "dummy")
 	first := n.image("one", []string{"dummy.ko"}, nil)
@@ -142,6 +144,7 @@ func TestUpgrade(t *testing.T) {
 
 // TestOrder loads what modulesLoadingOrder names from the end of the list.
 func TestOrder(t *testing.T) {
+	guest.OneKernel(t)
 	n := newNode(t)
 	image := n.image("order", []string{"dummy.ko", "kmm_base.ko"}, nil)
 	n.document("order.yaml", module("order", image, "dummy", "modprobe.modulesLoadingOrder: [dummy, kmm_base]"))

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package guest is what tests share that run inside a VM of the lab.
+package guest
+
+import (
+	"os"
+	"testing"
+)
+
+// OneKernel is for tests of kmmd that the kernel's version makes no difference to, and so do not have to be run on each: it
+// skips the test when KMMD_VM_BRIEF says that another kernel has had it, as make vm does for all kernels but the first.
+func OneKernel(t testing.TB) {
+	t.Helper()
+	if os.Getenv("KMMD_VM_BRIEF") != "" {
+		t.Skip("not about the kernel: another one has had it (make vm FULL=1 runs it on each)")
+	}
+}
