@@ -101,6 +101,32 @@ func compareWithELF(t *testing.T, data []byte, info *kmod.Info) {
 	}
 }
 
+// compareImports compares with the undefined symbols that the standard library
+// finds.
+func compareImports(t *testing.T, data []byte, got *kmod.Symbols) {
+	f, err := elf.NewFile(bytes.NewReader(data))
+	if err != nil {
+		return
+	}
+	symbols, err := f.Symbols()
+	if err != nil || f.SectionByType(elf.SHT_SYMTAB) != f.Section(".symtab") {
+		return
+	}
+	var want []string
+	for _, s := range symbols {
+		if s.Section == elf.SHN_UNDEF && s.Name != "" && s.Name != "_GLOBAL_OFFSET_TABLE_" && len(s.Name) < 512 {
+			want = append(want, s.Name)
+		}
+	}
+	var names []string
+	for _, i := range got.Imports {
+		if len(i.Name) < 512 {
+			names = append(names, i.Name)
+		}
+	}
+	assert.Equal(t, want, names)
+}
+
 // sectionText is a section as it is in the file, "" without one.
 func sectionText(f *elf.File, name string) string {
 	s := f.Section(name)

@@ -3,6 +3,7 @@
 package kmod_test
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,7 +27,15 @@ func FuzzReadInfoCompressed(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		path := filepath.Join(t.TempDir(), "a.ko")
 		require.NoError(t, os.WriteFile(path, data, 0o600))
-		_, _ = kmod.ReadInfo(path) // no panic, no endless memory
+		info, err := kmod.ReadInfo(path)
+		var plain bytes.Buffer
+		if kmod.Decompress(path, &plain) != nil {
+			assert.Error(t, err)
+			return
+		}
+		same, sameErr := kmod.ParseInfo(path, bytes.NewReader(plain.Bytes()))
+		assert.Equal(t, sameErr == nil, err == nil, "%v, of the plain file: %v", err, sameErr)
+		assert.Equal(t, same, info)
 	})
 }
 
@@ -34,9 +43,16 @@ func FuzzConfig(f *testing.F) {
 	f.Add("options a b=1 \\\n c=2\nalias x* y\nsoftdep a pre: b post: c\ninstall q /bin/false\n", `a.b=1 "c.d=x y" modprobe.blacklist=e,f`)
 	f.Fuzz(func(t *testing.T, file, cmdline string) {
 		cfg := kmod.ParseConfig(file, cmdline)
+		var again strings.Builder
 		for _, o := range cfg.Options() {
 			assert.NotContains(t, o, "\x00")
+			again.WriteString("options " + strings.ReplaceAll(o, `\`, `\\`) + "\n")
 		}
+		same := kmod.ParseConfig(again.String(), "")
+		if cmdline != "" {
+			return // which may name what no line of a file can
+		}
+		assert.Equal(t, cfg.Options(), same.Options())
 	})
 }
 
