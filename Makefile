@@ -22,9 +22,14 @@ FULL ?=
 BRIEF_KERNELS = $(if $(FULL),,$(wordlist 2,9,$(KERNELS)))
 GO ?= go
 
-# How long `make fuzz` looks at each target, and in which packages.
+# How long `make fuzz` looks at each target, and in which packages; how many `make fuzz-short` has side by side.
 FUZZ_TIME ?= 1m
-PACKAGES ?= ./pkg/...
+FUZZ_JOBS ?= 8
+PACKAGES ?= ./pkg/... ./cmd/...
+
+# How many changes `make soak` makes, and which.
+STEPS ?= 2000
+SEED ?= $(shell date +%s)
 export CGO_ENABLED = 0
 # Everywhere, or packages are compiled twice: for what ships, and for the tests.
 export GOFLAGS := -trimpath $(filter-out -trimpath,$(GOFLAGS))
@@ -32,7 +37,7 @@ export GOFLAGS := -trimpath $(filter-out -trimpath,$(GOFLAGS))
 # How many nodes `make cluster` plays.
 NODES ?= 3
 
-.PHONY: help setup setup-vm setup-cluster build test unit lab vm cluster-test cluster bench faults bench-images bench-cluster fuzz lint vuln licences gen demo images packages release-test systemd-test setup-e2e e2e clean
+.PHONY: help setup setup-vm setup-cluster build test unit lab vm cluster-test cluster bench faults bench-images bench-cluster soak fuzz fuzz-short lint vuln licences gen demo images packages release-test systemd-test setup-e2e e2e clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -102,8 +107,15 @@ bench-images: setup-vm ## what a large image costs: kmmd, skopeo, buildah, conta
 bench-cluster: setup-cluster ## what 1,000 and 5,000 nodes cost the API server and kmm-watcher (some 12 minutes)
 	test/bench/cluster/run $(BENCH_FLAGS)
 
-fuzz: ## each fuzz target of pkg/ for FUZZ_TIME: PACKAGES=./pkg/images/... for some only
+soak: setup-vm build ## 2,000 random changes in a VM, all looked at after each (an hour or more): SEED=, STEPS=, KERNEL=6.12
+	KMMD_VM_KERNEL=$(if $(filter all,$(KERNEL)),6.1,$(KERNEL)) KMMD_VM_CPUS=1 KMMD_VM_TIMEOUT=86400 KMMD_SOAK_SEED=$(SEED) KMMD_SOAK_STEPS=$(STEPS) \
+		$(GO) test -timeout 24h -count=1 -v -run TestSoak -exec "$(CURDIR)/test/vm/exec" ./test/vm/soak
+
+fuzz: ## each fuzz target for FUZZ_TIME: PACKAGES=./pkg/images/... for some only
 	@GO="$(GO)" test/fuzz $(FUZZ_TIME) $(PACKAGES)
+
+fuzz-short: ## all fuzz targets for 20 s each, FUZZ_JOBS side by side
+	@GO="$(GO)" test/fuzz -j $(FUZZ_JOBS) 20s $(PACKAGES)
 
 lint: licences ## golangci-lint (built from source the first time), gofmt, who may import whom; licences; known vulnerabilities
 	$(GO) tool -modfile=tools/go.mod golangci-lint run ./...

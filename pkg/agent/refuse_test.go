@@ -271,12 +271,14 @@ func TestWarnings(t *testing.T) {
 	require.NoError(t, os.MkdirAll(n.path("host/lib/firmware"), 0o755))
 	require.NoError(t, os.WriteFile(n.path("host/lib/firmware/packed.bin.xz"), nil, 0o644))
 	n.SetFirmware(func(string) bool { return true })
+	n.SetCmdline("quiet base.level=1 base.debug nic.x=1 other.y=1")
 	w := want{name: "nic", image: n.image("1", files, map[string]string{"here.bin": "x"}), module: "base", firmware: "/firmware",
 		remove: []string{"nothere"}, parameters: []string{"level=1"}}
 	m := one(t, n.reconcile(w))
 	assert.Equal(t, spec.StateLoaded, m.State)
 	assert.Equal(t, []string{
 		"base may ask for the firmware missing.bin, which neither the image nor the host has",
+		"the kernel's command line has options for base (debug), which only modprobe would use: put them under modprobe.parameters of the Module that loads it",
 		"inTreeModulesToRemove: this kernel has no module nothere",
 	}, m.Warnings)
 }

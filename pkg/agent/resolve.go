@@ -210,6 +210,7 @@ func (a *Agent) file(r *resolution, item kmod.Item) (plan.File, error) {
 			return f, err
 		}
 		r.warnings = append(r.warnings, a.missingFirmware(r, info)...)
+		r.warnings = append(r.warnings, a.unusedOptions(r, info)...)
 	}
 	if !isTarget(r.choice, info) {
 		return f, nil

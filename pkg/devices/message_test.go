@@ -71,6 +71,9 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			return
 		}
+		again, err := decode(kind, m.encode())
+		require.NoError(t, err)
+		assert.Equal(t, m, again, "given back as it was")
 		if kind == syscall.RTM_NEWLINK {
 			parseLink(m)
 			return

@@ -10,10 +10,12 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -414,8 +416,20 @@ func FuzzChallenges(f *testing.F) {
 	f.Add(`Negotiate, Bearer realm="https://x/y",service=z, Basic realm="a\"b"`)
 	f.Add(`Basic abc==, a = "`)
 	f.Fuzz(func(t *testing.T, s string) {
-		for _, c := range parseChallenges(s) {
+		asked := parseChallenges(s)
+		var again strings.Builder
+		for _, c := range asked {
 			assert.NotEmpty(t, c.Scheme)
+			again.WriteString(c.Scheme + " ")
+			for name, value := range c.Parameters {
+				again.WriteString(name + `="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(value) + `", `)
+			}
+			again.WriteString(", ")
 		}
+		same := parseChallenges(again.String())
+		assert.True(t, slices.EqualFunc(asked, same, func(a, b transport.Challenge) bool {
+			return a.Scheme == b.Scheme && maps.Equal(a.Parameters, b.Parameters)
+		}),
+			"%v, and again: %v", asked, same)
 	})
 }

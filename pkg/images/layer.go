@@ -77,7 +77,7 @@ func decompress(r *bufio.Reader) (io.Reader, func(), error) {
 			return nil, nil, err
 		}
 		return z, func() { _ = z.Close() }, nil
-	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}): // RFC 8878
+	case isZstd(head):
 		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
 			zstd.WithDecoderMaxWindow(maxZstdWindow))
 		if err != nil {
@@ -86,6 +86,13 @@ func decompress(r *bufio.Reader) (io.Reader, func(), error) {
 		return z, z.Close, nil
 	}
 	return r, func() {}, nil
+}
+
+// isZstd knows the first bytes of a frame (RFC 8878, 3.1), also of a skippable one, with which some compressors begin:
+// its last four bits may be anything.
+func isZstd(head []byte) bool {
+	return bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}) ||
+		len(head) >= 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:4], []byte{0x2a, 0x4d, 0x18})
 }
 
 func scanTar(t *tar.Reader, b *budget, visit visitor) error {

@@ -4,6 +4,8 @@ package kernel
 
 import (
 	"encoding/binary"
+	"encoding/hex"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -116,7 +118,24 @@ func FuzzBuildID(f *testing.F) {
 	b, err := os.ReadFile(filepath.Join("testdata", debian61, "sys/module/vfio/notes/.note.gnu.build-id"))
 	require.NoError(f, err)
 	f.Add(b)
-	f.Fuzz(func(t *testing.T, b []byte) { buildID(b) })
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got := buildID(b)
+		// The first note that is one, of those that are whole.
+		want := ""
+		for rest := b; len(rest) >= 12 && want == ""; {
+			name, desc, kind := int64(binary.NativeEndian.Uint32(rest)), int64(binary.NativeEndian.Uint32(rest[4:])), binary.NativeEndian.Uint32(rest[8:])
+			from := 12 + (name+3)/4*4
+			if from+desc > int64(len(rest)) {
+				break
+			}
+			if kind == 3 && string(rest[12:12+name]) == "GNU\x00" {
+				want = hex.EncodeToString(rest[from : from+desc])
+				break
+			}
+			rest = rest[min(from+(desc+3)/4*4, int64(len(rest))):]
+		}
+		assert.Equal(t, want, got)
+	})
 }
 
 func FuzzParseModules(f *testing.F) {
@@ -127,10 +146,23 @@ func FuzzParseModules(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		ms, err := parseModules(s)
+		states := map[string]string{StateLive: "Live", StateComing: "Loading", StateGoing: "Unloading"}
+		var again strings.Builder
 		for _, m := range ms {
 			require.NoError(t, err)
 			require.NotEmpty(t, m.Name)
+			users := strings.Join(m.UsedBy, ",") + ","
+			if m.Permanent {
+				users += "[permanent],"
+			}
+			if users == "," {
+				users = "-"
+			}
+			fmt.Fprintf(&again, "%s %d %d %s %s 0x0 (%s)\n", m.Name, m.Size, m.Refs, users, states[m.State], m.Taint)
 		}
+		same, err := parseModules(again.String())
+		require.NoError(t, err)
+		assert.Equal(t, ms, same)
 	})
 }
 

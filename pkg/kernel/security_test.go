@@ -136,7 +136,14 @@ func TestAlgorithms(t *testing.T) {
 
 func FuzzSignatureLists(f *testing.F) {
 	f.Add(signatureList([]byte("x")))
-	f.Fuzz(func(_ *testing.T, data []byte) { parseSignatureLists("db", data) })
+	f.Fuzz(func(t *testing.T, data []byte) {
+		list := parseSignatureLists("db", data)
+		assert.LessOrEqual(t, len(list), maxCertificates+len(data)/1024)
+		for _, c := range list {
+			assert.True(t, bytes.Contains(data, c.Raw))
+			assert.Equal(t, "db", c.Source)
+		}
+	})
 }
 
 func TestConfig(t *testing.T) {

@@ -165,8 +165,26 @@ func BenchmarkSymbols(b *testing.B) {
 
 func FuzzKallsyms(f *testing.F) {
 	f.Add("ffffffffb6dedee4 r __ksymtab_register_netdev\nffffffffc05a60f4 r __crc_x\t[virtio]\nffffffffb6df1c1c R __start___ksymtab_gpl\n")
-	f.Fuzz(func(_ *testing.T, text string) {
+	f.Fuzz(func(t *testing.T, text string) {
 		s := &Symbols{Modules: make(map[string]string)}
-		_ = parseKallsyms(strings.NewReader(text), s, &exportTables{entries: make(map[uint64]string), bounds: make(map[string]uint64)})
+		tables := &exportTables{entries: make(map[uint64]string), bounds: make(map[string]uint64)}
+		if parseKallsyms(strings.NewReader(text), s, tables) != nil {
+			return
+		}
+		for name := range s.Kernel {
+			assert.Contains(t, text, "__ksymtab_"+name)
+		}
+		for _, name := range tables.entries {
+			assert.Contains(t, s.Kernel, name)
+		}
+		for name, module := range s.Modules {
+			assert.Contains(t, text, name+"\t")
+			assert.Contains(t, text, module)
+		}
+		// One more line is one more symbol.
+		before := len(s.Kernel)
+		require.NoError(t, parseKallsyms(strings.NewReader("ffffffffb6dedee4 r __ksymtab_one_more_symbol\n"), s, tables))
+		assert.Contains(t, s.Kernel, "one_more_symbol")
+		assert.LessOrEqual(t, len(s.Kernel), before+1)
 	})
 }

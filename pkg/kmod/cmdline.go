@@ -70,3 +70,18 @@ func (c *Config) addCmdline(module, option, value string) {
 		c.options = append(c.options, configLine{module, option})
 	}
 }
+
+// CmdlineOptions gives the options that a kernel command line has for a module, in
+// either spelling: what modprobe passes on to it. The kernel itself uses them for
+// what is built in only.
+func CmdlineOptions(cmdline, module string) []string {
+	var c Config
+	c.parseCmdline(cmdline)
+	var list []string
+	for _, o := range c.options {
+		if o.name == Name(module) {
+			list = append(list, o.value)
+		}
+	}
+	return list
+}

@@ -44,3 +44,32 @@ func Match(pattern, name string) bool {
 }
 
 var Fnmatch = fnmatch
+
+// FindAliases gives the modules that the text of a modules.alias has for a name.
+func FindAliases(text, name string) []string {
+	var t aliasTable
+	parseAliases(text, t.add)
+	return modulesOf(t.find(name))
+}
+
+// FindBuiltinAliases is FindAliases for a modules.builtin.modinfo.
+func FindBuiltinAliases(text, name string) []string {
+	var t aliasTable
+	parseBuiltinAliases(text, t.add)
+	return modulesOf(t.findBuiltin(name))
+}
+
+func modulesOf(entries []aliasEntry) []string {
+	var list []string
+	for _, e := range entries {
+		list = append(list, e.module)
+	}
+	return list
+}
+
+var (
+	ParseBuiltin  = parseBuiltin
+	ParseSoftdeps = parseSoftdeps
+	ParseSymvers  = parseSymvers
+	Normalize     = normalizeAlias
+)

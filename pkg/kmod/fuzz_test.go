@@ -16,20 +16,6 @@ import (
 	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
 )
 
-func FuzzParseInfo(f *testing.F) {
-	f.Add(kmodtest.Build(kmodtest.Spec{}))
-	f.Add(kmodtest.Build(fullSpec()))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		info, err := kmod.ParseInfo("x.ko", bytes.NewReader(data))
-		if err != nil {
-			assert.Nil(t, info)
-			return
-		}
-		assert.NotContains(t, info.Name, "-")
-		_ = info.CheckParameters([]string{"level=1", "on"})
-	})
-}
-
 func FuzzReadInfoCompressed(f *testing.F) {
 	dir := f.TempDir()
 	kmodtest.WriteTree(f, dir, map[string]kmodtest.Spec{"a.ko.gz": {}, "a.ko.xz": {}, "a.ko.zst": {}})
@@ -41,20 +27,15 @@ func FuzzReadInfoCompressed(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		path := filepath.Join(t.TempDir(), "a.ko")
 		require.NoError(t, os.WriteFile(path, data, 0o600))
-		_, _ = kmod.ReadInfo(path) // no panic, no endless memory
-	})
-}
-
-func FuzzModulesDep(f *testing.F) {
-	f.Add("kernel/a.ko: kernel/b-c.ko.xz kernel/d.ko\nkernel/d.ko:\n")
-	f.Add(":\n: :\n\n#x:\na:b:c\n/abs.ko: ../up.ko\n")
-	f.Fuzz(func(t *testing.T, data string) {
-		for name, deps := range kmod.ParseDep(data) {
-			assert.NotContains(t, name, "-")
-			for _, d := range deps {
-				assert.NotEmpty(t, d)
-			}
+		info, err := kmod.ReadInfo(path)
+		var plain bytes.Buffer
+		if kmod.Decompress(path, &plain) != nil {
+			assert.Error(t, err)
+			return
 		}
+		same, sameErr := kmod.ParseInfo(path, bytes.NewReader(plain.Bytes()))
+		assert.Equal(t, sameErr == nil, err == nil, "%v, of the plain file: %v", err, sameErr)
+		assert.Equal(t, same, info)
 	})
 }
 
@@ -62,9 +43,16 @@ func FuzzConfig(f *testing.F) {
 	f.Add("options a b=1 \\\n c=2\nalias x* y\nsoftdep a pre: b post: c\ninstall q /bin/false\n", `a.b=1 "c.d=x y" modprobe.blacklist=e,f`)
 	f.Fuzz(func(t *testing.T, file, cmdline string) {
 		cfg := kmod.ParseConfig(file, cmdline)
+		var again strings.Builder
 		for _, o := range cfg.Options() {
 			assert.NotContains(t, o, "\x00")
+			again.WriteString("options " + strings.ReplaceAll(o, `\`, `\\`) + "\n")
 		}
+		same := kmod.ParseConfig(again.String(), "")
+		if cmdline != "" {
+			return // which may name what no line of a file can
+		}
+		assert.Equal(t, cfg.Options(), same.Options())
 	})
 }
 

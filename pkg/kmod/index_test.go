@@ -51,6 +51,10 @@ func TestShowDepends(t *testing.T) {
 		{request: "lockd", config: "softdep lockd  pre: md5\n", want: []string{sunrpc, lockd}},
 		{request: "mine", config: "alias mine lockd\noptions mine c=3\n", want: []string{sunrpc, lockd + "c=3 "}},
 		{request: "fs-nfsd", config: "blacklist nfsd\n"},
+		{request: "lockd", config: "alias lockd deaddood\n"}, // stands for nothing there is
+		{request: "sunrpc", config: "install sunrpc $MODPROBE --ignore-install sunrpc && $MODPROBE --quiet lockd\n",
+			want: []string{"install $MODPROBE --ignore-install sunrpc && $MODPROBE --quiet lockd "}}, // goes round in a circle, when run
+		{request: "sunrpc", config: "weakdep sunrpc lockd\n", want: []string{sunrpc}},
 		{request: "nfsd", config: "blacklist nfsd\nsoftdep n* pre: sunrpc\n", want: []string{sunrpc, lockd, sunrpc, nfsd}},
 	}
 	for _, tt := range tests {
@@ -138,4 +142,20 @@ func TestFnmatch(t *testing.T) {
 	}
 	assert.True(t, kmod.Match("pci:v*d-[0-9]*", "pci:v1d_5x"))
 	assert.False(t, kmod.Match("a[b", "a[b"), "brackets that are not balanced")
+}
+
+// TestIndexOfACircle: modules that need each other, without an index, give an answer;
+// to load them is another matter.
+func TestIndexOfACircle(t *testing.T) {
+	dir := t.TempDir()
+	kmodtest.WriteTree(t, dir, map[string]kmodtest.Spec{"a.ko": {Depends: []string{"b"}}, "b.ko": {Depends: []string{"c"}}, "c.ko": {Depends: []string{"a", "c"}}})
+	x, err := kmod.OpenIndex(dir)
+	require.NoError(t, err)
+	lines, err := x.ShowDepends(nil, "a")
+	require.NoError(t, err)
+	var got []string
+	for _, l := range lines {
+		got = append(got, l.Module)
+	}
+	assert.Equal(t, []string{"c", "b", "a"}, got)
 }

@@ -134,10 +134,17 @@ func FuzzParseFile(f *testing.F) {
 	f.Add(kmodtest.Build(fullSpec()))
 	f.Add(kmodtest.Build(kmodtest.Spec{Imports: []string{"a"}, Exports: []string{"b"}, GPL: []string{"b"}, Versions: "both", Signature: []byte("\x30\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x00\x02~Module signature appended~\n")}))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		file, err := kmod.ParseFile("x.ko", bytes.NewReader(data))
-		if err == nil {
-			assert.NotNil(t, file.Symbols)
+		read, before := &counted{Reader: bytes.NewReader(data)}, allocated()
+		file, err := kmod.ParseFile("x.ko", read)
+		assert.LessOrEqual(t, allocated()-before, uint64(64*len(data)+8<<20))
+		assert.LessOrEqual(t, read.bytes, 16*len(data)+1<<20)
+		if err != nil {
+			return
 		}
+		info, err := kmod.ParseInfo("x.ko", bytes.NewReader(data))
+		require.NoError(t, err)
+		assert.Equal(t, info, file.Info)
+		compareImports(t, data, file.Symbols)
 	})
 }
 

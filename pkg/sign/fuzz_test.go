@@ -69,6 +69,45 @@ func FuzzReadKey(f *testing.F) {
 	})
 }
 
+// FuzzTamper changes a signed module anywhere: nobody takes it for signed then,
+// unless what was signed is still the same. What is found without the key says the
+// same.
+func FuzzTamper(f *testing.F) {
+	f.Add([]byte("\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00rest"), uint16(3), byte(1), uint8(0))
+	f.Add([]byte("\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00"), uint16(60), byte(0x80), uint8(1))
+	f.Add([]byte("\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00"), uint16(200), byte(0), uint8(2))
+	cert := testCertificate(f, "p256.crt")
+	s := newSigner(f, testKey(f, "p256-pkcs8.pem"), cert, 0)
+	f.Fuzz(func(t *testing.T, module []byte, at uint16, with byte, how uint8) {
+		out, err := s.Sign(module)
+		if err != nil {
+			assert.ErrorIs(t, err, sign.ErrNotModule)
+			return
+		}
+		plain := sign.Strip(module)
+		require.NoError(t, sign.Verify(out, cert))
+		assert.True(t, bytes.Equal(plain, sign.Strip(out)))
+		i := int(at) % len(out)
+		switch how % 3 {
+		case 0:
+			out[i] ^= with
+		case 1:
+			out = append(out[:i:i], append([]byte{with}, out[i:]...)...)
+		default:
+			out = append(out[:i:i], out[i+1:]...)
+		}
+		e, err := sign.Examine(bytes.NewReader(out))
+		require.NoError(t, err)
+		signature, err := sign.Read(bytes.NewReader(out))
+		require.NoError(t, err)
+		assert.Equal(t, signature, e.Signature)
+		if err := sign.Verify(out, cert); err == nil {
+			assert.True(t, bytes.Equal(plain, sign.Strip(out)), "another module verifies")
+			assert.True(t, signature.IsBy(cert))
+		}
+	})
+}
+
 func BenchmarkSign(b *testing.B) {
 	module := append(testdata(b, "hello.ko"), make([]byte, 1<<20)...)
 	for _, kind := range []string{"rsa", "p256"} {

@@ -212,20 +212,3 @@ func TestDefaultBesideRawArgs(t *testing.T) {
 	require.ErrorIs(t, err, ErrInvalid)
 	assert.Contains(t, err.Error(), "may not stand beside args, parameters, dirName")
 }
-
-func FuzzParse(f *testing.F) {
-	f.Add("a.yaml", []byte(goodYAML))
-	f.Add("a.toml", []byte(goodTOML))
-	f.Add("a.yaml", []byte("a: &x [*x]\n"))
-	f.Fuzz(func(t *testing.T, file string, data []byte) {
-		modules, _, err := Parse(file, data)
-		for i := range modules {
-			if err != nil {
-				t.Fatal("modules beside an error")
-			}
-			if c, err := modules[i].For("6.1.0-1-amd64"); err == nil && !hasTag(c.Image) {
-				t.Fatalf("image %q", c.Image)
-			}
-		}
-	})
-}

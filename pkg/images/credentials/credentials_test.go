@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -168,6 +169,25 @@ func FuzzParse(f *testing.F) {
 		k, err := Parse("test", b)
 		found := k.Lookup(host, repository)
 		assert.True(t, err == nil || len(found.Notes) > 0)
+		said := fmt.Sprint(found.Credentials, found.Notes, k.Warnings(), err) + fmt.Sprintf("%#v %+v", found.Credentials, found.Credentials)
+		for _, c := range found.Credentials {
+			for _, secret := range []string{c.Password, c.IdentityToken, c.RegistryToken} {
+				// What is a part of a host's name, or of our own words, says nothing.
+				if len(secret) > 8 && !strings.Contains(string(b), "\""+secret+"\"") && !strings.Contains(host, secret) {
+					assert.NotContains(t, said, secret)
+				}
+			}
+		}
+		if err != nil {
+			return
+		}
+		document, err := k.Document()
+		require.NoError(t, err)
+		again, err := Parse("test", document)
+		require.NoError(t, err)
+		if utf8.Valid(b) {
+			assert.ElementsMatch(t, found.Credentials, again.Lookup(host, repository).Credentials, "%s", document)
+		}
 	})
 }
 

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package soak
+
+import (
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Steps in which kmmd does not run, or ends.
+
+// paused changes documents while kmmd is stopped by a signal.
+func (s *soak) paused() string {
+	s.daemon.signal(syscall.SIGSTOP)
+	defer s.daemon.signal(syscall.SIGCONT)
+	return s.several()
+}
+
+func (s *soak) killed() string {
+	s.daemon.kill()
+	s.daemon.start()
+	return "and started"
+}
+
+func (s *soak) restarted() string {
+	s.daemon.stop()
+	s.daemon.start()
+	return "and started"
+}
+
+// killedAmid kills kmmd while it is about to do something, or does it.
+func (s *soak) killedAmid() string {
+	did := s.several()
+	after := time.Duration(s.rng.IntN(600)) * time.Millisecond
+	<-time.After(after)
+	s.daemon.kill()
+	s.daemon.start()
+	return did + "; killed after " + after.String()
+}
+
+// down changes documents and modules while there is no kmmd.
+func (s *soak) down() string {
+	s.daemon.kill()
+	did := s.several()
+	if name := s.pick(s.removable()); name != "" {
+		require.NoError(s, s.host.rmmod(s.world.docs[name].what.module))
+		did += "; rmmod " + name
+	}
+	s.daemon.start()
+	return did
+}
+
+// allGood reports whether nothing but the documents tells what is to run.
+func (s *soak) allGood() bool {
+	return !s.world.broken && len(s.world.names(func(d *document) bool { return !d.good() })) == 0
+}
+
+// ledgerLost has kmmd start without knowing what it did.
+func (s *soak) ledgerLost() string {
+	if !s.allGood() {
+		return ""
+	}
+	s.daemon.kill()
+	require.NoError(s, os.RemoveAll(s.host.path("run")))
+	s.daemon.start()
+	return "and started"
+}
+
+// storeLost has kmmd start without images. A tag stands for what the registry has
+// now.
+func (s *soak) storeLost() string {
+	if !s.allGood() {
+		return ""
+	}
+	s.daemon.kill()
+	require.NoError(s, os.RemoveAll(s.host.path("state/images")))
+	for _, d := range s.world.docs {
+		d.asked.image = s.store.tags[d.asked.tag]
+		runs := d.asked
+		d.runs = &runs
+	}
+	s.daemon.start()
+	return "and started"
+}
