@@ -57,6 +57,6 @@ func exitCode(err error) int {
 	case errors.As(err, &write):
 		code = exit.NotWritten
 	}
-	fmt.Fprintln(os.Stderr, "kmmd:", plain(err.Error()))
+	fmt.Fprintln(os.Stderr, "kmmd:", plainText(err.Error()))
 	return int(code)
 }

@@ -108,12 +108,12 @@ type printer struct {
 
 func (p *printer) line(format string, args ...any) {
 	if p.err == nil {
-		_, p.err = io.WriteString(p.w, plain(fmt.Sprintf(format, args...))+"\n")
+		_, p.err = io.WriteString(p.w, plainText(fmt.Sprintf(format, args...))+"\n")
 	}
 }
 
-// plain keeps what others wrote, such as a registry or a driver, from doing anything to a terminal.
-func plain(s string) string {
+// plainText keeps what others wrote, such as a registry or a driver, from doing anything to a terminal.
+func plainText(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\t' || unicode.IsPrint(r) {
 			return r

@@ -88,7 +88,7 @@ func isCertificate(err error) bool {
 func Brief(err error, sent ...credentials.Credential) error {
 	told := &toldError{err: err}
 	for _, c := range sent {
-		told.secrets = append(told.secrets, secretsOf(c)...)
+		told.secrets = append(told.secrets, secretsIn(c)...)
 	}
 	return &answerError{told}
 }

@@ -53,7 +53,7 @@ func (a *authorizer) told(err error) error { return &toldError{err, a.secrets()}
 
 // secrets is all that was sent to prove who we are.
 func (a *authorizer) secrets() []string {
-	out := secretsOf(a.cred)
+	out := secretsIn(a.cred)
 	for _, values := range a.header {
 		out = append(out, longEnough(values...)...)
 	}
@@ -66,8 +66,8 @@ func (a *authorizer) secrets() []string {
 	return out
 }
 
-// secretsOf is what is secret of a credential, also in the form in which it is sent.
-func secretsOf(c credentials.Credential) []string {
+// secretsIn is what is secret of a credential, also in the form in which it is sent.
+func secretsIn(c credentials.Credential) []string {
 	return longEnough(c.Password, c.IdentityToken, c.RegistryToken, base64.StdEncoding.EncodeToString([]byte(c.Username+":"+c.Password)))
 }
 

@@ -72,11 +72,11 @@ func again(t *testing.T, m *Module, file string, marshal func(any) ([]byte, erro
 	modules, _, err := Parse(file, data)
 	require.NoError(t, err, "%s", data)
 	require.Len(t, modules, 1)
-	assert.Equal(t, fields(t, plain), fields(t, modules[0]), "%s", data)
+	assert.Equal(t, asText(t, plain), asText(t, modules[0]), "%s", data)
 }
 
-// fields is a Module as JSON has it, without what is only empty.
-func fields(t *testing.T, m Module) string {
+// asText is a Module as JSON has it, without what is only empty.
+func asText(t *testing.T, m Module) string {
 	t.Helper()
 	data, err := json.Marshal(m)
 	require.NoError(t, err)
