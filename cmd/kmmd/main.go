@@ -39,11 +39,15 @@ type usageError struct{ error }
 func (e usageError) Unwrap() error { return e.error }
 
 func main() {
-	kernel.RunChild()            // first: does not return in the child that makes a system call
-	klog.SetSlogLogger(newLog()) // what client-go says
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := rootCommand().ExecuteContext(ctx)
-	stop()
+	kernel.RunChild() // first: does not return in the child that makes a system call
+	log, root := newLog(), rootCommand()
+	klog.SetSlogLogger(log) // what client-go says
+	err := confineTo(root, os.Args[1:], log)
+	if err == nil {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		err = root.ExecuteContext(ctx)
+		stop()
+	}
 	os.Exit(exitCode(err))
 }
 

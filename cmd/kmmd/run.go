@@ -20,10 +20,13 @@ import (
 	"github.com/kmm-node/kmmd/pkg/version"
 )
 
+// runName is the command that changes the node.
+const runName = "run"
+
 func runCommand(o *options) *cobra.Command {
 	var once, wait bool
 	cmd := &cobra.Command{
-		Use:   "run [--once [--offline] | --wait] [-f FILE|DIR]",
+		Use:   runName + " [--once [--offline] | --wait] [-f FILE|DIR]",
 		Short: "load what the Module documents ask for, and keep it so",
 		Long: `run brings the node to what the documents ask for and stays: it reads them
 again when they change, heals what others change, and serves /metrics, /livez

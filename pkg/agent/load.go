@@ -6,8 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
-
 	"slices"
 
 	"github.com/kmm-node/kmmd/pkg/images"
@@ -32,9 +32,6 @@ func (a *Agent) replaceable(owner, name string) bool {
 // looked at, a foreign build is removed if it may be, and the load is tried
 // again.
 func (a *Agent) load(ctx context.Context, file plan.File, replaceable bool) error {
-	if err := verifyFile(file); err != nil {
-		return err
-	}
 	var err error
 	for range maxRaces {
 		err = a.loadOnce(ctx, file)
@@ -65,21 +62,12 @@ func (a *Agent) load(ctx context.Context, file plan.File, replaceable bool) erro
 	return fmt.Errorf("load %s: lost the race against another loader %d times: %w", file.Name, maxRaces, errors.Join(err, kernel.ErrBusy))
 }
 
-// verifyFile hashes a file of an image again, also that of an older image which
-// a rollback loads: nothing unverified reaches the kernel.
-func verifyFile(file plan.File) error {
-	if file.FromHost {
-		return nil
-	}
-	return images.VerifyFile(file.Path)
-}
-
 func (a *Agent) loadOnce(ctx context.Context, file plan.File) error {
 	params, err := kmod.JoinParameters(file.Parameters)
 	if err != nil {
 		return err
 	}
-	f, compressed, err := a.open(file.Path)
+	f, compressed, err := a.open(file)
 	if err != nil {
 		return err
 	}
@@ -91,25 +79,24 @@ func (a *Agent) loadOnce(ctx context.Context, file plan.File) error {
 	})
 }
 
-// open gives a file as finit_module(2) takes it: as it is when it is plain or
-// when the kernel knows its compression, else a plain copy without a name.
-// compressed asks for MODULE_INIT_COMPRESSED_FILE. The caller closes it.
-func (a *Agent) open(path string) (f *os.File, compressed bool, err error) {
-	kind := kmod.Compression(path)
-	if kind == "" || kind == a.cfg.Kernel.Compression() {
-		f, err := os.Open(path)
-		return f, kind != "", err
+// open gives a file as finit_module(2) takes it: as it is when it is plain or when the kernel knows its compression, else a
+// plain copy. A file of an image, also that of an older image which a rollback loads, is a copy in memory that was
+// compared with its digest and can not be changed any more: nothing unverified reaches the kernel. compressed asks for
+// MODULE_INIT_COMPRESSED_FILE. The caller closes the file.
+func (a *Agent) open(file plan.File) (f *os.File, compressed bool, err error) {
+	if file.FromHost {
+		f, err = os.Open(file.Path)
+	} else {
+		f, err = kernel.Sealed(file.Name, func(w io.Writer) error { return images.CopyFile(file.Path, w) })
 	}
-	// The kernel refuses a file that anybody has open for writing (ETXTBSY,
-	// fs/kernel_read_file.c), so the copy is closed and opened again.
-	tmp, err := os.CreateTemp(a.cfg.RunDir, "module-*.ko")
 	if err != nil {
 		return nil, false, err
 	}
-	defer func() { _ = os.Remove(tmp.Name()) }() // an open file stays readable
-	if err := errors.Join(kmod.Decompress(path, tmp), tmp.Close()); err != nil {
-		return nil, false, err
+	kind := kmod.CompressionOf(f)
+	if kind == "" || kind == a.cfg.Kernel.Compression() {
+		return f, kind != "", nil
 	}
-	f, err = os.Open(tmp.Name())
+	defer f.Close()
+	f, err = kernel.Sealed(file.Name, func(w io.Writer) error { return kmod.DecompressFile(f, w) })
 	return f, false, err
 }

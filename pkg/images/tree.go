@@ -140,26 +140,47 @@ func (t *Tree) Verify(paths ...string) error {
 			errs = append(errs, fmt.Errorf("%w: %s is not a file of the image", ErrDigest, filepath.Join(t.dir, p)))
 			continue
 		}
-		if err := verifyFile(root, want); err != nil {
+		if err := copyFile(root, want, io.Discard); err != nil {
 			errs = append(errs, fmt.Errorf("verify %s: %w", filepath.Join(t.dir, p), err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// VerifyFile is Verify for one file of whatever tree of a store it is in; ErrDigest
-// when it is in none.
-func VerifyFile(path string) error {
+// CopyFile writes a file of a tree of a store, whichever that is, to w, and compares what it has written with what
+// was recorded when the file was taken out of the image. With ErrDigest, also for a file that is in no tree, and with any
+// other error, w has got something that is not to be used.
+func CopyFile(path string, w io.Writer) error {
 	for dir := filepath.Dir(path); dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
 		t, err := loadTree(dir)
 		if err == nil {
-			return t.Verify(path)
+			err = t.copyFile(path, w)
+			if err == nil {
+				return nil
+			}
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("verify %s: %w", path, err)
 		}
 	}
 	return fmt.Errorf("%w: verify %s: it is not, or not any more, in the store of images", ErrDigest, path)
+}
+
+func (t *Tree) copyFile(path string, w io.Writer) error {
+	name, err := filepath.Rel(t.dir, path)
+	if err != nil {
+		return err
+	}
+	want, ok := t.files[name]
+	if !ok {
+		return fmt.Errorf("%w: it is not a file of the image", ErrDigest)
+	}
+	root, err := os.OpenRoot(t.dir)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDigest, err)
+	}
+	defer func() { _ = root.Close() }()
+	return copyFile(root, want, w)
 }
 
 // strangers names what is in the tree but was not put there by this package.
@@ -177,7 +198,11 @@ func (t *Tree) strangers(root *os.Root) error {
 	return errors.Join(append(errs, err)...)
 }
 
-func verifyFile(root *os.Root, want record) error {
+// copyBuffer is how much of a file is read at a time, in bytes.
+const copyBuffer = 256 << 10
+
+// copyFile writes a file to w and compares it with its record.
+func copyFile(root *os.Root, want record, w io.Writer) error {
 	info, err := root.Lstat(want.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: the file is missing", ErrDigest)
@@ -194,7 +219,8 @@ func verifyFile(root *os.Root, want record) error {
 	}
 	defer func() { _ = f.Close() }()
 	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
+	in := io.LimitReader(f, want.Size+1) // as large as it was, however it grows meanwhile
+	if _, err := io.CopyBuffer(onlyWriter{io.MultiWriter(h, w)}, in, make([]byte, min(copyBuffer, want.Size+1))); err != nil {
 		return err
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); got != want.SHA256 {
@@ -202,3 +228,6 @@ func verifyFile(root *os.Root, want record) error {
 	}
 	return nil
 }
+
+// onlyWriter hides the other methods of what it holds.
+type onlyWriter struct{ io.Writer }

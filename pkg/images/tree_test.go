@@ -3,6 +3,7 @@
 package images
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -13,7 +14,7 @@ import (
 	"github.com/kmm-node/kmmd/pkg/images/imagestest"
 )
 
-func TestVerifyFile(t *testing.T) {
+func TestCopyFile(t *testing.T) {
 	reg := imagestest.NewRegistry(t)
 	s := openStore(t)
 	r := Request{Ref: reg.Host + "/drivers:v1", Releases: []string{testRelease}, Insecure: true}
@@ -21,17 +22,17 @@ func TestVerifyFile(t *testing.T) {
 	tree, err := s.Ensure(t.Context(), r)
 	require.NoError(t, err)
 	b := filepath.Join(tree.ModulesDir, "sub/b.ko")
-	require.NoError(t, VerifyFile(filepath.Join(tree.ModulesDir, "a.ko")))
-	require.NoError(t, VerifyFile(b))
-	require.ErrorIs(t, VerifyFile(filepath.Join(tree.ModulesDir, "c.ko")), ErrDigest, "no file of the image")
-	require.ErrorIs(t, VerifyFile(filepath.Join(t.TempDir(), "c.ko")), ErrDigest, "not in a store")
+	require.NoError(t, CopyFile(filepath.Join(tree.ModulesDir, "a.ko"), io.Discard))
+	require.NoError(t, CopyFile(b, io.Discard))
+	require.ErrorIs(t, CopyFile(filepath.Join(tree.ModulesDir, "c.ko"), io.Discard), ErrDigest, "no file of the image")
+	require.ErrorIs(t, CopyFile(filepath.Join(t.TempDir(), "c.ko"), io.Discard), ErrDigest, "not in a store")
 
 	require.NoError(t, os.Chmod(b, 0o644))
 	require.NoError(t, os.WriteFile(b, []byte("c"), 0o644))
-	require.ErrorIs(t, VerifyFile(b), ErrDigest)
-	require.NoError(t, VerifyFile(filepath.Join(tree.ModulesDir, "a.ko")), "the others are as good as before")
+	require.ErrorIs(t, CopyFile(b, io.Discard), ErrDigest)
+	require.NoError(t, CopyFile(filepath.Join(tree.ModulesDir, "a.ko"), io.Discard), "the others are as good as before")
 
 	_, _, err = s.Prune(PruneOptions{})
 	require.NoError(t, err)
-	assert.ErrorIs(t, VerifyFile(b), ErrDigest, "not there any more")
+	assert.ErrorIs(t, CopyFile(b, io.Discard), ErrDigest, "not there any more")
 }

@@ -6,24 +6,30 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kmm-node/kmmd/pkg/confine"
 )
 
-// The child gets its order in one environment variable, "finit_module 0 level=3", and the module file as descriptor 3.
-// It writes the errno in decimal, 0 for success, to its standard output, and is gone.
+// The child gets its order on its standard input, "finit_module 0 level=3", and the module file as descriptor 3. It
+// writes the errno in decimal, 0 for success, to its standard output, and is gone. It has no other descriptor, no environment,
+// and may do nothing else (confine.Child).
 const (
-	childEnv    = "KMMD_SYSCALL_CHILD"
 	childPrefix = "kmmd: " // of argv[0]: "kmmd: load dummy" is what ps(1) shows of a child that hangs
 	childFile   = 3
+	childFiles  = 256 // descriptors that the child looks at one by one; those of the runtime are among them
 
 	callFinit  = "finit_module"
 	callDelete = "delete_module"
@@ -44,46 +50,87 @@ type syscallRequest struct {
 	file  *os.File
 }
 
+func (r syscallRequest) String() string { return r.call + " " + strconv.Itoa(r.flags) + " " + r.text }
+
 // RunChild makes the system call and exits if this process was started by Host.Load or Host.Unload as their child;
 // otherwise it returns at once. It must come first in main, and in TestMain of a test that loads modules.
 func RunChild() {
 	// Still the first thread of the process, whose state ps(1) shows: the system call is to be its.
 	runtime.LockOSThread()
-	order, ok := os.LookupEnv(childEnv)
-	if !ok || len(os.Args) != 1 || !strings.HasPrefix(os.Args[0], childPrefix) {
+	if !isChild() {
 		runtime.UnlockOSThread()
 		return
 	}
+	// The runtime has a file of its own open, from which it learns of other limits of its control group; with a number
+	// that was set it does not look there again.
+	runtime.GOMAXPROCS(1)
+	debug.SetGCPercent(-1) // it does not live so long
 	// A system call that started is waited for: stopping the service signals its whole control group.
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	// The kernel's messages name the calling thread: "Lockdown: kmmd-child: ...", "Comm: kmmd-child" in an oops.
-	_ = os.WriteFile("/proc/thread-self/comm", []byte("kmmd-child"), 0)
-	answer := strconv.Itoa(int(obey(order)))
-	if _, err := os.Stdout.WriteString(answer + "\n"); err != nil {
+	name := [16]byte{}
+	copy(name[:], "kmmd-child")
+	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0)
+	r, err := readOrder()
+	if err == nil {
+		err = r.confine()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	_, _ = unix.Write(1, []byte(strconv.Itoa(int(r.obey()))+"\n"))
 	os.Exit(0)
 }
 
-// obey makes the system call of an order.
-func obey(order string) syscall.Errno {
-	f := strings.SplitN(order, " ", 3)
-	if len(f) != 3 {
-		return unix.EINVAL
+// isChild tells by the name that run gives it.
+func isChild() bool { return len(os.Args) == 1 && strings.HasPrefix(os.Args[0], childPrefix) }
+
+// readOrder takes the order from standard input and closes that.
+func readOrder() (syscallRequest, error) {
+	text, err := io.ReadAll(os.Stdin)
+	if err = errors.Join(err, os.Stdin.Close()); err != nil {
+		return syscallRequest{}, fmt.Errorf("read the order: %w", err)
+	}
+	return parseOrder(string(text))
+}
+
+func parseOrder(text string) (syscallRequest, error) {
+	f := strings.SplitN(text, " ", 3)
+	if len(f) != 3 || f[0] != callFinit && f[0] != callDelete {
+		return syscallRequest{}, fmt.Errorf("%q is no order", text)
 	}
 	flags, err := strconv.Atoi(f[1])
-	if err != nil {
-		return unix.EINVAL
+	return syscallRequest{call: f[0], flags: flags, text: f[2]}, err
+}
+
+// confine closes what files are open besides, and gives up what the one system call does not need.
+func (r syscallRequest) confine() error {
+	call, first := uint32(unix.SYS_DELETE_MODULE), childFile
+	if r.call == callFinit {
+		call, first = unix.SYS_FINIT_MODULE, childFile+1
 	}
+	for fd := first; fd < childFiles; fd++ {
+		// Not those without a type, by which the runtime waits, should there be any: it can not do without.
+		var st unix.Stat_t
+		if unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT != 0 {
+			unix.Close(fd)
+		}
+	}
+	_ = unix.CloseRange(childFiles, math.MaxUint32, 0) // Linux 5.9
+	_, err := confine.Child(call, childFile)
+	return err
+}
+
+// obey makes the system call.
+func (r syscallRequest) obey() syscall.Errno {
 	busy := 0
 	for {
-		switch f[0] {
-		case callFinit:
-			err = unix.FinitModule(childFile, f[2], flags)
-		case callDelete:
-			err = unix.DeleteModule(f[2], flags)
-		default:
-			return unix.EINVAL
+		var err error
+		if r.call == callFinit {
+			err = unix.FinitModule(childFile, r.text, r.flags)
+		} else {
+			err = unix.DeleteModule(r.text, r.flags)
 		}
 		switch {
 		case err == nil:
@@ -95,7 +142,8 @@ func obey(order string) syscall.Errno {
 		case errors.Is(err, unix.ETXTBSY) && busy < busyTries:
 			// A process forked while we wrote the file holds our descriptor until its exec.
 			busy++
-			time.Sleep(busyPause)
+			pause := unix.NsecToTimespec(int64(busyPause))
+			_ = unix.Nanosleep(&pause, nil)
 			continue
 		}
 		var errno syscall.Errno
@@ -111,7 +159,7 @@ func obey(order string) syscall.Errno {
 // The child has no parent-death signal: if we are killed while it is in the kernel, the kernel finishes the load
 // either way, and who starts next reads what there is.
 func (r syscallRequest) run(exe, name string, timeout time.Duration) error {
-	if _, ok := os.LookupEnv(childEnv); ok {
+	if isChild() {
 		return errors.New("start child: this is the child, main does not call kernel.RunChild first")
 	}
 	out, in, err := os.Pipe()
@@ -121,7 +169,9 @@ func (r syscallRequest) run(exe, name string, timeout time.Duration) error {
 	cmd := &exec.Cmd{
 		Path:   exe,
 		Args:   []string{name},
-		Env:    []string{childEnv + "=" + r.call + " " + strconv.Itoa(r.flags) + " " + r.text},
+		Env:    []string{},
+		Dir:    "/",
+		Stdin:  strings.NewReader(r.String()),
 		Stdout: in,
 		Stderr: in,
 		// A group of its own: an interrupt from the terminal is for us.

@@ -44,11 +44,7 @@ func Compression(path string) string {
 		return ""
 	}
 	defer f.Close()
-	kind, err := sniff(f)
-	if err != nil {
-		return ""
-	}
-	return kind
+	return CompressionOf(f)
 }
 
 func sniff(r io.ReaderAt) (string, error) {
@@ -73,14 +69,31 @@ func Decompress(path string, w io.Writer) error {
 		return fmt.Errorf("decompress %s: %w", path, err)
 	}
 	defer f.Close()
+	return DecompressFile(f, w)
+}
+
+// DecompressFile is Decompress for a file that is open, and read from its beginning.
+func DecompressFile(f *os.File, w io.Writer) error {
 	kind, err := sniff(f)
-	if err != nil {
-		return fmt.Errorf("decompress %s: %w", path, err)
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
 	}
-	if err := decompress(f, kind, w); err != nil {
-		return fmt.Errorf("decompress %s: %w", path, err)
+	if err == nil {
+		err = decompress(f, kind, w)
+	}
+	if err != nil {
+		return fmt.Errorf("decompress %s: %w", f.Name(), err)
 	}
 	return nil
+}
+
+// CompressionOf is Compression for a file that is open; it may be read from anywhere.
+func CompressionOf(f io.ReaderAt) string {
+	kind, err := sniff(f)
+	if err != nil {
+		return ""
+	}
+	return kind
 }
 
 // ReadInfo reads the module file at path, of any compression. ErrFormat when it
