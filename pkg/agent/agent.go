@@ -37,7 +37,7 @@ type Observer interface {
 	Release() string
 	BootID() string
 	Cmdline() string
-	Modules() ([]kernel.Module, error)
+	Modules(closer ...string) ([]kernel.Module, error)
 	Module(name string) (kernel.Module, error)
 }
 

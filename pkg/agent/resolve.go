@@ -85,9 +85,12 @@ func (r *resolution) answers(m *spec.Module) bool {
 	return reflect.DeepEqual(a, b)
 }
 
-// openHost reads the node's own modules anew: a package may have added some
+// openHost reads the node's own modules, and again when a package has added some
 // since. Without any, only what an image brings can be loaded.
 func (a *Agent) openHost() {
+	if a.host != nil && a.host.Current() {
+		return
+	}
 	dir := filepath.Join(a.cfg.ModulesDir, a.cfg.Kernel.Release())
 	host, err := kmod.OpenTree(dir)
 	if err != nil {
@@ -113,7 +116,8 @@ func (a *Agent) resolve(ctx context.Context, m spec.Module) *resolution {
 	}
 	r.choice = choice
 	r.warnings = append(r.warnings, choice.Warnings...)
-	r.tree, err = a.fetch(ctx, &m, choice, string(release), a.host)
+	var trees []*kmod.Tree
+	r.tree, trees, err = a.fetch(ctx, &m, choice, string(release), a.host)
 	if err != nil {
 		r.fail = fail(err)
 		return r
@@ -128,7 +132,7 @@ func (a *Agent) resolve(ctx context.Context, m spec.Module) *resolution {
 		Unbind:       slices.Contains(choice.BeforeUnload, spec.ActionUnbind),
 		ResetSRIOV:   slices.Contains(choice.BeforeUnload, spec.ActionSRIOVReset),
 	}
-	if err := a.files(r, want); err != nil {
+	if err := a.files(r, want, trees); err != nil {
 		r.fail = fail(err)
 		r.fail.message += a.alsoWrong(r, want)
 		return r
@@ -153,11 +157,7 @@ func (r *resolution) dropOptional(file plan.File, err error) {
 
 // files lists what is to be loaded and checks each against the running kernel.
 // All that is wrong is in the error.
-func (a *Agent) files(r *resolution, want *plan.Want) error {
-	trees, err := openTrees(r.tree, a.host)
-	if err != nil {
-		return err
-	}
+func (a *Agent) files(r *resolution, want *plan.Want, trees []*kmod.Tree) error {
 	var errs []error
 	for _, name := range r.choice.Order {
 		items, err := kmod.LoadOrder(name, trees...)
