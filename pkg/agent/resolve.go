@@ -88,6 +88,7 @@ func (r *resolution) answers(m *spec.Module) bool {
 // openHost reads the node's own modules, and again when a package has added some
 // since. Without any, only what an image brings can be loaded.
 func (a *Agent) openHost() {
+	a.looked = true
 	if a.host != nil && a.host.Current() {
 		return
 	}
