@@ -22,6 +22,7 @@ import (
 	"github.com/kmm-node/kmmd/pkg/firmware"
 	"github.com/kmm-node/kmmd/pkg/images"
 	"github.com/kmm-node/kmmd/pkg/kernel"
+	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/preflight/gather"
 	"github.com/kmm-node/kmmd/pkg/source/cluster"
 	"github.com/kmm-node/kmmd/pkg/source/file"
@@ -85,6 +86,7 @@ func openNode(o *options, registry prometheus.Registerer, keep, retry bool) (*no
 		}
 	}
 	opts.Progress = o.progress(n.log, metrics)
+	opts.VerifiedFile, opts.BootID = filepath.Join(c.RunDir, "verified.json"), n.host.BootID()
 	cfg := agent.Config{}
 	closeImages, err := n.openImages(&cfg, opts, keep, o.offline)
 	if err != nil {
@@ -96,7 +98,9 @@ func openNode(o *options, registry prometheus.Registerer, keep, retry bool) (*no
 	}
 	c.fill(&cfg)
 	cfg.Previous, cfg.Retry, cfg.Kernel, cfg.Firmware = previous, retry, n.host, fw
-	cfg.Devices, cfg.Preflight = devices.Open(c.HostRoot), gather.New(n.host, runtime.GOARCH)
+	collector := gather.New(n.host, runtime.GOARCH)
+	cfg.Devices, cfg.Preflight = devices.Open(c.HostRoot), collector
+	cfg.Prepare = func(host *kmod.Tree) { n.prepare(collector, host) }
 	cfg.Version, cfg.Log, cfg.Metrics = version.String(), n.log, metrics
 	if keep {
 		// Also what the last kmmd reported: others may not have heard of that.
@@ -107,7 +111,10 @@ func openNode(o *options, registry prometheus.Registerer, keep, retry bool) (*no
 		cfg.Secrets = secrets(n.cluster)
 	}
 	n.agent = agent.New(cfg)
-	return n, closeImages, nil
+	return n, func() {
+		closeImages()
+		n.host.Close()
+	}, nil
 }
 
 // join opens the node's place in the cluster, if it has one, and registers the
@@ -126,6 +133,13 @@ func (n *node) join(o *options, registry prometheus.Registerer) (metrics *agent.
 	}
 	n.cluster, err = openCluster(n.config, o, ofCluster, n.log)
 	return metrics, err
+}
+
+// prepare has at hand what the next load needs. What goes wrong is told by the load.
+func (n *node) prepare(collector *gather.Collector, host *kmod.Tree) {
+	if err := errors.Join(n.host.Prepare(), collector.Prepare(host)); err != nil {
+		n.log.Debug("prepare for the next change", "err", err)
+	}
 }
 
 // report tells all sides.

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"os"
 
 	"github.com/kmm-node/kmmd/pkg/images"
 )
@@ -17,3 +18,6 @@ func (o offline) Ensure(ctx context.Context, r images.Request) (*images.Tree, er
 	r.PullPolicy = images.PullNever
 	return o.store.Ensure(ctx, r)
 }
+
+// Verified implements agent.Images.
+func (o offline) Verified(path string) (*os.File, func(), bool) { return o.store.Verified(path) }

@@ -11,6 +11,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,7 +37,7 @@ type Observer interface {
 	Release() string
 	BootID() string
 	Cmdline() string
-	Modules() ([]kernel.Module, error)
+	Modules(closer ...string) ([]kernel.Module, error)
 	Module(name string) (kernel.Module, error)
 }
 
@@ -58,6 +59,8 @@ type Host interface {
 // Images finds the files of an image: *images.Store, or one that keeps nothing.
 type Images interface {
 	Ensure(ctx context.Context, r images.Request) (*images.Tree, error)
+	// Verified opens a file of it that need not be verified again: see images.Store.
+	Verified(path string) (f *os.File, done func(), ok bool)
 }
 
 // Config is everything an Agent works with. Kernel, Images, Firmware,
@@ -121,6 +124,10 @@ type Config struct {
 	// Announce has Report told the first status also when it equals Previous: for
 	// a Report that may not have passed that on.
 	Announce bool
+	// Prepare is called by Run when there is nothing to do, before the first change
+	// and after each: what the next one needs may be read ahead. It gets the node's
+	// own modules, nil when there are none. It may be nil.
+	Prepare func(host *kmod.Tree)
 	// AfterStep is called after each step of a plan or of a rollback, before
 	// the ledger says that it is done; tests kill the process there. It may
 	// be nil.
@@ -147,6 +154,7 @@ type Agent struct {
 	// Of the reconciling goroutine only.
 	ledger   *ledger
 	host     *kmod.Tree // the node's own modules, nil when there are none
+	looked   bool       // for them
 	magic    string     // the running kernel's vermagic without release, "" while unknown
 	resolved map[string]*resolution
 	pulls    map[string]*pull // by Module
@@ -244,7 +252,19 @@ func (a *Agent) Run(ctx context.Context) error {
 			poke(a.prestage)
 		}
 		timer.Reset(a.nextLook())
+		a.prepare()
 	}
+}
+
+// prepare reads ahead what the next change will need, unless it is there already.
+func (a *Agent) prepare() {
+	if a.cfg.Prepare == nil || len(a.trigger) > 0 {
+		return
+	}
+	if a.host != nil || !a.looked { // where there is none, that is told once
+		a.openHost()
+	}
+	a.cfg.Prepare(a.host)
 }
 
 // Live reports an error when one reconcile has taken longer than limit: the

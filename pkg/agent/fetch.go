@@ -16,10 +16,11 @@ import (
 // they depend on in the image. host is that kernel's own tree, or nil.
 //
 // What is taken from the host may itself depend on a module that the image has,
-// and a file in the image beats the host's: then the image is asked again.
-func (a *Agent) fetch(ctx context.Context, m *spec.Module, choice *spec.Choice, release string, host *kmod.Tree) (*images.Tree, error) {
+// and a file in the image beats the host's: then the image is asked again. trees are
+// the image's modules and, behind them, those of its kernel's host, which may be nil.
+func (a *Agent) fetch(ctx context.Context, m *spec.Module, choice *spec.Choice, release string, host *kmod.Tree) (t *images.Tree, trees []*kmod.Tree, err error) {
 	if choice.Awaited {
-		return nil, fmt.Errorf("get %s: %w: the cluster builds or signs it, see the status of the Module", choice.Image, spec.ErrAwaited)
+		return nil, nil, fmt.Errorf("get %s: %w: the cluster builds or signs it, see the status of the Module", choice.Image, spec.ErrAwaited)
 	}
 	r := images.Request{
 		Ref: choice.Image, PullPolicy: choice.PullPolicy, DirName: choice.DirName,
@@ -36,28 +37,28 @@ func (a *Agent) fetch(ctx context.Context, m *spec.Module, choice *spec.Choice, 
 		}
 	}
 	for {
-		t, err := a.cfg.Images.Ensure(ctx, r)
-		if err != nil || host == nil {
-			return t, err
+		if t, err = a.cfg.Images.Ensure(ctx, r); err != nil {
+			return nil, nil, err
 		}
+		image, err := kmod.OpenTree(t.ModulesDir)
+		if err != nil || host == nil {
+			return t, []*kmod.Tree{image}, err
+		}
+		trees = []*kmod.Tree{image, host}
 		asked := len(r.Modules)
-		for _, name := range left(t, choice, host) {
+		for _, name := range left(t, choice, trees) {
 			if !slices.Contains(r.Modules, name) {
 				r.Modules = append(r.Modules, name)
 			}
 		}
 		if len(r.Modules) == asked {
-			return t, nil
+			return t, trees, nil
 		}
 	}
 }
 
 // left are the modules that would come from the host though the image has them.
-func left(t *images.Tree, choice *spec.Choice, host *kmod.Tree) []string {
-	trees, err := openTrees(t, host)
-	if err != nil {
-		return nil // told by whoever opens it next
-	}
+func left(t *images.Tree, choice *spec.Choice, trees []*kmod.Tree) []string {
 	var out []string
 	for _, name := range choice.Order {
 		items, err := kmod.LoadOrder(name, trees...)
@@ -71,16 +72,6 @@ func left(t *images.Tree, choice *spec.Choice, host *kmod.Tree) []string {
 		}
 	}
 	return out
-}
-
-// openTrees are the image's modules and, behind them, those of its kernel's host;
-// host may be nil.
-func openTrees(t *images.Tree, host *kmod.Tree) ([]*kmod.Tree, error) {
-	image, err := kmod.OpenTree(t.ModulesDir)
-	if err != nil || host == nil {
-		return []*kmod.Tree{image}, err
-	}
-	return []*kmod.Tree{image, host}, nil
 }
 
 // isTarget says whether a file is the module that the document is about, and

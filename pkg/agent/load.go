@@ -67,11 +67,11 @@ func (a *Agent) loadOnce(ctx context.Context, file plan.File) error {
 	if err != nil {
 		return err
 	}
-	f, compressed, err := a.open(file)
+	f, done, compressed, err := a.open(file)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer done()
 	return a.cfg.Kernel.Load(ctx, kernel.LoadRequest{
 		Name: file.Name, File: f, Parameters: params, Compressed: compressed,
 		IgnoreVermagic: file.IgnoreVermagic, IgnoreModversions: file.IgnoreModversions,
@@ -80,23 +80,35 @@ func (a *Agent) loadOnce(ctx context.Context, file plan.File) error {
 }
 
 // open gives a file as finit_module(2) takes it: as it is when it is plain or when the kernel knows its compression, else a
-// plain copy. A file of an image, also that of an older image which a rollback loads, is a copy in memory that was
-// compared with its digest and can not be changed any more: nothing unverified reaches the kernel. compressed asks for
-// MODULE_INIT_COMPRESSED_FILE. The caller closes the file.
-func (a *Agent) open(file plan.File) (f *os.File, compressed bool, err error) {
-	if file.FromHost {
-		f, err = os.Open(file.Path)
-	} else {
-		f, err = kernel.Sealed(file.Name, func(w io.Writer) error { return images.CopyFile(file.Path, w) })
-	}
+// plain copy. A file of an image, also that of an older image which a rollback loads, is one that was compared with its
+// digest in this boot and that nobody can write meanwhile, or a copy in memory that was compared just now and can not be
+// changed any more: nothing unverified reaches the kernel. compressed asks for MODULE_INIT_COMPRESSED_FILE. The caller
+// calls done.
+func (a *Agent) open(file plan.File) (f *os.File, done func(), compressed bool, err error) {
+	f, done, err = a.source(file)
 	if err != nil {
-		return nil, false, err
+		return nil, nil, false, err
 	}
 	kind := kmod.CompressionOf(f)
 	if kind == "" || kind == a.cfg.Kernel.Compression() {
-		return f, kind != "", nil
+		return f, done, kind != "", nil
 	}
-	defer f.Close()
+	defer done()
 	f, err = kernel.Sealed(file.Name, func(w io.Writer) error { return kmod.DecompressFile(f, w) })
-	return f, false, err
+	return f, closer(f), false, err
 }
+
+// source opens a file of the host as it is, and one of an image verified.
+func (a *Agent) source(file plan.File) (f *os.File, done func(), err error) {
+	if file.FromHost {
+		f, err = os.Open(file.Path)
+		return f, closer(f), err
+	}
+	if f, done, ok := a.cfg.Images.Verified(file.Path); ok {
+		return f, done, nil
+	}
+	f, err = kernel.Sealed(file.Name, func(w io.Writer) error { return images.CopyFile(file.Path, w) })
+	return f, closer(f), err
+}
+
+func closer(f *os.File) func() { return func() { _ = f.Close() } }

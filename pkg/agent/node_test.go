@@ -101,6 +101,8 @@ func (s *stock) Ensure(ctx context.Context, r images.Request) (*images.Tree, err
 	return s.store.Ensure(ctx, r)
 }
 
+func (s *stock) Verified(path string) (*os.File, func(), bool) { return s.store.Verified(path) }
+
 // newNode is a node whose kernel comes with dummy, and null_blk, and user which
 // uses core. None of them runs.
 func newNode(t testing.TB) *node {

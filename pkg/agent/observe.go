@@ -3,12 +3,11 @@
 package agent
 
 import (
-	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
-	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/plan"
 	"github.com/kmm-node/kmmd/pkg/spec"
@@ -83,14 +82,7 @@ func pathAtBoot(cmdline string) string {
 
 // observeModules lists what runs, and looks closer at the modules that matter.
 func (a *Agent) observeModules(f *plan.Facts) error {
-	mods, err := a.cfg.Kernel.Modules()
-	if err != nil {
-		return err
-	}
-	closer := map[string]bool{}
-	for name := range a.ledger.Modules {
-		closer[name] = true
-	}
+	closer := slices.Collect(maps.Keys(a.ledger.Modules))
 	for _, r := range a.resolved {
 		for name := range r.builtin {
 			f.Builtin[name] = r.builtin[name]
@@ -99,24 +91,19 @@ func (a *Agent) observeModules(f *plan.Facts) error {
 			continue
 		}
 		for i := range r.want.Files {
-			closer[r.want.Files[i].Name] = true
+			closer = append(closer, r.want.Files[i].Name)
 		}
 		for _, name := range r.want.Remove {
-			closer[name] = true
+			closer = append(closer, name)
 			f.InTree[name] = r.inTree[name]
 		}
 	}
+	mods, err := a.cfg.Kernel.Modules(closer...)
+	if err != nil {
+		return fmt.Errorf("observe: %w", err)
+	}
 	f.Loaded = make(map[string]plan.Loaded, len(mods))
 	for _, m := range mods {
-		if closer[m.Name] {
-			m, err = a.cfg.Kernel.Module(m.Name)
-			if errors.Is(err, kernel.ErrNotLoaded) {
-				continue // gone since the list was read
-			}
-			if err != nil {
-				return fmt.Errorf("observe: %w", err)
-			}
-		}
 		f.Loaded[m.Name] = plan.Loaded{
 			Name: m.Name, State: m.State, Refs: m.Refs, UsedBy: m.UsedBy, Permanent: m.Permanent,
 			BuildID: m.BuildID, Parameters: m.Parameters,

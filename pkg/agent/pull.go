@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kmm-node/kmmd/pkg/images"
+	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
@@ -25,13 +26,14 @@ type pull struct {
 	left   atomic.Bool   // no look waits for it: its end is a hint
 
 	// To be read once done is closed.
-	tree *images.Tree
-	err  error
+	tree  *images.Tree
+	trees []*kmod.Tree // as fetch gives them
+	err   error
 }
 
-// image gets the files of a Module's choice for the running kernel. ok is false
-// while that takes longer than the look may wait.
-func (a *Agent) image(ctx context.Context, m *spec.Module, choice *spec.Choice, grace <-chan struct{}) (t *images.Tree, ok bool, err error) {
+// image gets the files of a Module's choice for the running kernel: a pull that is
+// done, or nil while that takes longer than the look may wait.
+func (a *Agent) image(ctx context.Context, m *spec.Module, choice *spec.Choice, grace <-chan struct{}) *pull {
 	p := a.pulls[m.Key()]
 	if p != nil && !p.answers(m) {
 		p.cancel()
@@ -49,9 +51,9 @@ func (a *Agent) image(ctx context.Context, m *spec.Module, choice *spec.Choice, 
 	select {
 	case <-p.done:
 		delete(a.pulls, m.Key())
-		return p.tree, true, p.err
+		return p
 	default:
-		return nil, false, nil
+		return nil
 	}
 }
 
@@ -82,7 +84,7 @@ func (a *Agent) startPull(ctx context.Context, m *spec.Module, choice *spec.Choi
 			case <-ctx.Done():
 			}
 		}
-		p.tree, p.err = a.fetch(ctx, &p.module, choice, a.cfg.Kernel.Release(), host)
+		p.tree, p.trees, p.err = a.fetch(ctx, &p.module, choice, a.cfg.Kernel.Release(), host)
 		close(p.done)
 		if p.left.Load() {
 			a.Trigger()

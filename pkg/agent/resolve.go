@@ -89,9 +89,13 @@ func (r *resolution) answers(m *spec.Module) bool {
 	return reflect.DeepEqual(a, b)
 }
 
-// openHost reads the node's own modules anew: a package may have added some
+// openHost reads the node's own modules, and again when a package has added some
 // since. Without any, only what an image brings can be loaded.
 func (a *Agent) openHost() {
+	a.looked = true
+	if a.host != nil && a.host.Current() {
+		return
+	}
 	dir := filepath.Join(a.cfg.ModulesDir, a.cfg.Kernel.Release())
 	host, err := kmod.OpenTree(dir)
 	if err != nil {
@@ -117,12 +121,12 @@ func (a *Agent) resolve(ctx context.Context, m spec.Module, grace <-chan struct{
 	}
 	r.choice = choice
 	r.warnings = append(r.warnings, choice.Warnings...)
-	tree, ok, err := a.image(ctx, &m, choice, grace)
-	if !ok {
+	got := a.image(ctx, &m, choice, grace)
+	if got == nil {
 		r.pending = true
 		return r
 	}
-	if r.tree = tree; err != nil {
+	if r.tree, err = got.tree, got.err; err != nil {
 		r.fail = fail(err)
 		return r
 	}
@@ -136,7 +140,7 @@ func (a *Agent) resolve(ctx context.Context, m spec.Module, grace <-chan struct{
 		Unbind:       slices.Contains(choice.BeforeUnload, spec.ActionUnbind),
 		ResetSRIOV:   slices.Contains(choice.BeforeUnload, spec.ActionSRIOVReset),
 	}
-	if err := a.files(r, want); err != nil {
+	if err := a.files(r, want, got.trees); err != nil {
 		r.fail = fail(err)
 		r.fail.message += a.alsoWrong(r, want)
 		return r
@@ -161,11 +165,7 @@ func (r *resolution) dropOptional(file plan.File, err error) {
 
 // files lists what is to be loaded and checks each against the running kernel.
 // All that is wrong is in the error.
-func (a *Agent) files(r *resolution, want *plan.Want) error {
-	trees, err := openTrees(r.tree, a.host)
-	if err != nil {
-		return err
-	}
+func (a *Agent) files(r *resolution, want *plan.Want, trees []*kmod.Tree) error {
 	var errs []error
 	for _, name := range r.choice.Order {
 		items, err := kmod.LoadOrder(name, trees...)

@@ -60,16 +60,12 @@ func (a *Agent) stageModule(ctx context.Context, m *spec.Module, release string,
 		return err
 	}
 	s.Image = choice.Image
-	tree, err := a.fetch(ctx, m, choice, release, host)
+	tree, trees, err := a.fetch(ctx, m, choice, release, host)
 	if err != nil {
 		return err
 	}
 	s.Digest = tree.Digest
 	a.pin(s.Key()+"@"+release, []string{tree.Digest})
-	trees, err := openTrees(tree, host)
-	if err != nil {
-		return err
-	}
 	for _, name := range choice.Order {
 		items, err := kmod.LoadOrder(name, trees...)
 		if err != nil {

@@ -72,3 +72,12 @@ func childMay(call uint32, file int) []rule {
 	}
 	return rules
 }
+
+// waitingMay is all that Waiting leaves.
+func waitingMay(orders, file int) []rule {
+	return slices.Concat([]rule{
+		{unix.SYS_RECVMSG, []condition{{0, bpf.JumpEqual, uint32(orders)}}},
+		{unix.SYS_DUP3, []condition{{1, bpf.JumpEqual, uint32(file)}}},
+		{call: unix.SYS_CLOSE},
+	}, childMay(unix.SYS_FINIT_MODULE, file), childMay(unix.SYS_DELETE_MODULE, file)[:1])
+}

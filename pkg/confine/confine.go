@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package confine takes from this process, for good, what it does not need: capabilities, system calls, and the
-// right to gain any by running a program. It never gives anything, and decides nothing at run time: there are three kinds of
+// right to gain any by running a program. It never gives anything, and decides nothing at run time: there are four kinds of
 // process, each with its list in this package (docs/decisions/020).
 //
 // What is taken is taken from all threads, and inherited by children. Tests do it in processes of their own.
@@ -52,6 +52,19 @@ func Child(call uint32, file int) (filtered bool, err error) {
 		return false, err
 	}
 	return install(only(childMay(call, file))), nil
+}
+
+// Waiting confines a process that waits on the socket orders for such calls, each with the descriptor of its file, which
+// it moves to file: what Child leaves for both calls, and what it takes to be given another descriptor. Filtered is as for
+// Daemon.
+func Waiting(orders, file int) (filtered bool, err error) {
+	if err := limit([]cap.Value{cap.SYS_MODULE}); err != nil {
+		return false, err
+	}
+	if err := undumpable(); err != nil {
+		return false, err
+	}
+	return install(only(waitingMay(orders, file))), nil
 }
 
 // undumpable has the kernel write no core of the process, which may hold credentials, and keeps processes without

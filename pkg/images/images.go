@@ -94,6 +94,10 @@ type Options struct {
 	// Progress is told how far a pull is, often, and by one goroutine at a time
 	// for each pull. It must not block. nil is nobody.
 	Progress func(Progress)
+	// VerifiedFile is where is kept which files of the store have been compared with
+	// their digests in this boot, whose id is BootID. It must not outlive the boot.
+	// With "" that is known to this process only.
+	VerifiedFile, BootID string
 }
 
 // Request says which files of which image are wanted.
@@ -175,4 +179,6 @@ type Tree struct {
 	files   map[string]record // by slash-separated path below dir
 	layers  []string          // digests
 	modules []string          // names of all modules in the image's directory, sorted
+
+	verified *verified // what need not be read again; nil reads all
 }

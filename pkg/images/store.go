@@ -37,6 +37,8 @@ type Store struct {
 	o    Options
 	l    limits
 	step func(what string) error // called before each write; tests fail or stop there
+
+	verified *verified
 }
 
 // Open opens the store in dir and makes it if need be. What a process that was
@@ -54,6 +56,7 @@ func Open(dir string, o Options) (*Store, error) {
 		o.Quota = DefaultQuota
 	}
 	s := &Store{dir: dir, o: o, l: defaultLimits(), step: func(string) error { return nil }}
+	s.verified = openVerified(o.VerifiedFile, o.BootID)
 	for _, d := range []string{dir, s.path("refs"), s.path(filesPart), s.path("trees"), s.path(layersPart), s.path("pins"), s.path("tmp")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("open image store: %w", err)
@@ -220,7 +223,9 @@ func (s *Store) cached(q *query, digest string) (*Tree, error) {
 		err = s.checkStored(digest)
 	}
 	if err == nil {
+		t.verified = s.verified
 		err = t.Verify()
+		s.verified.save(s.path(filesPart))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("stored copy of %s: %w", q.Ref, err)

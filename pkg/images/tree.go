@@ -140,7 +140,7 @@ func (t *Tree) Verify(paths ...string) error {
 			errs = append(errs, fmt.Errorf("%w: %s is not a file of the image", ErrDigest, filepath.Join(t.dir, p)))
 			continue
 		}
-		if err := copyFile(root, want, io.Discard); err != nil {
+		if err := copyFile(root, want, nil, t.verified); err != nil {
 			errs = append(errs, fmt.Errorf("verify %s: %w", filepath.Join(t.dir, p), err))
 		}
 	}
@@ -151,36 +151,15 @@ func (t *Tree) Verify(paths ...string) error {
 // was recorded when the file was taken out of the image. With ErrDigest, also for a file that is in no tree, and with any
 // other error, w has got something that is not to be used.
 func CopyFile(path string, w io.Writer) error {
-	for dir := filepath.Dir(path); dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
-		t, err := loadTree(dir)
-		if err == nil {
-			err = t.copyFile(path, w)
-			if err == nil {
-				return nil
-			}
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("verify %s: %w", path, err)
-		}
-	}
-	return fmt.Errorf("%w: verify %s: it is not, or not any more, in the store of images", ErrDigest, path)
-}
-
-func (t *Tree) copyFile(path string, w io.Writer) error {
-	name, err := filepath.Rel(t.dir, path)
+	want, root, err := recordOf(path)
 	if err != nil {
-		return err
+		return fmt.Errorf("verify %s: %w", path, err)
 	}
-	want, ok := t.files[name]
-	if !ok {
-		return fmt.Errorf("%w: it is not a file of the image", ErrDigest)
+	defer root.Close()
+	if err := copyFile(root, want, w, nil); err != nil {
+		return fmt.Errorf("verify %s: %w", path, err)
 	}
-	root, err := os.OpenRoot(t.dir)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrDigest, err)
-	}
-	defer func() { _ = root.Close() }()
-	return copyFile(root, want, w)
+	return nil
 }
 
 // strangers names what is in the tree but was not put there by this package.
@@ -201,8 +180,9 @@ func (t *Tree) strangers(root *os.Root) error {
 // copyBuffer is how much of a file is read at a time, in bytes.
 const copyBuffer = 256 << 10
 
-// copyFile writes a file to w and compares it with its record.
-func copyFile(root *os.Root, want record, w io.Writer) error {
+// copyFile writes a file to w and compares it with its record. Without w, one that is known to be right is not read;
+// known may be nil.
+func copyFile(root *os.Root, want record, w io.Writer, known *verified) error {
 	info, err := root.Lstat(want.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: the file is missing", ErrDigest)
@@ -213,18 +193,29 @@ func copyFile(root *os.Root, want record, w io.Writer) error {
 	if !info.Mode().IsRegular() || info.Size() != want.Size {
 		return fmt.Errorf("%w: not a file of %d bytes any more", ErrDigest, want.Size)
 	}
+	if w == nil && known.knows(info, want) {
+		return nil
+	}
 	f, err := root.Open(want.Path)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Close() }()
+	_, leased := lease(f) // while it is open
 	h := sha256.New()
+	var to io.Writer = h
+	if w != nil {
+		to = io.MultiWriter(h, w)
+	}
 	in := io.LimitReader(f, want.Size+1) // as large as it was, however it grows meanwhile
-	if _, err := io.CopyBuffer(onlyWriter{io.MultiWriter(h, w)}, in, make([]byte, min(copyBuffer, want.Size+1))); err != nil {
+	if _, err := io.CopyBuffer(onlyWriter{to}, in, make([]byte, min(copyBuffer, want.Size+1))); err != nil {
 		return err
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); got != want.SHA256 {
 		return fmt.Errorf("%w: the file is sha256:%s, was sha256:%s", ErrDigest, got, want.SHA256)
+	}
+	if info, err := f.Stat(); err == nil && leased {
+		known.remember(info, want)
 	}
 	return nil
 }

@@ -64,13 +64,16 @@ func RunChild() {
 	// The runtime has a file of its own open, from which it learns of other limits of its control group; with a number
 	// that was set it does not look there again.
 	runtime.GOMAXPROCS(1)
-	debug.SetGCPercent(-1) // it does not live so long
 	// A system call that started is waited for: stopping the service signals its whole control group.
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	// The kernel's messages name the calling thread: "Lockdown: kmmd-child: ...", "Comm: kmmd-child" in an oops.
 	name := [16]byte{}
 	copy(name[:], "kmmd-child")
 	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0)
+	if isWaiting() {
+		serve()
+	}
+	debug.SetGCPercent(-1) // it does not live so long
 	r, err := readOrder()
 	if err == nil {
 		err = r.confine()
@@ -110,6 +113,13 @@ func (r syscallRequest) confine() error {
 	if r.call == callFinit {
 		call, first = unix.SYS_FINIT_MODULE, childFile+1
 	}
+	closeFrom(first)
+	_, err := confine.Child(call, childFile)
+	return err
+}
+
+// closeFrom closes all descriptors from first on.
+func closeFrom(first int) {
 	for fd := first; fd < childFiles; fd++ {
 		// Not those without a type, by which the runtime waits, should there be any: it can not do without.
 		var st unix.Stat_t
@@ -118,8 +128,6 @@ func (r syscallRequest) confine() error {
 		}
 	}
 	_ = unix.CloseRange(childFiles, math.MaxUint32, 0) // Linux 5.9
-	_, err := confine.Child(call, childFile)
-	return err
 }
 
 // obey makes the system call.

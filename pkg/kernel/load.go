@@ -89,7 +89,10 @@ func (h *Host) change(ctx context.Context, op, module string, timeout time.Durat
 	}
 	log := h.openKmsg()
 	defer log.close()
-	err := r.run(h.exe, childName(op, module), timeout)
+	done, err := h.byWaiting(r, childName(op, module), timeout)
+	if !done {
+		err = r.run(h.exe, childName(op, module), timeout)
+	}
 	if err == nil {
 		return nil
 	}

@@ -5,6 +5,7 @@ package kernel
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -30,7 +31,10 @@ type Module struct {
 	Permanent bool     `json:"permanent,omitempty"`
 	Taint     string   `json:"taint,omitempty"` // letters, "OE" for an unsigned out-of-tree module
 
-	// Only filled by Host.Module.
+	// Address is where its code lies, 0 when the kernel hides that (kptr_restrict, CAP_SYSLOG).
+	Address uint64 `json:"-"`
+
+	// Only filled for modules that are looked at closer.
 	BuildID    string            `json:"buildID,omitempty"` // hex of .note.gnu.build-id
 	SrcVersion string            `json:"srcVersion,omitempty"`
 	Version    string            `json:"version,omitempty"`
@@ -38,9 +42,9 @@ type Module struct {
 }
 
 // Modules returns every loadable module the kernel has, newest first, as /proc/modules lists them: without BuildID,
-// versions and Parameters, see Module. Built-in ones are not among them. The order of UsedBy is the kernel's. No
-// privilege is needed.
-func (h *Host) Modules() ([]Module, error) {
+// versions and Parameters, but for those that closer names, see Module. Built-in ones are not among them. The order of
+// UsedBy is the kernel's. No privilege is needed.
+func (h *Host) Modules(closer ...string) ([]Module, error) {
 	b, err := os.ReadFile(h.path("proc/modules"))
 	if err != nil {
 		return nil, fmt.Errorf("list modules: %w", err)
@@ -49,7 +53,14 @@ func (h *Host) Modules() ([]Module, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list modules: %w", err)
 	}
-	return ms, nil
+	kept := ms[:0]
+	for _, m := range ms {
+		if slices.Contains(closer, m.Name) && !h.addSysfs(&m) {
+			continue // gone since the list was read
+		}
+		kept = append(kept, m)
+	}
+	return kept, nil
 }
 
 // Module returns one module, found in /proc/modules, with what /sys/module/NAME adds: build id, versions and the
@@ -57,31 +68,30 @@ func (h *Host) Modules() ([]Module, error) {
 // no such loadable module, a built-in one included. A module on its way out may lack what sysfs had. Parameters that
 // only root may read need root.
 func (h *Host) Module(name string) (Module, error) {
-	ms, err := h.Modules()
+	ms, err := h.Modules(name)
 	if err != nil {
 		return Module{}, err
 	}
 	for _, m := range ms {
 		if m.Name == name {
-			h.addSysfs(&m)
 			return m, nil
 		}
 	}
 	return Module{}, fmt.Errorf("module %s: %w", name, ErrNotLoaded)
 }
 
-// addSysfs fills what only /sys/module/NAME knows. What can not be read stays empty: srcversion exists only for
-// modules with a version, notes only with CONFIG_KALLSYMS (kernel/module/sysfs.c).
-func (h *Host) addSysfs(m *Module) {
+// addSysfs fills what only /sys/module/NAME knows, and is false when there is no such directory any more. What can not be
+// read stays empty: srcversion exists only for modules with a version, notes only with CONFIG_KALLSYMS
+// (kernel/module/sysfs.c).
+func (h *Host) addSysfs(m *Module) bool {
 	dir := "sys/module/" + m.Name + "/"
 	m.SrcVersion, _ = h.readLine(dir + "srcversion")
 	m.Version, _ = h.readLine(dir + "version")
-	if b, err := os.ReadFile(h.path(dir, "notes/.note.gnu.build-id")); err == nil {
-		m.BuildID = buildID(b)
-	}
+	m.BuildID = h.BuildID(m.Name)
 	entries, err := os.ReadDir(h.path(dir, "parameters"))
 	if err != nil {
-		return
+		_, err = os.Stat(h.path(dir))
+		return m.BuildID != "" || err == nil
 	}
 	m.Parameters = make(map[string]string, len(entries))
 	for _, e := range entries {
@@ -89,6 +99,16 @@ func (h *Host) addSysfs(m *Module) {
 			m.Parameters[e.Name()] = v
 		}
 	}
+	return true
+}
+
+// BuildID is that of Module, and nothing else of it; "" when the kernel does not tell.
+func (h *Host) BuildID(name string) string {
+	b, err := os.ReadFile(h.path("sys/module", name, "notes/.note.gnu.build-id"))
+	if err != nil {
+		return ""
+	}
+	return buildID(b)
 }
 
 // parseModules reads lines as m_show of kernel/module/procfs.c writes them:
@@ -116,6 +136,9 @@ func parseModules(text string) ([]Module, error) {
 		m.UsedBy, m.Permanent = parseUsers(f[3])
 		if m.State, err = parseState(f[4]); err != nil {
 			return nil, fmt.Errorf("parse /proc/modules: %s: %w", m.Name, err)
+		}
+		if len(f) > 5 {
+			m.Address, _ = strconv.ParseUint(strings.TrimPrefix(f[5], "0x"), 16, 64)
 		}
 		if len(f) > 6 {
 			m.Taint = strings.Trim(f[6], "()+-")

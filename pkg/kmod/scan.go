@@ -12,7 +12,7 @@ import (
 // depmod never ran. A file that is no module is passed over, as depmod does. The
 // order in which several modules of one alias come is that of their paths.
 func (x *Index) scan() {
-	t := &Tree{dir: x.dir, infos: make(map[string]*Info)}
+	t := &Tree{dir: x.dir, infos: make(map[string]known)}
 	files := t.walk()
 	x.dep = make(map[string]depEntry, len(files))
 	x.softdeps = make(map[string]Softdep)

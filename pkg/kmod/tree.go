@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // maxTreeEntries bounds a walk through a module directory; a full distribution
@@ -23,6 +24,7 @@ const maxTreeEntries = 200_000
 // nothing open and may be used by several goroutines.
 type Tree struct {
 	dir     string
+	stamps  [len(indexes)]stamp // of the index files when they were read
 	dep     map[string]depEntry
 	builtin map[string]struct{}
 
@@ -30,9 +32,33 @@ type Tree struct {
 
 	mu       sync.Mutex
 	walked   map[string]string // name to file, all module files; nil until needed; guarded by mu
-	infos    map[string]*Info  // by file; guarded by mu
+	infos    map[string]known  // by file; guarded by mu
 	softdeps map[string][]Softdep
 	aliases  *aliasTable
+}
+
+// indexes are the files that OpenTree reads.
+var indexes = [...]string{"modules.dep", "modules.builtin", softdepFile, "modules.alias"}
+
+// stamp tells one state of a file from another; the zero one is that of a missing
+// file.
+type stamp struct {
+	size     int64
+	modified time.Time
+}
+
+func stampOf(path string) stamp {
+	st, err := os.Stat(path)
+	if err != nil {
+		return stamp{}
+	}
+	return stamp{st.Size(), st.ModTime()}
+}
+
+// known is what a file has said, and its state then.
+type known struct {
+	info  *Info
+	stamp stamp
 }
 
 // OpenTree reads the index files in dir that are there. Without modules.dep the
@@ -47,9 +73,10 @@ func OpenTree(dir string) (*Tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open module directory %s: %w", dir, err)
 	}
-	t := &Tree{dir: abs, infos: make(map[string]*Info)}
-	var text [4]string
-	for i, name := range [...]string{"modules.dep", "modules.builtin", softdepFile, "modules.alias"} {
+	t := &Tree{dir: abs, infos: make(map[string]known)}
+	var text [len(indexes)]string
+	for i, name := range indexes {
+		t.stamps[i] = stampOf(filepath.Join(abs, name))
 		if text[i], err = readIndexFile(root, name); err != nil {
 			return nil, fmt.Errorf("open module directory %s: %w", dir, err)
 		}
@@ -58,6 +85,23 @@ func OpenTree(dir string) (*Tree, error) {
 	t.builtin = parseBuiltin(text[1])
 	t.softText, t.aliasText = text[2], text[3]
 	return t, nil
+}
+
+// Current reports whether OpenTree would give the same again: the index files are
+// as they were, and know all modules that were asked for.
+func (t *Tree) Current() bool {
+	t.mu.Lock()
+	walked := t.walked != nil
+	t.mu.Unlock()
+	if walked || t.stamps[0] == (stamp{}) {
+		return false
+	}
+	for i, name := range indexes {
+		if stampOf(filepath.Join(t.dir, name)) != t.stamps[i] {
+			return false
+		}
+	}
+	return true
 }
 
 // Dir is the absolute path of the directory.
@@ -154,21 +198,23 @@ func rank(file string) int {
 	return 2
 }
 
-// info reads a module file once.
+// info reads a module file once, and again when it has changed.
 func (t *Tree) info(file string) (*Info, error) {
+	path := filepath.Join(t.dir, file)
+	now := stampOf(path)
 	t.mu.Lock()
-	info, ok := t.infos[file]
+	k, ok := t.infos[file]
 	t.mu.Unlock()
-	if ok {
-		return info, nil
+	if ok && k.stamp == now {
+		return k.info, nil
 	}
-	info, err := ReadInfo(filepath.Join(t.dir, file))
+	info, err := ReadInfo(path)
 	if err != nil {
 		return nil, err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.infos[file] = info
+	t.infos[file] = known{info, now}
 	return info, nil
 }
 

@@ -26,7 +26,7 @@ type Loader interface {
 	BootID() string
 	Cmdline() string
 	Compression() string
-	Modules() ([]kernel.Module, error)
+	Modules(closer ...string) ([]kernel.Module, error)
 	Module(name string) (kernel.Module, error)
 	Load(ctx context.Context, r kernel.LoadRequest) error
 	Unload(ctx context.Context, name string, timeout time.Duration) error
@@ -114,13 +114,15 @@ func (k *Kernel) Compression() string {
 }
 
 // Modules is as kernel.Host.Modules.
-func (k *Kernel) Modules() ([]kernel.Module, error) {
+func (k *Kernel) Modules(closer ...string) ([]kernel.Module, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	list := make([]kernel.Module, 0, len(k.modules))
 	for _, m := range k.modules {
 		s := m.snapshot()
-		s.BuildID, s.SrcVersion, s.Version, s.Parameters = "", "", "", nil
+		if !slices.Contains(closer, s.Name) {
+			s.BuildID, s.SrcVersion, s.Version, s.Parameters = "", "", "", nil
+		}
 		list = append(list, s)
 	}
 	return list, nil

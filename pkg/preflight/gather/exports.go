@@ -16,8 +16,8 @@ import (
 func (r *request) exports() error {
 	own := r.ownSymbols()
 	needed := r.needed(own)
-	if r.running != names(r.loaded) && slices.ContainsFunc(needed, r.notOfKernel) {
-		if err := r.readSymbols(r.loaded); err != nil {
+	if slices.ContainsFunc(needed, r.notOfKernel) {
+		if err := r.follow(r.loaded); err != nil {
 			return err
 		}
 	}
@@ -41,7 +41,7 @@ func (r *request) exports() error {
 		}
 	}
 	if r.tree != nil {
-		r.out.Loadable = r.tree.loadable(needed, r.out.Exports)
+		r.out.Loadable = r.tree.loadable(slices.DeleteFunc(needed, func(s string) bool { return own[s] }), r.out.Exports)
 		if len(vague) > 0 {
 			r.fromFiles(vague)
 		}

@@ -7,6 +7,7 @@ package gather
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -23,7 +24,7 @@ type Collector struct {
 	arch string
 
 	symbols *kernel.Symbols
-	running string // the modules that ran when symbols was read
+	running map[string]kernel.Module // the modules whose symbols are in symbols
 	options map[string]kernel.State
 	files   map[string]*kmod.File // seen so far, by build-id: of running modules, or to be loaded
 	tree    *treeFacts
@@ -43,25 +44,44 @@ type request struct {
 	out     *preflight.Kernel
 }
 
+// Prepare reads what does not change until the next boot, so that Kernel need not. It takes some ten milliseconds, the
+// second time none.
+func (c *Collector) Prepare(tree *kmod.Tree) error {
+	loaded, err := c.host.Modules()
+	if err != nil {
+		return fmt.Errorf("collect facts for preflight: %w", err)
+	}
+	return c.prepare(tree, loaded)
+}
+
+func (c *Collector) prepare(tree *kmod.Tree, loaded []kernel.Module) error {
+	if c.symbols == nil {
+		if err := c.readSymbols(loaded); err != nil {
+			return err
+		}
+	}
+	c.setTree(tree)
+	if c.tree != nil {
+		c.tree.identify(c.host, loaded)
+	}
+	c.option("MODULE_FORCE_LOAD")
+	c.option("MODULE_ALLOW_MISSING_NAMESPACE_IMPORTS")
+	return nil
+}
+
 // Kernel collects what there is to know for loading these modules, in their
 // order, after the modules named in leaving were removed. The tree is the host's
 // own module directory, nil when there is none. What can not be known is no
-// error but unknown in the result. The first call takes some ten milliseconds,
-// further ones less.
+// error but unknown in the result.
 func (c *Collector) Kernel(tree *kmod.Tree, modules []preflight.Module, leaving []string) (*preflight.Kernel, error) {
 	loaded, err := c.host.Modules()
 	if err != nil {
 		return nil, fmt.Errorf("collect facts for preflight: %w", err)
 	}
-	if c.symbols == nil {
-		if err := c.readSymbols(loaded); err != nil {
-			return nil, err
-		}
+	if err := c.prepare(tree, loaded); err != nil {
+		return nil, err
 	}
-	c.setTree(tree)
-	for _, m := range modules {
-		c.files[m.File.Info.BuildID] = m.File
-	}
+	c.remember(modules, loaded)
 	r := &request{Collector: c, modules: modules, leaving: leaving, loaded: loaded}
 	r.out = &preflight.Kernel{
 		Release: c.host.Release(), Version: c.host.Version(), Arch: c.arch, Exports: make(map[string]preflight.Export), Complete: c.symbols.Kernel != nil,
@@ -69,14 +89,15 @@ func (c *Collector) Kernel(tree *kmod.Tree, modules []preflight.Module, leaving 
 		Security: c.host.Security(),
 	}
 	if c.tree != nil {
-		c.tree.identify(c.host, loaded)
 		r.out.Trusted = c.tree.trusted
 		if c.tree.sure {
 			r.out.Vermagic = c.tree.vermagic
 		}
 	}
 	r.out.Modversions = c.modversions()
-	r.out.Algorithms = c.algorithms()
+	if slices.ContainsFunc(modules, func(m preflight.Module) bool { return m.File.Signature != nil }) {
+		r.out.Algorithms = c.algorithms()
+	}
 	if err := r.exports(); err != nil {
 		return nil, err
 	}
@@ -100,24 +121,6 @@ func (c *Collector) algorithms() map[string]kernel.State {
 		}
 	}
 	return out
-}
-
-// readSymbols reads the kernel's symbols anew.
-func (c *Collector) readSymbols(loaded []kernel.Module) error {
-	symbols, err := c.host.Symbols()
-	if err != nil {
-		return fmt.Errorf("collect facts for preflight: %w", err)
-	}
-	c.symbols, c.running = symbols, names(loaded)
-	return nil
-}
-
-func names(loaded []kernel.Module) string {
-	list := make([]string, len(loaded))
-	for i, m := range loaded {
-		list[i] = m.Name
-	}
-	return strings.Join(list, " ")
 }
 
 func (c *Collector) option(name string) kernel.State {
@@ -153,24 +156,38 @@ func (c *Collector) modversions() kernel.State {
 // fileOf reads the file of a running module from the host's tree, nil when the
 // file there is of another build.
 func (c *Collector) fileOf(name string) *kmod.File {
-	m, err := c.host.Module(name)
-	if err != nil || m.BuildID == "" {
-		return nil
-	}
-	if f, ok := c.files[m.BuildID]; ok {
+	if f := c.seen(name); f != nil || c.tree == nil {
 		return f
-	}
-	if c.tree == nil {
-		return nil
 	}
 	path, ok := c.tree.Find(name)
 	if !ok {
 		return nil
 	}
 	f, err := kmod.ReadFile(path)
-	if err != nil || f.Info.BuildID != m.BuildID {
+	if err != nil || f.Info.BuildID == "" || f.Info.BuildID != c.host.BuildID(name) {
 		return nil
 	}
-	c.files[m.BuildID] = f
+	c.files[f.Info.BuildID] = f
 	return f
+}
+
+// seen is the file of a running module, if it was read before.
+func (c *Collector) seen(name string) *kmod.File {
+	id := c.host.BuildID(name)
+	if id == "" {
+		return nil
+	}
+	return c.files[id]
+}
+
+// remember keeps the files of these modules, and of what runs.
+func (c *Collector) remember(modules []preflight.Module, loaded []kernel.Module) {
+	keep := make(map[string]bool, len(loaded))
+	for _, m := range loaded {
+		keep[m.Name] = true
+	}
+	maps.DeleteFunc(c.files, func(_ string, f *kmod.File) bool { return !keep[f.Info.Name] })
+	for _, m := range modules {
+		c.files[m.File.Info.BuildID] = m.File
+	}
 }

@@ -6,24 +6,21 @@
 package file
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
-
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
-// quiet is how long nothing must change before the documents are read: an
-// editor or cp writes a file in several steps.
+// quiet is how long nothing must change before documents are read that may not be
+// all that is to come.
 const quiet = 200 * time.Millisecond
 
 // retry is how often a path that can not be read is looked at again.
@@ -33,6 +30,8 @@ const retry = 5 * time.Second
 type Source struct {
 	Path   string // a directory, or one document
 	Status string // where Report writes; "" writes nothing
+
+	quiet time.Duration // another one than the constant; for tests
 }
 
 // Read reads all documents: every .yaml, .yml and .toml file of a directory
@@ -116,46 +115,66 @@ func readFile(path string) (modules []spec.Module, ignored []string, err error) 
 // Watch calls set with the documents now and after every change, until ctx is
 // done; it then returns nil. A directory that does not exist yet is watched by
 // its parent. A path that becomes unreadable keeps what was read last.
+//
+// A document that was renamed into place, or written and closed, is read at once.
+// What takes something away waits until nothing has changed for a moment: it may
+// be the first half of a move, and a driver would be unloaded for nothing. So does
+// what can not be used: it may be the first half of a document.
 func (s *Source) Watch(ctx context.Context, set func(spec.Node, []string)) error {
-	w, err := fsnotify.NewWatcher()
+	c, err := openChanges(s.Path)
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", s.Path, err)
 	}
-	defer w.Close()
-	// The directory is watched, not the file: editors replace files.
-	dirs := []string{filepath.Dir(filepath.Clean(s.Path)), s.Path}
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	defer c.close()
+	settle := cmp.Or(s.quiet, quiet)
+	var known *spec.Node // what set was told last
+	due := time.Now()    // when to look next, whatever there is
 	for {
-		select {
-		case <-ctx.Done():
+		what, err := c.wait(ctx, due)
+		if ctx.Err() != nil {
 			return nil
-		case _, ok := <-w.Events:
-			if !ok {
-				return errors.New("watch: closed")
-			}
-			timer.Reset(quiet)
-		case err, ok := <-w.Errors: // an overflow: read again, as after an event
-			if !ok {
-				return fmt.Errorf("watch %s: %w", s.Path, err)
-			}
-			timer.Reset(quiet)
-		case <-timer.C:
-			for _, dir := range dirs {
-				// Already watched is fine; missing is looked at again when
-				// its parent changes.
-				if err := w.Add(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-					return fmt.Errorf("watch %s: %w", dir, err)
-				}
-			}
-			node, notes, err := s.Read()
-			if err != nil {
-				node, notes = spec.Node{Invalid: []error{err}}, nil
-				timer.Reset(retry)
-			}
-			set(node, notes)
+		}
+		if err == nil {
+			err = c.add()
+		}
+		if err != nil {
+			return fmt.Errorf("watch %s: %w", s.Path, err)
+		}
+		if what == partial {
+			due = time.Now().Add(settle)
+			continue
+		}
+		node, notes, err := s.Read()
+		if what == whole && (err != nil || !c.still() || known == nil || !adds(*known, node)) {
+			due = time.Now().Add(settle)
+			continue
+		}
+		due = time.Time{}
+		if err != nil {
+			node, notes = spec.Node{Invalid: []error{err}}, nil
+			due = time.Now().Add(retry)
+		}
+		known = &node
+		set(node, notes)
+	}
+}
+
+// adds reports whether everything in documents can be used, and all Modules that
+// were there still are.
+func adds(before, now spec.Node) bool {
+	if len(now.Invalid) > 0 {
+		return false
+	}
+	keys := map[string]bool{}
+	for i := range now.Modules {
+		keys[now.Modules[i].Key()] = true
+	}
+	for i := range before.Modules {
+		if !keys[before.Modules[i].Key()] {
+			return false
 		}
 	}
+	return true
 }
 
 // Report writes the status as JSON, by a temporary name, with mode 0644.

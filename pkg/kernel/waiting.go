@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kmm-node/kmmd/pkg/confine"
+)
+
+// A child that waits is started ahead and makes one system call after the other: to start a process takes longer than
+// most loads. It is given on its standard input, a socket, for each: the lengths of two texts (32 bits each, in the
+// machine's order), its name while it is at it, the order as a child of one call has it, and with them the file. It
+// answers there as the other does. A child that does not answer in time is killed and not asked again.
+const (
+	waitingName = childPrefix + "waits"
+	orderHead   = 8
+	maxOrder    = 1 << 20 // of the two texts; a longer one goes to a child of its own
+	waitingMax  = len(childPrefix) + len(opUnload) + 1 + maxName
+)
+
+// waiting is such a child, seen from the parent.
+type waiting struct {
+	process *os.Process
+	conn    *net.UnixConn
+	ended   chan error // how it ended, once
+}
+
+// Prepare starts the child that the next Load or Unload will use, unless one waits already. Without, they start one
+// themselves. It lives until Close, or until this process ends.
+func (h *Host) Prepare() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.waits != nil {
+		return nil
+	}
+	w, err := startWaiting(h.exe)
+	if err == nil {
+		h.waits = w
+	}
+	return err
+}
+
+// Close ends what Prepare has started. The Host can be used on.
+func (h *Host) Close() {
+	if w := h.takeWaiting(); w != nil {
+		_ = w.conn.Close()
+	}
+}
+
+func (h *Host) takeWaiting() *waiting {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	w := h.waits
+	h.waits = nil
+	return w
+}
+
+// keepWaiting has it wait for the next call, unless another one does.
+func (h *Host) keepWaiting(w *waiting) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.waits == nil {
+		h.waits = w
+		return
+	}
+	_ = w.conn.Close()
+}
+
+// byWaiting has the call made by the child that waits. ok is false when there is none that takes it.
+func (h *Host) byWaiting(r syscallRequest, name string, timeout time.Duration) (ok bool, err error) {
+	w := h.takeWaiting()
+	if w == nil {
+		return false, nil
+	}
+	ok, alive, err := w.call(r, name, timeout)
+	if alive {
+		h.keepWaiting(w)
+	} else {
+		_ = w.conn.Close()
+	}
+	return ok, err
+}
+
+func startWaiting(exe string) (*waiting, error) {
+	if isChild() {
+		return nil, errors.New("start child: this is the child, main does not call kernel.RunChild first")
+	}
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("start child: %w", noErrno{err})
+	}
+	theirs, ours := os.NewFile(uintptr(fds[0]), "child"), os.NewFile(uintptr(fds[1]), "orders")
+	defer theirs.Close()
+	defer ours.Close() // conn has one of its own
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		return nil, fmt.Errorf("start child: %w", err)
+	}
+	cmd := &exec.Cmd{
+		Path: exe,
+		// As long as the name may ever become.
+		Args: []string{fmt.Sprintf("%-*s", waitingMax, waitingName)},
+		Env:  []string{}, Dir: "/",
+		Stdin: theirs, Stdout: theirs, Stderr: theirs,
+		ExtraFiles:  []*os.File{theirs}, // keeps the place of the module's file
+		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("start child: %w", noErrno{err}), conn.Close())
+	}
+	w := &waiting{process: cmd.Process, conn: conn.(*net.UnixConn), ended: make(chan error, 1)}
+	go func() { w.ended <- cmd.Wait() }() // ends with the child
+	return w, nil
+}
+
+// call has the child make a call. ok is false when it has not got the order; alive tells whether it may be asked again.
+func (w *waiting) call(r syscallRequest, name string, timeout time.Duration) (ok, alive bool, err error) {
+	order := r.String()
+	if len(name)+len(order) > maxOrder {
+		return false, true, nil
+	}
+	text := binary.NativeEndian.AppendUint32(nil, uint32(len(name)))
+	text = binary.NativeEndian.AppendUint32(text, uint32(len(order)))
+	text = append(append(text, name...), order...)
+	var rights []byte
+	if r.file != nil {
+		raw, err := r.file.SyscallConn()
+		if err == nil {
+			err = raw.Control(func(fd uintptr) { rights = unix.UnixRights(int(fd)) })
+		}
+		if err != nil {
+			return true, true, err
+		}
+	}
+	// A child that has been gone for long has got nothing; of an order that it has got in part it has made nothing.
+	if err := w.conn.SetDeadline(time.Now().Add(timeout)); err != nil {
+		return false, false, nil
+	}
+	n, _, err := w.conn.WriteMsgUnix(text, rights, nil)
+	if err == nil && n < len(text) {
+		_, err = w.conn.Write(text[n:])
+	}
+	if err != nil {
+		return false, false, nil
+	}
+	return w.answer()
+}
+
+// answer waits for one, until the deadline of conn. Whatever else comes is the child's last words.
+func (w *waiting) answer() (ok, alive bool, err error) {
+	text, err := w.read("")
+	late := errors.Is(err, os.ErrDeadlineExceeded)
+	if err == nil && isAnswer(text) {
+		return true, true, parseAnswer(text, nil)
+	}
+	if late {
+		_ = w.process.Kill()
+	}
+	_ = w.conn.SetReadDeadline(time.Now().Add(killGrace))
+	for err = nil; err == nil && len(text) < answerSize; {
+		text, err = w.read(text)
+	}
+	if late && !isAnswer(text) {
+		return true, false, ErrTimeout
+	}
+	select {
+	case err = <-w.ended:
+	case <-time.After(killGrace):
+	}
+	return true, false, parseAnswer(text, err)
+}
+
+func isAnswer(text string) bool {
+	var ended *childEnded
+	return !errors.As(parseAnswer(text, nil), &ended)
+}
+
+// read adds what comes next. An answer comes as a whole.
+func (w *waiting) read(text string) (string, error) {
+	buf := make([]byte, 4<<10)
+	n, err := w.conn.Read(buf)
+	return text + string(buf[:n]), err
+}
+
+// isWaiting tells a child that waits from one of a single call.
+func isWaiting() bool { return strings.HasPrefix(os.Args[0], waitingName) }
+
+// serve is the child: it does not return.
+func serve() {
+	const orders = 0
+	rename(waitingName)
+	closeFrom(childFile + 1)
+	if _, err := confine.Waiting(orders, childFile); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	for {
+		r, name, err := receive(orders)
+		if err != nil {
+			os.Exit(0) // nobody needs it any more
+		}
+		rename(name)
+		errno := r.obey()
+		_ = unix.Dup3(orders, childFile, unix.O_CLOEXEC) // lets go of the module's file
+		rename(waitingName)
+		if _, err := unix.Write(1, fmt.Appendf(nil, "%d\n", int(errno))); err != nil {
+			os.Exit(0)
+		}
+	}
+}
+
+// receive waits for an order and puts its file where obey looks for it.
+func receive(socket int) (r syscallRequest, name string, err error) {
+	head, rights := make([]byte, orderHead), make([]byte, unix.CmsgSpace(4))
+	n, got, err := recvmsg(socket, head, rights)
+	if err != nil {
+		return r, "", err
+	}
+	if messages, err := unix.ParseSocketControlMessage(rights[:got]); err == nil && len(messages) == 1 {
+		if fds, err := unix.ParseUnixRights(&messages[0]); err == nil && len(fds) == 1 {
+			err = unix.Dup3(fds[0], childFile, unix.O_CLOEXEC)
+			_ = unix.Close(fds[0])
+			if err != nil {
+				return r, "", err
+			}
+		}
+	}
+	if err := fill(socket, head[n:]); err != nil {
+		return r, "", err
+	}
+	first, second := binary.NativeEndian.Uint32(head), binary.NativeEndian.Uint32(head[4:])
+	if uint64(first)+uint64(second) > maxOrder {
+		return r, "", io.ErrShortBuffer
+	}
+	text := make([]byte, first+second)
+	if err := fill(socket, text); err != nil {
+		return r, "", err
+	}
+	r, err = parseOrder(string(text[first:]))
+	return r, string(text[:first]), err
+}
+
+func fill(socket int, b []byte) error {
+	for len(b) > 0 {
+		n, _, err := recvmsg(socket, b, nil)
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+func recvmsg(socket int, b, rights []byte) (n, got int, err error) {
+	for {
+		n, got, _, _, err = unix.Recvmsg(socket, b, rights, unix.MSG_CMSG_CLOEXEC)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err == nil && n == 0:
+			return 0, 0, io.EOF
+		default:
+			return n, got, err
+		}
+	}
+}
+
+// rename changes what ps(1) shows. The kernel takes it for one text that ends with its first NUL when the last byte of
+// the arguments is none (fs/proc/base.c, get_mm_cmdline).
+func rename(name string) {
+	size := len(os.Args[0])
+	place := unsafe.Slice(unsafe.StringData(os.Args[0]), size+1) // with the NUL; the runtime has not copied it
+	clear(place)
+	copy(place[:size-1], name)
+	place[size] = ' '
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// prepared returns a host whose child waits, and that child.
+func prepared(t *testing.T) (*Host, int) {
+	t.Helper()
+	h := emptyTree(t)
+	h.exe = "/proc/self/exe"
+	require.NoError(t, h.Prepare())
+	t.Cleanup(h.Close)
+	return h, h.waits.process.Pid
+}
+
+func cmdline(t *testing.T, pid int) string {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	require.NoError(t, err)
+	return string(text)
+}
+
+// TestWaitingChild: one process for all calls, which says what one of its own would say.
+func TestWaitingChild(t *testing.T) {
+	cold := emptyTree(t)
+	cold.exe = "/proc/self/exe"
+	h, pid := prepared(t)
+	require.NoError(t, h.Prepare())
+	assert.Equal(t, pid, h.waits.process.Pid, "one is enough")
+	for _, long := range []int{0, 10, 1 << 18} {
+		r := LoadRequest{Name: "dummy", File: moduleFile(t), Parameters: strings.Repeat("x", long)}
+		want := cold.Load(t.Context(), r)
+		require.Error(t, want)
+		require.EqualError(t, h.Load(t.Context(), r), want.Error())
+		want = cold.Unload(t.Context(), "nosuchmodule", 0)
+		require.Error(t, want)
+		require.EqualError(t, h.Unload(t.Context(), "nosuchmodule", 0), want.Error())
+		assert.Equal(t, pid, h.waits.process.Pid)
+	}
+	assert.Equal(t, "kmmd: waits\x00", cmdline(t, pid))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	require.NoError(t, err)
+	assert.Contains(t, string(status), "NoNewPrivs:\t1\n")
+
+	// Longer than it takes: a process of its own.
+	r := LoadRequest{Name: "dummy", File: moduleFile(t), Parameters: strings.Repeat("x", maxOrder)}
+	require.Error(t, h.Load(t.Context(), r))
+	assert.Equal(t, pid, h.waits.process.Pid)
+
+	h.Close()
+	require.Eventually(t, func() bool { return unix.Kill(pid, 0) == unix.ESRCH }, time.Minute, time.Millisecond, "it ends, and is reaped")
+	require.Error(t, h.Unload(t.Context(), "nosuchmodule", 0))
+}
+
+// TestWaitingChildGone: killed while it waited, it is not missed.
+func TestWaitingChildGone(t *testing.T) {
+	h, pid := prepared(t)
+	require.NoError(t, unix.Kill(pid, unix.SIGKILL))
+	require.Eventually(t, func() bool { return unix.Kill(pid, 0) == unix.ESRCH }, time.Minute, time.Millisecond)
+	want := (&Host{root: h.root, exe: h.exe}).Unload(t.Context(), "nosuchmodule", 0)
+	require.EqualError(t, h.Unload(t.Context(), "nosuchmodule", 0), want.Error())
+	assert.Nil(t, h.waits)
+}
+
+// TestWaitingChildStuck: what does not answer is killed and not asked again.
+func TestWaitingChildStuck(t *testing.T) {
+	h, pid := prepared(t)
+	require.NoError(t, unix.Kill(pid, unix.SIGSTOP))
+	err := h.Unload(t.Context(), "dummy", 50*time.Millisecond)
+	require.EqualError(t, err, "unload dummy: kernel did not answer within 50ms: no such module in the kernel")
+	assert.Nil(t, h.waits)
+	require.Eventually(t, func() bool { return unix.Kill(pid, 0) == unix.ESRCH }, time.Minute, time.Millisecond, "it is killed and reaped")
+}
+
+// TestWaitingChildCrash: what it says at its end is in the error.
+func TestWaitingChildCrash(t *testing.T) {
+	for name, tt := range map[string]struct{ script, want string }{
+		"words":   {"echo panic: x; exit 2", `unload dummy: child ended without an answer: exit status 2: "panic: x"`},
+		"silence": {"exit 3", "unload dummy: child ended without an answer: exit status 3"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := scriptHost(t, "head -c 1 >/dev/null; "+tt.script)
+			require.NoError(t, h.Prepare())
+			require.EqualError(t, h.Unload(t.Context(), "dummy", time.Minute), tt.want)
+			assert.Nil(t, h.waits)
+		})
+	}
+}
+
+// TestWaitingChildNamed: ps(1) shows what it is at, also when that hangs.
+func TestWaitingChildNamed(t *testing.T) {
+	h, pid := prepared(t)
+	// A pipe for a file: the kernel refuses it, be it at once; the name is there all the same while it is stopped.
+	require.NoError(t, unix.Kill(pid, unix.SIGSTOP))
+	ended := make(chan error, 1)
+	go func() { ended <- h.Unload(t.Context(), strings.Repeat("m", maxName), time.Minute) }()
+	require.NoError(t, unix.Kill(pid, unix.SIGCONT))
+	require.Error(t, <-ended)
+	assert.Equal(t, "kmmd: waits\x00", cmdline(t, pid))
+	env, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+	require.NoError(t, err)
+	assert.Empty(t, string(env))
+	group, err := syscall.Getpgid(pid)
+	require.NoError(t, err)
+	assert.Equal(t, pid, group, "an interrupt from the terminal does not reach it")
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gather
+
+import (
+	"fmt"
+	"maps"
+
+	"github.com/kmm-node/kmmd/pkg/kernel"
+)
+
+// readSymbols reads the kernel's symbols anew.
+func (c *Collector) readSymbols(loaded []kernel.Module) error {
+	symbols, err := c.host.Symbols()
+	if err != nil {
+		return fmt.Errorf("collect facts for preflight: %w", err)
+	}
+	c.symbols, c.running = symbols, byName(loaded)
+	return nil
+}
+
+func byName(loaded []kernel.Module) map[string]kernel.Module {
+	out := make(map[string]kernel.Module, len(loaded))
+	for _, m := range loaded {
+		out[m.Name] = m
+	}
+	return out
+}
+
+// follow brings what running modules export up to date. What has come since out of
+// a file that was seen needs no look at all of the kernel's symbols, which there
+// are some 200,000 of.
+func (c *Collector) follow(loaded []kernel.Module) error {
+	now := byName(loaded)
+	var come []kernel.Module
+	gone := make(map[string]bool)
+	for name, m := range c.running {
+		if !sameModule(m, now[name]) {
+			gone[name] = true
+		}
+	}
+	for name, m := range now {
+		if old, ok := c.running[name]; !ok || !sameModule(m, old) {
+			come = append(come, m)
+		}
+	}
+	for _, m := range come {
+		if file := c.seen(m.Name); file == nil {
+			return c.readSymbols(loaded)
+		}
+	}
+	if len(gone) > 0 {
+		maps.DeleteFunc(c.symbols.Modules, func(_, owner string) bool { return gone[owner] })
+	}
+	for _, m := range come {
+		for _, e := range c.seen(m.Name).Symbols.Exports {
+			c.symbols.Modules[e.Name] = m.Name
+		}
+	}
+	c.running = now
+	return nil
+}
+
+// sameModule tells whether it is still the one that was loaded then, as far as its
+// place tells: where addresses are hidden it has to be believed.
+func sameModule(a, b kernel.Module) bool {
+	return a.Name == b.Name && a.Address == b.Address && a.Size == b.Size
+}

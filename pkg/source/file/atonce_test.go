@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package file
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/pkg/spec"
+)
+
+const document = "apiVersion: kmm.sigs.x-k8s.io/v1beta1\nkind: Module\nmetadata: {name: %s}\nspec: {moduleLoader: {container: {modprobe: {moduleName: m}, kernelMappings: [{regexp: x, containerImage: \"r.example/m:1\"}]}}}\n"
+
+func put(t *testing.T, path, name string) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(path, fmt.Appendf(nil, document, name), 0o644))
+}
+
+// atOnce watches a directory that is never quiet for long enough: what is read
+// is read at once.
+func atOnce(t *testing.T, dir string) (next func() []string) {
+	t.Helper()
+	seen := make(chan []string, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	s := &Source{Path: dir, quiet: time.Hour}
+	go func() {
+		done <- s.Watch(ctx, func(n spec.Node, _ []string) {
+			var names []string
+			for i := range n.Modules {
+				names = append(names, n.Modules[i].Metadata.Name)
+			}
+			if len(n.Invalid) > 0 {
+				names = append(names, "invalid")
+			}
+			seen <- names
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		assert.NoError(t, <-done)
+	})
+	return func() []string {
+		t.Helper()
+		select {
+		case names := <-seen:
+			return names
+		case <-time.After(10 * time.Second):
+			require.Fail(t, "nothing was read")
+			return nil
+		}
+	}
+}
+
+func TestWholeDocumentsAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	put(t, filepath.Join(dir, "a.yaml"), "a")
+	next := atOnce(t, dir)
+	assert.Equal(t, []string{"a"}, next())
+
+	put(t, filepath.Join(dir, "b.yaml"), "b")
+	assert.Equal(t, []string{"a", "b"}, next(), "written and closed")
+
+	put(t, filepath.Join(dir, ".new"), "c")
+	require.NoError(t, os.Rename(filepath.Join(dir, ".new"), filepath.Join(dir, "c.yaml")))
+	assert.Equal(t, []string{"a", "b", "c"}, next(), "renamed into place")
+
+	f, err := os.Create(filepath.Join(dir, "d.yaml"))
+	require.NoError(t, err)
+	_, err = fmt.Fprintf(f, document, "d")
+	require.NoError(t, err)
+	put(t, filepath.Join(dir, "e.yaml"), "e")
+	require.NoError(t, f.Close())
+	assert.Equal(t, []string{"a", "b", "c", "d", "e"}, next(), "when the last one is closed")
+}
+
+func TestNotAtOnce(t *testing.T) {
+	for name, change := range map[string]func(dir string) error{
+		"removed": func(dir string) error { return os.Remove(filepath.Join(dir, "a.yaml")) },
+		"moved": func(dir string) error {
+			return os.Rename(filepath.Join(dir, "a.yaml"), filepath.Join(dir, "a.old"))
+		},
+		"another Module in its place": func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, "a.yaml"), fmt.Appendf(nil, document, "x"), 0o644)
+		},
+		"can not be used": func(dir string) error { return os.WriteFile(filepath.Join(dir, "x.yaml"), []byte("kind: ["), 0o644) },
+		"empty":           func(dir string) error { return os.WriteFile(filepath.Join(dir, "x.yaml"), nil, 0o644) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			put(t, filepath.Join(dir, "a.yaml"), "a")
+			next := atOnce(t, dir)
+			assert.Equal(t, []string{"a"}, next())
+			require.NoError(t, change(dir))
+			put(t, filepath.Join(dir, "b.yaml"), "b")
+			put(t, filepath.Join(dir, "a.yaml"), "a")
+			require.NoError(t, os.RemoveAll(filepath.Join(dir, "x.yaml")))
+			put(t, filepath.Join(dir, "c.yaml"), "c")
+			for names := next(); !assert.ObjectsAreEqual([]string{"a", "b", "c"}, names); names = next() {
+				require.Contains(t, names, "a", "nothing of what was there in between is obeyed")
+				require.NotContains(t, names, "invalid")
+			}
+		})
+	}
+}
