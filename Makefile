@@ -37,7 +37,7 @@ export GOFLAGS := -trimpath $(filter-out -trimpath,$(GOFLAGS))
 # How many nodes `make cluster` plays.
 NODES ?= 3
 
-.PHONY: help setup setup-vm setup-cluster build test unit lab vm cluster-test cluster bench faults bench-images bench-cluster soak fuzz fuzz-short lint vuln licences gen demo images packages release-test systemd-test setup-e2e e2e clean
+.PHONY: help setup setup-vm setup-cluster build test unit lab vm cluster-test cluster bench faults bench-images bench-node bench-cluster soak fuzz fuzz-short lint vuln licences gen demo images packages release-test systemd-test setup-e2e e2e clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -103,6 +103,9 @@ faults: setup-vm build ## kills, power cuts, full disks, registries in trouble a
 
 bench-images: setup-vm ## what a large image costs: kmmd, skopeo, buildah, containerd in turns (as root; half an hour on an idle machine)
 	test/bench/images/run $(BENCH_FLAGS)
+
+bench-node: setup-vm ## document to live module against finit_module and modprobe, a kmmd at rest: in VMs (an hour on an idle machine)
+	test/bench/node/run $(BENCH_FLAGS)
 
 bench-cluster: setup-cluster ## what 1,000 and 5,000 nodes cost the API server and kmm-watcher (some 12 minutes)
 	test/bench/cluster/run $(BENCH_FLAGS)

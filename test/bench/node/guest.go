@@ -63,10 +63,6 @@ func measure(ctx context.Context, o options) error {
 			return fmt.Errorf("%s: %w", part.name, err)
 		}
 	}
-	if os.Getenv("KMMD_TRACE") != "" {
-		log, _ := os.ReadFile(logFile)
-		fmt.Fprintf(os.Stderr, "%s\n", log)
-	}
 	text, err := json.Marshal(r)
 	if err != nil {
 		return err
