@@ -43,7 +43,8 @@ func FuzzListing(f *testing.F) {
 		assert.Equal(t, d.sums, l.Files)
 		require.Len(t, l.Entries, len(d.entries))
 		for i, e := range l.Entries {
-			assert.Equal(t, d.entries[i], entry{name: e.Name, link: e.Link, size: e.Size, ordinal: e.Ordinal, kind: e.Kind})
+			got := entry{name: e.Name, link: e.Link, size: e.Size, ordinal: e.Ordinal, kind: e.Kind}
+			assert.Equal(t, d.entries[i], got)
 		}
 		assert.Nil(t, s.readListing(hexSum, len(d.entries)-1), "more entries than allowed")
 		b[int(at)%len(b)] ^= 1 + byte(at>>8)&0x7f

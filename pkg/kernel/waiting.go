@@ -104,7 +104,7 @@ func startWaiting(exe string) (*waiting, error) {
 	}
 	theirs, ours := os.NewFile(uintptr(fds[0]), "child"), os.NewFile(uintptr(fds[1]), "orders")
 	defer theirs.Close()
-	defer ours.Close() // conn has one of its own
+	defer func() { _ = ours.Close() }() // conn has one of its own
 	conn, err := net.FileConn(ours)
 	if err != nil {
 		return nil, fmt.Errorf("start child: %w", err)

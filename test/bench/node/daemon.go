@@ -134,10 +134,9 @@ func (d *daemon) metrics() (map[string]float64, error) {
 // processes are kmmd and those it has started.
 func (d *daemon) processes() []int {
 	out := []int{d.pid}
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", d.pid, d.pid))
 	tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", d.pid))
 	for _, t := range tasks {
-		text, _ = os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", d.pid, t.Name()))
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", d.pid, t.Name()))
 		for word := range strings.FieldsSeq(string(text)) {
 			if pid, err := strconv.Atoi(word); err == nil {
 				out = append(out, pid)
