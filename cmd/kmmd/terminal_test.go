@@ -3,6 +3,7 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -15,6 +16,7 @@ import (
 // TestTerminal: what a registry or a driver has said does nothing to the terminal it is shown on.
 func TestTerminal(t *testing.T) {
 	dir, config := root(t)
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "run"), 0o755))
 	status := fullStatus()
 	status.Modules[0].Message = "it said \x1b]0;title\x07\x1b[2Jagain\u009b1m\u202e\nnext line"
 	require.NoError(t, (&file.Source{Status: filepath.Join(dir, "run/status.json")}).Report(t.Context(), status))

@@ -55,8 +55,8 @@ func (h *Host) Modules(closer ...string) ([]Module, error) {
 	}
 	kept := ms[:0]
 	for _, m := range ms {
-		if slices.Contains(closer, m.Name) && !h.addSysfs(&m) {
-			continue // gone since the list was read
+		if slices.Contains(closer, m.Name) && !h.addSysfs(&m) && m.State != StateComing {
+			continue // gone since the list was read; one that is coming is listed before it has a directory
 		}
 		kept = append(kept, m)
 	}

@@ -162,7 +162,7 @@ func FuzzParseModules(f *testing.F) {
 			if users == "," {
 				users = "-"
 			}
-			fmt.Fprintf(&again, "%s %d %d %s %s 0x0 (%s)\n", m.Name, m.Size, m.Refs, users, states[m.State], m.Taint)
+			fmt.Fprintf(&again, "%s %d %d %s %s 0x%016x (%s)\n", m.Name, m.Size, m.Refs, users, states[m.State], m.Address, m.Taint)
 		}
 		same, err := parseModules(again.String())
 		require.NoError(t, err)
