@@ -50,11 +50,12 @@ func TestConfined(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "/", cwd)
 	files := descriptors(t, child)
-	require.GreaterOrEqual(t, len(files), 3, "%q", files)
-	assert.Regexp(t, `^1 pipe:`, files[0], "its answer")
-	assert.Regexp(t, `^2 pipe:`, files[1], "a crash")
-	assert.Regexp(t, `^3 /memfd:`, files[2], "the module")
-	for _, more := range files[3:] {
+	require.GreaterOrEqual(t, len(files), 4, "%q", files)
+	orders := strings.TrimPrefix(files[0], "0 ")
+	assert.Regexp(t, `^socket:`, orders, "by which kmmd speaks to it")
+	assert.Equal(t, []string{"1 " + orders, "2 " + orders}, files[1:3], "its answer, a crash")
+	assert.Regexp(t, `^3 /memfd:`, files[3], "the module")
+	for _, more := range files[4:] {
 		assert.Regexp(t, `^\d+ anon_inode:\[event(poll|fd)\]$`, more, "by which Go's runtime waits")
 	}
 	n.eventually("it is loaded all the same", func() bool {
@@ -66,6 +67,9 @@ func TestConfined(t *testing.T) {
 		_, err := n.host.Module("kmm_sleep")
 		return err != nil
 	})
+	waits := childOf(t, "kmmd: waits")
+	assert.Equal(t, child, waits, "the same for each call")
+	assert.Equal(t, "3 "+orders, descriptors(t, waits)[3], "it has let go of the module")
 	d.stop()
 }
 
