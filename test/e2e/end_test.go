@@ -79,7 +79,7 @@ func (w *world) uninstalled() {
 	w.print("$ kubectl delete -k overlay")
 	for _, node := range []*worker.Worker{w.one, w.two} {
 		w.wait(node.Name()+" runs none of it", func() error {
-			if out := node.Run("pgrep -x 'kmmd|kmm-watcher' || true"); out != "" {
+			if out := node.Run("pgrep -x kmmd; pgrep -x kmm-watcher; true"); out != "" {
 				return fmt.Errorf("there is %s", out)
 			}
 			return nil
