@@ -47,6 +47,7 @@ type node struct {
 	dir      string
 	images   *stock
 	registry *imagestest.Registry
+	telling  sync.Mutex // guards reports while an agent runs
 	reports  []spec.Status
 	log      strings.Builder
 	agent    *agent.Agent // the one started last
@@ -257,6 +258,8 @@ func (n *node) config() agent.Config {
 		Kernel: n.Kernel, Images: n.images, Firmware: fw, ModulesDir: n.path("host/lib/modules"), RunDir: n.path("run"),
 		FirmwareDir: n.path("firmware"), Version: "v1", Log: slog.New(slog.NewTextHandler(io.MultiWriter(&n.log, n.t.Output()), nil)),
 		Report: func(_ context.Context, s spec.Status) error {
+			n.telling.Lock()
+			defer n.telling.Unlock()
 			n.reports = append(n.reports, s)
 			return nil
 		},

@@ -39,6 +39,8 @@ func (n *node) daemon() (stop func()) {
 // last is the status that was reported last.
 func (n *node) last() spec.Status {
 	n.t.Helper()
+	n.telling.Lock()
+	defer n.telling.Unlock()
 	require.NotEmpty(n.t, n.reports)
 	return n.reports[len(n.reports)-1]
 }

@@ -110,7 +110,7 @@ func (r *report) write() {
 	}
 	fmt.Fprintf(&b, "| **all** | **%.0f** |\n\n", total.Seconds())
 	for _, s := range r.steps {
-		fmt.Fprintf(&b, "### %s\n\n```\n%s```\n\n", s.name, s.lines.String())
+		fmt.Fprintf(&b, "### %s\n\n```text\n%s```\n\n", s.name, s.lines.String())
 	}
 	r.t.Log(b.String()[:strings.Index(b.String(), "\n\n")])
 	if file := os.Getenv("KMMD_E2E_REPORT"); file != "" {
