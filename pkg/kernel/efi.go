@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"crypto/x509"
 	"encoding/binary"
+	"fmt"
 	"os"
 	"slices"
 )
@@ -31,12 +32,26 @@ type Certificate struct {
 // certificates reads those of db and of MOK, nil when there are none or no UEFI.
 func (h *Host) certificates() []Certificate {
 	list := parseSignatureLists("db", h.efiVariable("db-"+efiSecurity))
-	// The variable can be too small for all; then shim hands them over in a table (drivers/firmware/efi/mokvar-table.c, Linux 5.10).
-	mok, err := os.ReadFile(h.path("sys/firmware/efi/mok-variables/MokListRT"))
-	if err != nil {
-		mok = h.efiVariable("MokListRT-" + efiShim)
+	return append(list, parseSignatureLists("MOK", h.mok())...)
+}
+
+// mok is what shim hands over: in a table, or in as many variables as it takes, MokListRT, MokListRT1 and so on. The table
+// is empty, and no error, for who has no CAP_SYS_ADMIN (drivers/firmware/efi/mokvar-table.c, Linux 5.10).
+func (h *Host) mok() []byte {
+	const most = 64
+	all, err := os.ReadFile(h.path("sys/firmware/efi/mok-variables/MokListRT"))
+	if err == nil && len(all) > 0 {
+		return all
 	}
-	return append(list, parseSignatureLists("MOK", mok)...)
+	all = h.efiVariable("MokListRT-" + efiShim)
+	for i := 1; i < most; i++ {
+		more := h.efiVariable(fmt.Sprintf("MokListRT%d-%s", i, efiShim))
+		if more == nil {
+			break
+		}
+		all = append(all, more...)
+	}
+	return all
 }
 
 // efiVariable gives the value of a variable, nil when it can not be read.

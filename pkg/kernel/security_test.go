@@ -123,6 +123,12 @@ func TestCertificates(t *testing.T) {
 	assert.Equal(t, raw[0], list[0].Raw)
 	assert.Equal(t, "MOK", list[1].Source)
 	assert.Equal(t, raw[1], list[1].Raw)
+	write(t, h.path("sys/firmware/efi/mok-variables/MokListRT"), "") // as it is without CAP_SYS_ADMIN
+	write(t, h.path("sys/firmware/efi/efivars/MokListRT1-"+efiShim), attributes+string(signatureList(raw[0])))
+	list = h.certificates()
+	require.Len(t, list, 3, "shim has split it")
+	assert.Equal(t, raw[1], list[1].Raw)
+	assert.Equal(t, raw[0], list[2].Raw)
 	write(t, h.path("sys/firmware/efi/mok-variables/MokListRT"), string(signatureList(raw[0]))) // has no attributes
 	assert.Equal(t, raw[0], h.certificates()[1].Raw)
 }

@@ -95,7 +95,7 @@ func (c *Collector) Kernel(tree *kmod.Tree, modules []preflight.Module, leaving 
 		}
 	}
 	r.out.Modversions = c.modversions()
-	if slices.ContainsFunc(modules, func(m preflight.Module) bool { return m.File.Signature != nil }) {
+	if len(modules) == 0 || slices.ContainsFunc(modules, func(m preflight.Module) bool { return m.File.Signature != nil }) {
 		r.out.Algorithms = c.algorithms()
 	}
 	if err := r.exports(); err != nil {
