@@ -115,7 +115,8 @@ func command(name string, args ...string) error {
 func (g *guest) before(s scenario) error {
 	if s.swap != "" {
 		if err := command("modprobe", s.swap); err != nil {
-			return err
+			text, _ := os.ReadFile(logFile)
+			return fmt.Errorf("%w\n%s", err, text)
 		}
 	}
 	time.Sleep(100 * time.Millisecond)
