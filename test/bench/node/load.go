@@ -168,7 +168,8 @@ func (g *guest) kmmd(s scenario, l loads) (err error) {
 		if err := d.rest(300 * time.Millisecond); err != nil {
 			return err
 		}
-		if err := g.remove(s); err != nil {
+		// Autoload is let go of after the module has gone.
+		if err := errors.Join(g.remove(s), d.rest(300*time.Millisecond)); err != nil {
 			return err
 		}
 	}
