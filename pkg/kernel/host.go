@@ -2,7 +2,7 @@
 
 // Package kernel talks to the running Linux kernel: which release it is, which modules it has, loading and unloading
 // them, its firmware search path, its words about a failure, and its module events. One exported method is one system
-// call or a few files of /proc and /sys. The package decides nothing, keeps no state but a child that waits, and never logs.
+// call or a few files of /proc and /sys. The package decides nothing, keeps no state but a child that waits and files that must stay open, and never logs.
 //
 // Paths are below the root given to Open, so tests can read a tree of copied files; the system calls always act on
 // the kernel this process runs on.
@@ -28,7 +28,8 @@ type Host struct {
 	exe     string // what Load and Unload re-execute; tests put a script here
 
 	mu    sync.Mutex
-	waits *waiting // the child that the next call is given; guarded by mu
+	waits *waiting   // the child that the next call is given; guarded by mu
+	kept  []*os.File // see keepFile; guarded by mu
 }
 
 // Open reads the identity of the running kernel below root ("" is "/"): /proc/sys/kernel/osrelease and

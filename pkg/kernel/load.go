@@ -96,10 +96,29 @@ func (h *Host) change(ctx context.Context, op, module string, timeout time.Durat
 	if err == nil {
 		return nil
 	}
+	h.keepFile(r.file, err)
 	if errors.Is(err, ErrTimeout) {
 		err = fmt.Errorf("%w within %s: %s", err, timeout, h.stateNow(module))
 	}
 	return &Error{Op: op, Module: module, Err: err, Log: log.about(module)}
+}
+
+// keepFile keeps a file open for good when the call with it did not come to its end. A thread that dies in a module's
+// init leaves an entry on its stack in the kernel's table of loads, which is found by the address of the file's inode
+// (kernel/module/main.c, idempotent_init_module, Linux 6.5). Were the inode freed, the next file in memory would likely be
+// at its address: that load would run into the entry, and the machine would hang.
+func (h *Host) keepFile(f *os.File, err error) {
+	var ended *childEnded
+	if f == nil || !errors.Is(err, ErrTimeout) && !errors.As(err, &ended) {
+		return
+	}
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return // out of descriptors: there is nothing better to be done
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.kept = append(h.kept, os.NewFile(uintptr(fd), f.Name()))
 }
 
 // stateNow says for a message in which state the module is.

@@ -117,3 +117,23 @@ func TestWaitingChildNamed(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, pid, group, "an interrupt from the terminal does not reach it")
 }
+
+// TestFileIsKept: what a call did not come back with stays open, others do not.
+func TestFileIsKept(t *testing.T) {
+	h, pid := prepared(t)
+	require.Error(t, h.Load(t.Context(), LoadRequest{Name: "dummy", File: moduleFile(t)}))
+	assert.Empty(t, h.kept)
+	require.NoError(t, unix.Kill(pid, unix.SIGSTOP))
+	file := moduleFile(t)
+	require.ErrorIs(t, h.Load(t.Context(), LoadRequest{Name: "dummy", File: file, Timeout: 50 * time.Millisecond}), ErrTimeout)
+	require.Len(t, h.kept, 1)
+	want, err := file.Stat()
+	require.NoError(t, err)
+	got, err := h.kept[0].Stat()
+	require.NoError(t, err)
+	assert.True(t, os.SameFile(want, got))
+
+	crash := scriptHost(t, "exit 3")
+	require.Error(t, crash.Load(t.Context(), LoadRequest{Name: "dummy", File: moduleFile(t)}))
+	assert.Len(t, crash.kept, 1)
+}
