@@ -6,7 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -87,6 +90,17 @@ func (h *Host) change(ctx context.Context, op, module string, timeout time.Durat
 	if timeout <= 0 {
 		timeout = DefaultTimeout
 	}
+	if r.file != nil && h.keeps(r.file) {
+		again, err := Sealed(module, func(w io.Writer) error {
+			_, err := io.Copy(w, io.NewSectionReader(r.file, 0, math.MaxInt64))
+			return err
+		})
+		if err != nil {
+			return &Error{Op: op, Module: module, Err: err}
+		}
+		defer again.Close()
+		r.file = again
+	}
 	log := h.openKmsg()
 	defer log.close()
 	done, err := h.byWaiting(r, childName(op, module), timeout)
@@ -119,6 +133,18 @@ func (h *Host) keepFile(f *os.File, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.kept = append(h.kept, os.NewFile(uintptr(fd), f.Name()))
+}
+
+// keeps tells whether a call with that file did not come to its end. It is given to the kernel no second time, but as a
+// copy, which has an inode of its own. What an earlier process met is not known.
+func (h *Host) keeps(f *os.File) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.ContainsFunc(h.kept, func(kept *os.File) bool {
+		a, err := f.Stat()
+		b, err2 := kept.Stat()
+		return err == nil && err2 == nil && os.SameFile(a, b)
+	})
 }
 
 // stateNow says for a message in which state the module is.

@@ -137,3 +137,14 @@ func TestFileIsKept(t *testing.T) {
 	require.Error(t, crash.Load(t.Context(), LoadRequest{Name: "dummy", File: moduleFile(t)}))
 	assert.Len(t, crash.kept, 1)
 }
+
+// TestFileOfALostCall: the kernel is given such a file once more only as another one.
+func TestFileOfALostCall(t *testing.T) {
+	file := moduleFile(t)
+	h := scriptHost(t, `readlink /proc/self/fd/3 >&2; exit 3`)
+	err := h.Load(t.Context(), LoadRequest{Name: "dummy", File: file})
+	require.ErrorContains(t, err, file.Name())
+	err = h.Load(t.Context(), LoadRequest{Name: "dummy", File: file})
+	require.ErrorContains(t, err, "/memfd:dummy")
+	require.ErrorContains(t, h.Load(t.Context(), LoadRequest{Name: "dummy", File: moduleFile(t)}), "exit status 3")
+}
