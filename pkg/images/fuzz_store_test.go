@@ -81,6 +81,7 @@ func FuzzTree(f *testing.F) {
 	f.Add([]byte(good), "lib/modules/6.1.0/a.ko", []byte("abc"))
 	f.Add([]byte(strings.Replace(good, "lib/modules/6.1.0/a.ko", "../outside", 1)), "x", []byte("abc"))
 	f.Add([]byte(strings.Replace(good, `"6.1.0"`, `"../.."`, 1)), "x", []byte("abc"))
+	f.Add([]byte(good), "li\xff/x", []byte("abc"))
 	f.Fuzz(func(t *testing.T, b []byte, name string, content []byte) {
 		dir := t.TempDir()
 		tree := filepath.Join(dir, "tree")

@@ -310,6 +310,9 @@ func TestVerify(t *testing.T) {
 		{"too many", func(t *testing.T, tree *Tree) {
 			require.NoError(t, os.WriteFile(filepath.Join(tree.ModulesDir, "evil.ko"), nil, 0o644))
 		}, "evil.ko"},
+		{"a directory whose name is no text", func(t *testing.T, tree *Tree) {
+			require.NoError(t, os.Mkdir(filepath.Join(tree.ModulesDir, "li\xff"), 0o755))
+		}, "li\xff"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -169,8 +169,12 @@ func (t *Tree) strangers(root *os.Root) error {
 		if err != nil {
 			return err
 		}
-		if _, ok := t.files[p]; !ok && !d.IsDir() && p != treeFile {
+		valid := fs.ValidPath(p) // else it can not be looked into, and is none of ours either
+		if _, ok := t.files[p]; !ok && (!d.IsDir() || !valid) && p != treeFile {
 			errs = append(errs, fmt.Errorf("%w: %s is not a file of the image", ErrDigest, filepath.Join(t.dir, p)))
+		}
+		if d.IsDir() && !valid {
+			return fs.SkipDir
 		}
 		return nil
 	})
