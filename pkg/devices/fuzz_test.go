@@ -15,13 +15,15 @@ import (
 // comes back, whatever its names are.
 func FuzzMounts(f *testing.F) {
 	f.Add("36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw\njunk\n - \n", "/a b", "ext4", "/dev/x\ty", uint32(8), uint32(1))
+	f.Add("", "-", "ext4", "/dev/x", uint32(8), uint32(1))
 	f.Add(`36 35 98:0 / /a\040b rw - ext3 \134x rw`, "/é\\040", "fuse.x", "a#b", uint32(0), uint32(0))
 	f.Fuzz(func(t *testing.T, text, point, kind, source string, major, minor uint32) {
 		assert.LessOrEqual(t, len(parseMounts(text)), strings.Count(text, "\n")+1)
 		kind = strings.Join(strings.Fields(kind), "")
-		if point == "" || kind == "" || source == "" || strings.ContainsAny(kind, `\`) {
+		if kind == "" || source == "" || strings.ContainsAny(kind, `\`) {
 			return
 		}
+		point = "/" + point // as every path of the kernel begins
 		line := fmt.Sprintf("36 35 %d:%d / %s rw,noatime master:1 - %s %s rw\n", major, minor, mangle(point), kind, mangle(source))
 		got := parseMounts(text + "\n" + line)
 		require.NotEmpty(t, got)
