@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"testing"
@@ -17,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kmm-node/kmmd/test/faults/state"
+	"github.com/kmm-node/kmmd/test/vm/guest"
 )
 
 // daemon is a `kmmd run`.
@@ -47,26 +46,12 @@ func startReady(t *testing.T, args ...string) *daemon {
 	t.Helper()
 	d := start(t, args...)
 	d.until("it is ready", func() error {
-		if get("/readyz") != "ok\n" {
+		if guest.Get("/readyz") != "ok\n" {
 			return errors.New("/readyz is not ok")
 		}
 		return nil
 	})
 	return d
-}
-
-// get fetches a page of the daemon, "" when there is none.
-func get(path string) string {
-	resp, err := http.Get("http://127.0.0.1:9808" + path)
-	if err != nil {
-		return ""
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return ""
-	}
-	return string(body)
 }
 
 // stop ends it as systemd does.

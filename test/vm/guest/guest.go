@@ -4,6 +4,8 @@
 package guest
 
 import (
+	"io"
+	"net/http"
 	"os"
 	"testing"
 )
@@ -15,4 +17,18 @@ func OneKernel(t testing.TB) {
 	if os.Getenv("KMMD_VM_BRIEF") != "" {
 		t.Skip("not about the kernel: another one has had it (make vm FULL=1 runs it on each)")
 	}
+}
+
+// Get fetches a page of kmmd's own server, as it is without a configuration; "" when there is none.
+func Get(path string) string {
+	resp, err := http.Get("http://127.0.0.1:9808" + path)
+	if err != nil {
+		return ""
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return ""
+	}
+	return string(body)
 }

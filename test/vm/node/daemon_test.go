@@ -4,8 +4,6 @@ package node
 
 import (
 	"context"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"strings"
@@ -45,7 +43,7 @@ func (n *node) start() *daemon {
 			n.t.Log(d.log.String())
 		}
 	})
-	require.Eventually(n.t, func() bool { return get("/readyz") == "ok\n" }, patience, tick, "the daemon becomes ready")
+	require.Eventually(n.t, func() bool { return guest.Get("/readyz") == "ok\n" }, patience, tick, "the daemon becomes ready")
 	return d
 }
 
@@ -54,20 +52,6 @@ func (d *daemon) stop() {
 	d.n.t.Helper()
 	require.NoError(d.n.t, d.cmd.Process.Signal(syscall.SIGTERM))
 	require.NoError(d.n.t, d.cmd.Wait(), d.log.String())
-}
-
-// get fetches a page of the daemon, "" when there is none.
-func get(path string) string {
-	resp, err := http.Get("http://127.0.0.1:9808" + path)
-	if err != nil {
-		return ""
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return ""
-	}
-	return string(body)
 }
 
 // status reads what the daemon reported last.
@@ -97,12 +81,12 @@ func TestDaemon(t *testing.T) {
 	n := newNode(t)
 	n.command("modprobe", "dummy")
 	n.start()
-	assert.Equal(t, "ok\n", get("/livez"))
+	assert.Equal(t, "ok\n", guest.Get("/livez"))
 
 	image := n.image("daemon", []string{"dummy.ko"}, nil)
 	n.document("dummy.yaml", module("dummy", image, "dummy", "inTreeModulesToRemove: [dummy]"))
 	n.eventually("the new document is obeyed", func() bool { return n.runs("dummy.ko") && n.status().OK() && len(n.status().Modules) == 1 })
-	assert.Contains(t, get("/metrics"), `kmmd_module_state{name="dummy",namespace="default",reason="",state="Loaded"} 1`)
+	assert.Contains(t, guest.Get("/metrics"), `kmmd_module_state{name="dummy",namespace="default",reason="",state="Loaded"} 1`)
 
 	n.command("rmmod", "dummy")
 	gone := time.Now()
@@ -158,11 +142,11 @@ func TestRestart(t *testing.T) {
 			}
 			events := n.countModuleEvents(func() {
 				d = n.start()
-				n.eventually("adopted", func() bool { return strings.Contains(get("/metrics"), `kmmd_reconciles_total{result="ok"}`) })
-				assert.NotContains(t, get("/metrics"), `kmmd_step_duration_seconds_count{step="load"}`)
-				assert.NotContains(t, get("/metrics"), `kmmd_step_duration_seconds_count{step="unload"}`)
-				assert.NotContains(t, get("/metrics"), `kmmd_step_duration_seconds_count{step="install-firmware"}`)
-				assert.NotContains(t, get("/metrics"), `kmmd_step_duration_seconds_count{step="set-firmware-path"}`)
+				n.eventually("adopted", func() bool { return strings.Contains(guest.Get("/metrics"), `kmmd_reconciles_total{result="ok"}`) })
+				assert.NotContains(t, guest.Get("/metrics"), `kmmd_step_duration_seconds_count{step="load"}`)
+				assert.NotContains(t, guest.Get("/metrics"), `kmmd_step_duration_seconds_count{step="unload"}`)
+				assert.NotContains(t, guest.Get("/metrics"), `kmmd_step_duration_seconds_count{step="install-firmware"}`)
+				assert.NotContains(t, guest.Get("/metrics"), `kmmd_step_duration_seconds_count{step="set-firmware-path"}`)
 			})
 			assert.Zero(t, events, "no module came or went")
 			after, err := os.ReadFile("/sys/class/net/dummy1/ifindex")

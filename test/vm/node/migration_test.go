@@ -115,7 +115,7 @@ func TestFromKMM(t *testing.T) {
 	assert.Zero(t, events, "no module came or went")
 	assert.Equal(t, before, n.birthmarks(all...), "the very same modules")
 	for _, step := range []string{"load", "unload"} {
-		assert.NotContains(t, get("/metrics"), `kmmd_step_duration_seconds_count{step="`+step+`"}`)
+		assert.NotContains(t, guest.Get("/metrics"), `kmmd_step_duration_seconds_count{step="`+step+`"}`)
 	}
 
 	// And back: kmmd is stopped and unloads nothing.

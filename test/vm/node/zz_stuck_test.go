@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kmm-node/kmmd/pkg/spec"
+	"github.com/kmm-node/kmmd/test/vm/guest"
 )
 
 // TestZStuck runs last: its modules hang in the kernel until the VM is gone. An
@@ -39,7 +40,7 @@ func TestZStuck(t *testing.T) {
 			assert.Contains(t, n.status().Modules[0].Message, tt.words)
 			n.requireInTree("dummy")
 			n.requireBuild("kmm_base.ko")
-			require.Equal(t, "ok\n", get("/livez"))
+			require.Equal(t, "ok\n", guest.Get("/livez"))
 
 			n.document("more.yaml", module("more", n.image("more", []string{"kmm_softdep.ko", "kmm_base.ko"}, nil), "kmm_softdep"))
 			n.eventually("the daemon goes on", func() bool {

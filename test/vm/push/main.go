@@ -5,7 +5,7 @@
 //
 //	push REFERENCE PATH-IN-THE-IMAGE=FILE…
 //
-// For demonstrations; tests use imagestest.
+// For demonstrations and benchmarks; tests use imagestest.
 package main
 
 import (

@@ -5,8 +5,6 @@ package soak
 import (
 	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"strconv"
@@ -14,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/test/vm/guest"
 )
 
 // daemon is `kmmd run`, one process after the other.
@@ -63,7 +63,7 @@ func (d *daemon) begin() {
 func (d *daemon) start() {
 	d.s.Helper()
 	d.begin()
-	require.True(d.s, d.s.poll(func() bool { return get("/readyz") == "ok\n" }), "kmmd becomes ready")
+	require.True(d.s, d.s.poll(func() bool { return guest.Get("/readyz") == "ok\n" }), "kmmd becomes ready")
 }
 
 func (d *daemon) kill() {
@@ -86,24 +86,10 @@ func (d *daemon) signal(sig syscall.Signal) {
 	require.NoError(d.s, d.cmd.Process.Signal(sig))
 }
 
-// get fetches a page of kmmd, "" when there is none.
-func get(path string) string {
-	resp, err := http.Get("http://127.0.0.1:9808" + path)
-	if err != nil {
-		return ""
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return ""
-	}
-	return string(body)
-}
-
 // metrics are all figures of /metrics, by name and labels.
 func metrics() map[string]float64 {
 	out := map[string]float64{}
-	for line := range strings.Lines(get("/metrics")) {
+	for line := range strings.Lines(guest.Get("/metrics")) {
 		i := strings.LastIndexByte(line, ' ')
 		if i < 0 || line[0] == '#' {
 			continue
