@@ -63,9 +63,7 @@ func inVM(ctx context.Context, o options, series, release string) (r result, err
 	if err := os.WriteFile(script, []byte(line), 0o644); err != nil {
 		return r, err
 	}
-	self := filepath.Join(o.bench, "bin/node")
-	prepare := fmt.Sprintf(`%s -bench %s -release %s -push "$KMMD_VM_REGISTRY_HOST"`, self, o.bench, release)
-	cmd := exec.CommandContext(ctx, "test/vm/run", "--prepare", prepare, script)
+	cmd := exec.CommandContext(ctx, "test/vm/run", "--prepare", pushAll(o, release), script)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.Env = append(os.Environ(), "KMMD_VM_KERNEL="+series, "KMMD_VM_TIMEOUT=10800", "KMMD_VM_MEMORY=1536",
 		"KMMD_VM_FILES="+guestProgram+" "+straceFiles, "KMMD_VM_QEMU=-drive file="+image+",format=raw,if=virtio,cache=unsafe")
@@ -85,6 +83,19 @@ func inVM(ctx context.Context, o options, series, release string) (r result, err
 		return r, errors.New("the VM gave no result")
 	}
 	return r, nil
+}
+
+// pushAll gives the registry of the VM an image for each scenario.
+func pushAll(o options, release string) string {
+	var commands []string
+	for _, s := range scenarios() {
+		words := []string{filepath.Join(o.bench, "bin/push"), s.image(`"$KMMD_VM_REGISTRY_HOST"`)}
+		for _, path := range s.paths(filepath.Join(o.bench, "node-"+release)) {
+			words = append(words, fmt.Sprintf("opt/lib/modules/%s/%s=%s", release, filepath.Base(path), path))
+		}
+		commands = append(commands, strings.Join(words, " "))
+	}
+	return strings.Join(commands, " && ")
 }
 
 // What else the guest is given, relative to the root of the repository.

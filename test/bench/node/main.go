@@ -36,8 +36,6 @@ type options struct {
 	lab, bench string
 	kernels    []string
 	guest      bool
-	push       string
-	release    string
 
 	rounds, looks int
 	idle          time.Duration
@@ -53,8 +51,6 @@ func parse() (o options, err error) {
 	flag.DurationVar(&o.idle, "idle", 5*time.Minute, "how long wake-ups are counted")
 	flag.StringVar(&o.only, "only", "", "parts to measure, separated by commas: load, start, rest, idle, deps; all if empty")
 	flag.BoolVar(&o.guest, "guest", false, "used internally: this is the VM")
-	flag.StringVar(&o.push, "push", "", "used internally: push the images to this registry")
-	flag.StringVar(&o.release, "release", "", "used internally: of this kernel")
 	flag.Parse()
 	o.kernels = strings.Split(*kernels, ",")
 	if o.rounds < 1 || o.looks < 1 {
@@ -73,8 +69,6 @@ func run(ctx context.Context) error {
 	switch {
 	case err != nil:
 		return err
-	case o.push != "":
-		return pushImages(o)
 	case o.guest:
 		return measure(ctx, o)
 	}
