@@ -71,6 +71,9 @@ func loadTree(dir string) (*Tree, error) {
 		t.FirmwareDir = filepath.Join(dir, firmwarePart)
 	}
 	for _, r := range m.Files {
+		if !fs.ValidPath(r.Path) || r.Path == "." {
+			return nil, fmt.Errorf("%w: %s: %q is no file of a tree", ErrDigest, treeFile, r.Path)
+		}
 		t.files[r.Path] = r
 	}
 	return t, nil
