@@ -132,7 +132,7 @@ func (r *Redactor) JSON(s string) string {
 	return out.String()
 }
 
-// each has Text of all texts in a document, and of the names of its fields.
+// each has Text of all texts and numbers in a document, and of the names of its fields.
 func (r *Redactor) each(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
@@ -147,6 +147,10 @@ func (r *Redactor) each(v any) any {
 		}
 	case string:
 		return r.Text(v)
+	case json.Number: // a password may be one
+		if text := r.Text(v.String()); text != v.String() {
+			return text
+		}
 	}
 	return v
 }
