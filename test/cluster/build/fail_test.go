@@ -168,7 +168,11 @@ func TestWatcherKilled(t *testing.T) {
 	w.apply(d)
 	j = w.waitJob(2)
 	w.wait("its pod runs", func() error {
-		if pods := w.pod(j.Name); len(pods.Status.InitContainerStatuses) == 0 || pods.Status.InitContainerStatuses[0].State.Running == nil {
+		pods, err := w.pods(j.Name)
+		if err != nil {
+			return err
+		}
+		if len(pods) != 1 || len(pods[0].Status.InitContainerStatuses) == 0 || pods[0].Status.InitContainerStatuses[0].State.Running == nil {
 			return errors.New("it does not")
 		}
 		return nil

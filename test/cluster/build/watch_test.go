@@ -50,21 +50,24 @@ func (w *world) waitJob(n int) *batchv1.Job {
 	return &all[n-1]
 }
 
-// pod of a Job.
-func (w *world) pod(job string) *corev1.Pod {
-	w.t.Helper()
-	pods, err := w.kube.CoreV1().Pods(w.namespace).List(w.t.Context(), metav1.ListOptions{LabelSelector: "batch.kubernetes.io/job-name=" + job})
-	require.NoError(w.t, err)
-	require.Len(w.t, pods.Items, 1)
-	return &pods.Items[0]
+// pods of a Job: none until its controller has made one.
+func (w *world) pods(job string) ([]corev1.Pod, error) {
+	list, err := w.kube.CoreV1().Pods(w.namespace).List(w.t.Context(), metav1.ListOptions{LabelSelector: "batch.kubernetes.io/job-name=" + job})
+	if err != nil {
+		return nil, err
+	}
+	return list.Items, nil
 }
 
 // failed is when the last container of a Job did. That is what kmm-watcher goes by;
 // Kubernetes' controller says it of the Job some seconds later.
 func (w *world) failed(j *batchv1.Job) time.Time {
 	w.t.Helper()
+	pods, err := w.pods(j.Name)
+	require.NoError(w.t, err)
+	require.Len(w.t, pods, 1)
 	var last time.Time
-	status := w.pod(j.Name).Status
+	status := pods[0].Status
 	for _, s := range slices.Concat(status.InitContainerStatuses, status.ContainerStatuses) {
 		if t := s.State.Terminated; t != nil && t.FinishedAt.After(last) {
 			last = t.FinishedAt.Time

@@ -39,7 +39,12 @@ func TestLife(t *testing.T) {
 	assert.Equal(t, nmc.Generation, nmc.Status.ObservedGeneration)
 	require.Len(t, nmc.OwnerReferences, 1)
 	assert.Equal(t, w.getNode(a).UID, nmc.OwnerReferences[0].UID)
-	assert.Contains(t, w.events("default", "Node", a.Name), "ModuleLoaded: loaded life/m")
+	w.wait("the load is told", func() error {
+		if events := w.events("default", "Node", a.Name); !slices.Contains(events, "ModuleLoaded: loaded life/m") {
+			return fmt.Errorf("events: %q", events)
+		}
+		return nil
+	})
 
 	w.wait("the Module's readiness is told", func() error {
 		if events := w.events("life", "Module", "m"); !slices.Contains(events, "ModuleReady: 2 of 2 nodes run the module") {

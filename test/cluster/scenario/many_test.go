@@ -108,7 +108,5 @@ func TestAnnotatedExample(t *testing.T) {
 	assert.Contains(t, warnings, `did you mean "\.f"`)
 	nmc, _ := w.nmc(a)
 	assert.Equal(t, []string{"secret-name"}, nmc.Spec.Modules[0].PullSecrets)
-	message := w.waitCondition("my-kmod", "Degraded", "True/BuildFailed")
-	assert.Contains(t, message, "ConfigMap example/my-kmod-dockerfile is not there")
-	assert.Contains(t, message, "some.registry")
+	w.waitCondition("my-kmod", "Degraded", "True/BuildFailed", "ConfigMap example/my-kmod-dockerfile is not there", "some.registry")
 }

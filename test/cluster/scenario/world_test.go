@@ -242,9 +242,10 @@ func (w *world) nmc(m *fleet.Machine) (*v1beta1.NodeModulesConfig, bool) {
 	return nmc, true
 }
 
-// waitCondition waits for a condition of a Module to be STATUS/REASON, and gives
-// its message.
-func (w *world) waitCondition(module, kind, want string) string {
+// waitCondition waits for a condition of a Module to be STATUS/REASON with a
+// message that has all of words, and gives the message. What an assertion would
+// look for belongs into words: the first such condition may be of what was before.
+func (w *world) waitCondition(module, kind, want string, words ...string) string {
 	w.t.Helper()
 	message := ""
 	w.wait(fmt.Sprintf("Module %s is %s %s", module, kind, want), func() error {
@@ -258,6 +259,11 @@ func (w *world) waitCondition(module, kind, want string) string {
 		}
 		if got := string(c.Status) + "/" + c.Reason; got != want || c.ObservedGeneration != m.Generation {
 			return fmt.Errorf("it is %s of generation %d of %d: %s", got, c.ObservedGeneration, m.Generation, c.Message)
+		}
+		for _, text := range words {
+			if !strings.Contains(c.Message, text) {
+				return fmt.Errorf("it does not say %q: %s", text, c.Message)
+			}
 		}
 		message = c.Message
 		return nil
