@@ -47,6 +47,7 @@ func TestClock(t *testing.T) {
 			counts.Case(t, "clock")
 			s := swapBeside()
 			s.begin(t)
+			s.ask(t, nil)
 			d := startReady(t)
 			t.Cleanup(func() { well(t) })
 			registry.Down()
