@@ -54,7 +54,7 @@ func (h *Host) HoldAutoload(names []string) error {
 
 // Held returns the modules that the last HoldAutoload named, sorted, also that of an earlier process.
 func (h *Host) Held() ([]string, error) {
-	b, err := os.ReadFile(h.path(holdFile))
+	b, err := readFile(h.path(holdFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -2,7 +2,8 @@
 
 // Package kernel talks to the running Linux kernel: which release it is, which modules it has, loading and unloading
 // them, its firmware search path, its words about a failure, and its module events. One exported method is one system
-// call or a few files of /proc and /sys. The package decides nothing, keeps no state but a child that waits and files that must stay open, and never logs.
+// call or a few files of /proc and /sys. The package decides nothing, keeps no state but a
+// child that waits, files that must stay open, and what can not change while a module runs, and never logs.
 //
 // Paths are below the root given to Open, so tests can read a tree of copied files; the system calls always act on
 // the kernel this process runs on.
@@ -16,6 +17,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // Host is the kernel this process runs on, seen through the files below one root. It may be used by several
@@ -27,9 +30,12 @@ type Host struct {
 	cmdline string
 	exe     string // what Load and Unload re-execute; tests put a script here
 
+	sysfs bool // /sys/module is the kernel's own, not copied files
+
 	mu    sync.Mutex
-	waits *waiting   // the child that the next call is given; guarded by mu
-	kept  []*os.File // see keepFile; guarded by mu
+	waits *waiting           // the child that the next call is given; guarded by mu
+	kept  []*os.File         // see keepFile; guarded by mu
+	seen  map[string]inSysfs // by module; guarded by mu
 }
 
 // Open reads the identity of the running kernel below root ("" is "/"): /proc/sys/kernel/osrelease and
@@ -50,6 +56,8 @@ func Open(root string) (*Host, error) {
 	if h.cmdline, err = h.readLine("proc/cmdline"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read kernel command line: %w", err)
 	}
+	var st unix.Statfs_t
+	h.sysfs = unix.Statfs(h.path("sys/module"), &st) == nil && st.Type == unix.SYSFS_MAGIC
 	return h, nil
 }
 
@@ -92,7 +100,7 @@ func (h *Host) path(elem ...string) string {
 
 // readLine reads a small file and drops the newline at its end.
 func (h *Host) readLine(name string) (string, error) {
-	b, err := os.ReadFile(h.path(name))
+	b, err := readFile(h.path(name))
 	if err != nil {
 		return "", err
 	}

@@ -4,10 +4,14 @@ package kernel
 
 import (
 	"fmt"
+	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // States of a module, in the words of /sys/module/M/initstate.
@@ -45,7 +49,7 @@ type Module struct {
 // versions and Parameters, but for those that closer names, see Module. Built-in ones are not among them. The order of
 // UsedBy is the kernel's. No privilege is needed.
 func (h *Host) Modules(closer ...string) ([]Module, error) {
-	b, err := os.ReadFile(h.path("proc/modules"))
+	b, err := readFile(h.path("proc/modules"))
 	if err != nil {
 		return nil, fmt.Errorf("list modules: %w", err)
 	}
@@ -60,6 +64,7 @@ func (h *Host) Modules(closer ...string) ([]Module, error) {
 		}
 		kept = append(kept, m)
 	}
+	h.forgetGone(kept)
 	return kept, nil
 }
 
@@ -80,31 +85,92 @@ func (h *Host) Module(name string) (Module, error) {
 	return Module{}, fmt.Errorf("module %s: %w", name, ErrNotLoaded)
 }
 
+// Running tells, as Module does and with less work, the state of a loaded module and which build it is. ErrNotLoaded when
+// there is none, or not any more.
+func (h *Host) Running(name string) (state, buildID string, err error) {
+	// Its one line; a built-in module has a directory, too, but no such file (kernel/module/main.c, show_initstate).
+	if state, err = h.readLine("sys/module/" + name + "/initstate"); err != nil || name == "" || name != filepath.Base(name) {
+		return "", "", fmt.Errorf("module %s: %w", name, ErrNotLoaded)
+	}
+	return state, h.BuildID(name), nil
+}
+
+// inSysfs is what /sys/module/NAME says once and for all: it is made with the module, and goes with it.
+type inSysfs struct {
+	// inode is that of the directory. The next module of that name has another one: numbers are given in turn
+	// (fs/kernfs/dir.c, __kernfs_new_node; Linux 4.14).
+	inode                        uint64
+	srcVersion, version, buildID string
+	parameters                   []string // names
+}
+
 // addSysfs fills what only /sys/module/NAME knows, and is false when there is no such directory any more. What can not be
 // read stays empty: srcversion exists only for modules with a version, notes only with CONFIG_KALLSYMS
 // (kernel/module/sysfs.c).
 func (h *Host) addSysfs(m *Module) bool {
 	dir := "sys/module/" + m.Name + "/"
-	m.SrcVersion, _ = h.readLine(dir + "srcversion")
-	m.Version, _ = h.readLine(dir + "version")
-	m.BuildID = h.BuildID(m.Name)
-	entries, err := os.ReadDir(h.path(dir, "parameters"))
-	if err != nil {
-		_, err = os.Stat(h.path(dir))
-		return m.BuildID != "" || err == nil
+	var st unix.Stat_t
+	if _, err := again(func() (int, error) { return 0, unix.Stat(h.path(dir), &st) }); err != nil {
+		return false
 	}
-	m.Parameters = make(map[string]string, len(entries))
-	for _, e := range entries {
-		if v, err := h.readLine(dir + "parameters/" + e.Name()); err == nil {
-			m.Parameters[e.Name()] = v
+	h.mu.Lock()
+	s, known := h.seen[m.Name]
+	h.mu.Unlock()
+	if !known || s.inode != st.Ino {
+		s = h.readSysfs(m.Name, st.Ino)
+		// While the module comes, not all is there yet.
+		if h.sysfs && m.State == StateLive && s.buildID != "" {
+			h.mu.Lock()
+			if h.seen == nil {
+				h.seen = map[string]inSysfs{}
+			}
+			h.seen[m.Name] = s
+			h.mu.Unlock()
+		}
+	}
+	m.SrcVersion, m.Version, m.BuildID = s.srcVersion, s.version, s.buildID
+	if s.parameters == nil {
+		return true
+	}
+	m.Parameters = make(map[string]string, len(s.parameters))
+	for _, name := range s.parameters {
+		if v, err := h.readLine(dir + "parameters/" + name); err == nil {
+			m.Parameters[name] = v
 		}
 	}
 	return true
 }
 
+func (h *Host) readSysfs(name string, inode uint64) inSysfs {
+	dir := "sys/module/" + name + "/"
+	s := inSysfs{inode: inode, buildID: h.BuildID(name)}
+	s.srcVersion, _ = h.readLine(dir + "srcversion")
+	s.version, _ = h.readLine(dir + "version")
+	entries, err := os.ReadDir(h.path(dir, "parameters"))
+	if err != nil {
+		return s
+	}
+	s.parameters = make([]string, 0, len(entries))
+	for _, e := range entries {
+		s.parameters = append(s.parameters, e.Name())
+	}
+	return s
+}
+
+// forgetGone drops what is known of modules that do not run any more.
+func (h *Host) forgetGone(running []Module) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.seen) > len(running) {
+		maps.DeleteFunc(h.seen, func(name string, _ inSysfs) bool {
+			return !slices.ContainsFunc(running, func(m Module) bool { return m.Name == name })
+		})
+	}
+}
+
 // BuildID is that of Module, and nothing else of it; "" when the kernel does not tell.
 func (h *Host) BuildID(name string) string {
-	b, err := os.ReadFile(h.path("sys/module", name, "notes/.note.gnu.build-id"))
+	b, err := readFile(h.path("sys/module", name, "notes/.note.gnu.build-id"))
 	if err != nil {
 		return ""
 	}

@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"math"
 	"os"
 	"os/exec"
 	"strings"
@@ -34,7 +34,7 @@ const (
 // waiting is such a child, seen from the parent.
 type waiting struct {
 	process *os.Process
-	conn    *net.UnixConn
+	orders  int        // our end of the socket
 	ended   chan error // how it ended, once
 }
 
@@ -56,7 +56,7 @@ func (h *Host) Prepare() error {
 // Close ends what Prepare has started. The Host can be used on.
 func (h *Host) Close() {
 	if w := h.takeWaiting(); w != nil {
-		_ = w.conn.Close()
+		w.close()
 	}
 }
 
@@ -76,7 +76,7 @@ func (h *Host) keepWaiting(w *waiting) {
 		h.waits = w
 		return
 	}
-	_ = w.conn.Close()
+	w.close()
 }
 
 // byWaiting has the call made by the child that waits. ok is false when there is none that takes it.
@@ -89,7 +89,7 @@ func (h *Host) byWaiting(r syscallRequest, name string, timeout time.Duration) (
 	if alive {
 		h.keepWaiting(w)
 	} else {
-		_ = w.conn.Close()
+		w.close()
 	}
 	return ok, err
 }
@@ -102,13 +102,8 @@ func startWaiting(exe string) (*waiting, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start child: %w", noErrno{err})
 	}
-	theirs, ours := os.NewFile(uintptr(fds[0]), "child"), os.NewFile(uintptr(fds[1]), "orders")
+	theirs := os.NewFile(uintptr(fds[0]), "child")
 	defer theirs.Close()
-	defer func() { _ = ours.Close() }() // conn has one of its own
-	conn, err := net.FileConn(ours)
-	if err != nil {
-		return nil, fmt.Errorf("start child: %w", err)
-	}
 	cmd := &exec.Cmd{
 		Path: exe,
 		// As long as the name may ever become.
@@ -119,9 +114,10 @@ func startWaiting(exe string) (*waiting, error) {
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("start child: %w", noErrno{err}), conn.Close())
+		unix.Close(fds[1])
+		return nil, fmt.Errorf("start child: %w", noErrno{err})
 	}
-	w := &waiting{process: cmd.Process, conn: conn.(*net.UnixConn), ended: make(chan error, 1)}
+	w := &waiting{process: cmd.Process, orders: fds[1], ended: make(chan error, 1)}
 	go func() { w.ended <- cmd.Wait() }() // ends with the child
 	return w, nil
 }
@@ -146,22 +142,45 @@ func (w *waiting) call(r syscallRequest, name string, timeout time.Duration) (ok
 		}
 	}
 	// A child that has been gone for long has got nothing; of an order that it has got in part it has made nothing.
-	if err := w.conn.SetDeadline(time.Now().Add(timeout)); err != nil {
-		return false, false, nil
+	limit := time.Now().Add(timeout)
+	for len(text) > 0 {
+		n, err := unix.SendmsgN(w.orders, text, rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		switch err {
+		case nil:
+			text, rights = text[n:], nil
+		case unix.EINTR:
+		case unix.EAGAIN:
+			if w.wait(unix.POLLOUT, limit) != nil {
+				return false, false, nil
+			}
+		default:
+			return false, false, nil
+		}
 	}
-	n, _, err := w.conn.WriteMsgUnix(text, rights, nil)
-	if err == nil && n < len(text) {
-		_, err = w.conn.Write(text[n:])
-	}
-	if err != nil {
-		return false, false, nil
-	}
-	return w.answer()
+	return w.answer(limit)
 }
 
-// answer waits for one, until the deadline of conn. Whatever else comes is the child's last words.
-func (w *waiting) answer() (ok, alive bool, err error) {
-	text, err := w.read("")
+func (w *waiting) close() { unix.Close(w.orders) }
+
+// wait blocks this thread, which is quicker than the runtime's poller, until there is something to be read, or room to
+// write. The error is os.ErrDeadlineExceeded, or poll(2)'s.
+func (w *waiting) wait(what int16, limit time.Time) error {
+	fds := []unix.PollFd{{Fd: int32(w.orders), Events: what}}
+	for {
+		left := time.Until(limit)
+		if left <= 0 {
+			return os.ErrDeadlineExceeded
+		}
+		n, err := unix.Poll(fds, int(min(left.Milliseconds()+1, math.MaxInt32)))
+		if n > 0 || err != nil && err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// answer waits for one. Whatever else comes is the child's last words.
+func (w *waiting) answer(limit time.Time) (ok, alive bool, err error) {
+	text, err := w.read("", limit)
 	late := errors.Is(err, os.ErrDeadlineExceeded)
 	if err == nil && isAnswer(text) {
 		return true, true, parseAnswer(text, nil)
@@ -169,9 +188,9 @@ func (w *waiting) answer() (ok, alive bool, err error) {
 	if late {
 		_ = w.process.Kill()
 	}
-	_ = w.conn.SetReadDeadline(time.Now().Add(killGrace))
+	limit = time.Now().Add(killGrace)
 	for err = nil; err == nil && len(text) < answerSize; {
-		text, err = w.read(text)
+		text, err = w.read(text, limit)
 	}
 	if late && !isAnswer(text) {
 		return true, false, ErrTimeout
@@ -189,10 +208,16 @@ func isAnswer(text string) bool {
 }
 
 // read adds what comes next. An answer comes as a whole.
-func (w *waiting) read(text string) (string, error) {
+func (w *waiting) read(text string, limit time.Time) (string, error) {
+	if err := w.wait(unix.POLLIN, limit); err != nil {
+		return text, err
+	}
 	buf := make([]byte, 4<<10)
-	n, err := w.conn.Read(buf)
-	return text + string(buf[:n]), err
+	n, err := again(func() (int, error) { return unix.Read(w.orders, buf) })
+	if n <= 0 && err == nil {
+		err = io.EOF
+	}
+	return text + string(buf[:max(n, 0)]), err
 }
 
 // isWaiting tells a child that waits from one of a single call.
