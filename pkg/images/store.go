@@ -39,6 +39,7 @@ type Store struct {
 	step func(what string) error // called before each write; tests fail or stop there
 
 	verified *verified
+	returned returned
 }
 
 // Open opens the store in dir and makes it if need be. What a process that was
@@ -231,6 +232,7 @@ func (s *Store) cached(q *query, digest string) (*Tree, error) {
 		return nil, fmt.Errorf("stored copy of %s: %w", q.Ref, err)
 	}
 	t.Ref = q.Ref
+	s.returned.put(q.key(digest), t)
 	now := time.Now()
 	_ = os.Chtimes(filepath.Join(t.dir, treeFile), now, now) // a store that can only be read has no order of use
 	return t, nil

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -16,13 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// worthRemembering is the least size of a file, in bytes: a smaller one is read in no time.
-	worthRemembering = 16 << 10
-	// atRest is how long ago a file must have been written to be remembered. The kernel's time of a change has the
-	// steps of its clock, at most 10 ms: a file written twice within one step looks as if nothing had happened between.
-	atRest = 100 * time.Millisecond
-)
+// atRest is how long ago a file must have been written to be remembered. The kernel's time of a change has the
+// steps of its clock, at most 10 ms: a file written twice within one step looks as if nothing had happened between.
+const atRest = 100 * time.Millisecond
 
 // verified remembers which files were read and found to be what was recorded of them in this boot. The kernel notes the
 // time of each write, and nobody but the machine's clock can set that: as long as it is the same, so is the content. This
@@ -129,7 +126,7 @@ func (v *verified) knows(info fs.FileInfo, want record) bool {
 // remember notes that the file was read under a lease, and was what the record says.
 func (v *verified) remember(info fs.FileInfo, want record) {
 	i, now, ok := stateOf(info)
-	if v == nil || !ok || now.size < worthRemembering || time.Since(time.Unix(0, now.changed)) < atRest {
+	if v == nil || !ok || time.Since(time.Unix(0, now.changed)) < atRest {
 		return
 	}
 	now.sha256 = want.SHA256
@@ -165,12 +162,11 @@ func lease(f *os.File) (release func(), ok bool) {
 // Verified opens a file of a tree of the store that was compared with its digest in this boot and has not been written
 // since; until done, which closes it, nobody can. With ok false CopyFile is the way.
 func (s *Store) Verified(path string) (f *os.File, done func(), ok bool) {
-	want, root, err := s.find(path)
+	want, err := s.find(path)
 	if err != nil {
 		return nil, nil, false
 	}
-	defer root.Close()
-	f, err = root.Open(want.Path)
+	f, err = openPlain(path)
 	if err != nil {
 		return nil, nil, false
 	}
@@ -187,13 +183,59 @@ func (s *Store) Verified(path string) (f *os.File, done func(), ok bool) {
 	}, true
 }
 
-// find gives the record of a file of a tree of this store, and the tree. The caller closes it.
-func (s *Store) find(path string) (record, *os.Root, error) {
+// openPlain opens a file without following links, at least of its last name. What it is has to be looked at: the name
+// alone proves nothing.
+func openPlain(path string) (*os.File, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// find gives the record of a file of a tree of this store. A tree that Ensure has returned need not be read again.
+func (s *Store) find(path string) (record, error) {
 	name, err := filepath.Rel(s.path("trees"), path)
 	if err != nil || !filepath.IsLocal(name) {
-		return record{}, nil, fmt.Errorf("%w: %s is not in the store", ErrDigest, path)
+		return record{}, fmt.Errorf("%w: %s is not in the store", ErrDigest, path)
 	}
-	return recordOf(path)
+	key, name, _ := strings.Cut(name, "/")
+	t := s.returned.get(key)
+	if t == nil {
+		if t, err = loadTree(s.path("trees", key)); err != nil {
+			return record{}, err
+		}
+	}
+	want, ok := t.files[name]
+	if !ok {
+		return record{}, fmt.Errorf("%w: it is not a file of the image", ErrDigest)
+	}
+	return want, nil
+}
+
+// returned are the trees that Ensure has found whole last, by key. What they say of a file is as good as what tree.json
+// says: it is never written again.
+type returned struct {
+	mu    sync.Mutex
+	trees map[string]*Tree
+}
+
+// maxReturned is more than a node has Modules.
+const maxReturned = 64
+
+func (r *returned) get(key string) *Tree {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.trees[key]
+}
+
+func (r *returned) put(key string, t *Tree) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.trees == nil || len(r.trees) >= maxReturned {
+		r.trees = map[string]*Tree{}
+	}
+	r.trees[key] = t
 }
 
 // recordOf looks for the tree that a file is in.

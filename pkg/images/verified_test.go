@@ -16,7 +16,10 @@ import (
 	"github.com/kmm-node/kmmd/pkg/images/imagestest"
 )
 
-// remembering is a store that knows a large file, and how to open that store again.
+// largeFile is the size of a file in bytes.
+const largeFile = 16 << 10
+
+// remembering is a store that knows its files, and how to open that store again.
 func remembering(t *testing.T) (s *Store, again func(boot string) *Store, path string) {
 	t.Helper()
 	dir, list := t.TempDir(), filepath.Join(t.TempDir(), "verified.json")
@@ -29,7 +32,7 @@ func remembering(t *testing.T) (s *Store, again func(boot string) *Store, path s
 	reg := imagestest.NewRegistry(t)
 	r := Request{Ref: reg.Host + "/drivers:v1", Releases: []string{testRelease}, Insecure: true}
 	imagestest.Push(t, r.Ref, imagestest.Layer(t, map[string]string{
-		mods + "a.ko": string(bytes.Repeat([]byte("a"), worthRemembering)), mods + "small.ko": "a"}))
+		mods + "a.ko": string(bytes.Repeat([]byte("a"), largeFile)), mods + "small.ko": "a"}))
 	tree, err := s.Ensure(t.Context(), r)
 	require.NoError(t, err)
 	path = filepath.Join(tree.ModulesDir, "a.ko")
@@ -44,8 +47,9 @@ func remembering(t *testing.T) (s *Store, again func(boot string) *Store, path s
 		}
 		return ok
 	}, time.Minute, 10*time.Millisecond)
-	_, _, ok = s.Verified(filepath.Join(tree.ModulesDir, "small.ko"))
-	require.False(t, ok)
+	_, done, ok := s.Verified(filepath.Join(tree.ModulesDir, "small.ko"))
+	require.True(t, ok, "a small one, too")
+	done()
 	require.NoError(t, os.Chmod(path, 0o600))
 	_, err = s.Ensure(t.Context(), r) // the mode is noted like a write
 	require.NoError(t, err)
@@ -68,7 +72,7 @@ func TestVerified(t *testing.T) {
 	require.True(t, ok)
 	info, err := f.Stat()
 	require.NoError(t, err)
-	assert.EqualValues(t, worthRemembering, info.Size())
+	assert.EqualValues(t, largeFile, info.Size())
 	_, err = unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK, 0)
 	require.ErrorIs(t, err, unix.EWOULDBLOCK, "nobody writes it meanwhile")
 	done()
@@ -88,18 +92,18 @@ func TestVerified(t *testing.T) {
 func TestNotVerified(t *testing.T) {
 	for name, change := range map[string]func(t *testing.T, path string){
 		"written": func(t *testing.T, path string) {
-			require.NoError(t, os.WriteFile(path, bytes.Repeat([]byte("b"), worthRemembering), 0o600))
+			require.NoError(t, os.WriteFile(path, bytes.Repeat([]byte("b"), largeFile), 0o600))
 		},
 		"written, its time set back": func(t *testing.T, path string) {
 			info, err := os.Stat(path)
 			require.NoError(t, err)
-			require.NoError(t, os.WriteFile(path, bytes.Repeat([]byte("b"), worthRemembering), 0o600))
+			require.NoError(t, os.WriteFile(path, bytes.Repeat([]byte("b"), largeFile), 0o600))
 			require.NoError(t, os.Chtimes(path, info.ModTime(), info.ModTime()))
 		},
 		"written by way of memory": func(t *testing.T, path string) {
 			f, err := os.OpenFile(path, os.O_RDWR, 0)
 			require.NoError(t, err)
-			m, err := unix.Mmap(int(f.Fd()), 0, worthRemembering, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+			m, err := unix.Mmap(int(f.Fd()), 0, largeFile, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 			require.NoError(t, err)
 			require.NoError(t, f.Close())
 			m[0] = 'b'
@@ -113,13 +117,13 @@ func TestNotVerified(t *testing.T) {
 		"mapped for writing": func(t *testing.T, path string) {
 			f, err := os.OpenFile(path, os.O_RDWR, 0)
 			require.NoError(t, err)
-			m, err := unix.Mmap(int(f.Fd()), 0, worthRemembering, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+			m, err := unix.Mmap(int(f.Fd()), 0, largeFile, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 			require.NoError(t, err)
 			require.NoError(t, f.Close())
 			t.Cleanup(func() { require.NoError(t, unix.Munmap(m)) })
 		},
 		"another file in its place": func(t *testing.T, path string) {
-			require.NoError(t, os.WriteFile(path+".new", bytes.Repeat([]byte("a"), worthRemembering), 0o600))
+			require.NoError(t, os.WriteFile(path+".new", bytes.Repeat([]byte("a"), largeFile), 0o600))
 			require.NoError(t, os.Rename(path+".new", path))
 		},
 		"a link in its place": func(t *testing.T, path string) {
