@@ -39,6 +39,7 @@ type Observer interface {
 	Cmdline() string
 	Modules(closer ...string) ([]kernel.Module, error)
 	Module(name string) (kernel.Module, error)
+	Running(name string) (state, buildID string, err error)
 }
 
 // Loader changes which modules run.
@@ -145,6 +146,7 @@ type Agent struct {
 	prestage chan struct{} // the wish changed
 
 	pulling sync.WaitGroup // goroutines of pulls
+	pinning sync.WaitGroup // goroutines that write pins
 
 	mu      sync.Mutex // guards the three below
 	desired *spec.Node
@@ -167,6 +169,8 @@ type Agent struct {
 	swept    bool      // pins of an earlier kmmd are in pinned
 
 	unreported bool // Report does not know status
+
+	seen *view // what the node is like; nil when something was changed since
 
 	met   map[string]*plan.Want // what each Module that was as wanted last wanted
 	drift map[string]bool       // Modules that somebody else has changed since; nil before they are looked for
@@ -229,6 +233,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		defer cancel()
 		stager.Go(func() { a.keepStaged(ctx) })
 	}
+	defer a.pinning.Wait()
 	defer a.pulling.Wait()
 	timer := time.NewTimer(a.cfg.Resync)
 	defer timer.Stop()

@@ -27,12 +27,12 @@ var errWrongBuild = errors.New("another build runs")
 // Module; the error is about looking at the node.
 func (a *Agent) apply(ctx context.Context, desired *spec.Node) (changed bool, err error) {
 	seen, begun := map[string]bool{}, map[string]bool{}
-	p, err := a.plan(desired)
+	v, err := a.plan(desired)
 	if a.drift == nil && err == nil {
-		a.drift = a.drifted(p)
+		a.drift = a.drifted(v.plan)
 	}
-	for i := 0; err == nil && i < len(p.Transactions); i++ {
-		t := p.Transactions[i]
+	for i := 0; err == nil && i < len(v.plan.Transactions); i++ {
+		t := v.plan.Transactions[i]
 		if ctx.Err() != nil {
 			return changed, nil
 		}
@@ -56,7 +56,8 @@ func (a *Agent) apply(ctx context.Context, desired *spec.Node) (changed bool, er
 		// A transaction that has begun is finished or rolled back, also when
 		// kmmd is told to stop.
 		a.transact(context.WithoutCancel(ctx), t)
-		p, err = a.plan(desired)
+		a.seen = nil
+		v, err = a.plan(desired)
 		i = -1
 	}
 	if err != nil {
@@ -72,6 +73,7 @@ func (a *Agent) rollBackRest(ctx context.Context, begun map[string]bool) (change
 			continue
 		}
 		a.cfg.Log.Warn("rolling back an interrupted change", "module", owner)
+		a.seen = nil
 		if err := a.rollBack(context.WithoutCancel(ctx), owner); err != nil {
 			a.cfg.Log.Error("roll back", "module", owner, "err", err)
 			continue

@@ -27,6 +27,7 @@ func (a *Agent) keepImages(desired *spec.Node, s spec.Status) {
 	if a.cfg.Keeper == nil {
 		return
 	}
+	a.pinning.Wait()
 	for owner, digests := range a.pins(s) {
 		a.pin(owner, digests)
 	}
@@ -68,7 +69,8 @@ func (a *Agent) pin(owner string, digests []string) {
 	}
 }
 
-// pinNow keeps an image from the moment it is there, beside what the owner has.
+// pinNow keeps an image from the moment it is there, beside what the owner has. It does not wait for the disk, which may
+// take longer than the load: nothing is removed before a.pinning has come to its end.
 func (a *Agent) pinNow(owner, digest string) {
 	digests := []string{digest}
 	for _, d := range a.ledger.Images[owner] {
@@ -76,7 +78,7 @@ func (a *Agent) pinNow(owner, digest string) {
 			digests = append(digests, d)
 		}
 	}
-	a.pin(owner, digests)
+	a.pinning.Go(func() { a.pin(owner, digests) })
 }
 
 // pins are the digests each owner needs: the image that is wanted; while that

@@ -38,6 +38,9 @@ func (a *Agent) load(ctx context.Context, file plan.File, replaceable bool) erro
 		if err != nil && !errors.Is(err, kernel.ErrLoaded) && !errors.Is(err, kernel.ErrBusy) {
 			return err
 		}
+		if err == nil && a.runs(file) {
+			return nil
+		}
 		m, lookErr := a.cfg.Kernel.Module(file.Name)
 		switch {
 		case errors.Is(lookErr, kernel.ErrNotLoaded):
@@ -60,6 +63,12 @@ func (a *Agent) load(ctx context.Context, file plan.File, replaceable bool) erro
 		}
 	}
 	return fmt.Errorf("load %s: lost the race against another loader %d times: %w", file.Name, maxRaces, errors.Join(err, kernel.ErrBusy))
+}
+
+// runs tells in the cheapest way whether a file's build is live.
+func (a *Agent) runs(file plan.File) bool {
+	state, build, err := a.cfg.Kernel.Running(file.Name)
+	return err == nil && state == kernel.StateLive && build == file.BuildID
 }
 
 func (a *Agent) loadOnce(ctx context.Context, file plan.File) error {

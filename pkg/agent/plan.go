@@ -17,8 +17,9 @@ func (a *Agent) Plan(ctx context.Context) (plan.Plan, map[string]plan.Block, err
 	if desired == nil {
 		return plan.Plan{}, nil, errNoDesire
 	}
+	a.seen = nil
 	a.resolveAll(ctx, desired)
-	p, err := a.plan(desired)
+	v, err := a.plan(desired)
 	unresolved := map[string]plan.Block{}
 	for owner, r := range a.resolved {
 		if r.fail != nil {
@@ -31,15 +32,26 @@ func (a *Agent) Plan(ctx context.Context) (plan.Plan, map[string]plan.Block, err
 			unresolved[r.Key()] = plan.Block{Reason: string(r.Reason), Message: r.Message}
 		}
 	}
-	return p, unresolved, err
+	return v.plan, unresolved, err
 }
 
-func (a *Agent) plan(desired *spec.Node) (plan.Plan, error) {
+// view is what the node is like, and what is to be done there.
+type view struct {
+	facts plan.Facts
+	plan  plan.Plan
+}
+
+// plan observes and plans, unless nothing was changed in this look since it did so last.
+func (a *Agent) plan(desired *spec.Node) (view, error) {
+	if a.seen != nil {
+		return *a.seen, nil
+	}
 	f, err := a.observe(desired)
 	if err != nil {
-		return plan.Plan{}, err
+		return view{}, err
 	}
-	return a.planFrom(f), nil
+	a.seen = &view{f, a.planFrom(f)}
+	return *a.seen, nil
 }
 
 // planFrom makes the plan, and makes it again with what hangs on the modules

@@ -24,6 +24,7 @@ const maxRounds = 4
 // CAP_SYS_MODULE, CAP_SYSLOG, and write access to the host's firmware
 // directory, /run and /sys/module/firmware_class.
 func (a *Agent) Reconcile(ctx context.Context) (spec.Status, error) {
+	defer a.pinning.Wait()
 	defer a.pulling.Wait()
 	for {
 		status, err := a.look(ctx)
@@ -47,7 +48,7 @@ func (a *Agent) look(ctx context.Context) (spec.Status, error) {
 	if desired == nil {
 		return a.status, errNoDesire
 	}
-	a.drift = nil
+	a.drift, a.seen = nil, nil
 	a.resolveAll(ctx, desired)
 	if err := ctx.Err(); err != nil {
 		return a.status, fmt.Errorf("reconcile: %w", err) // a pull that was cut short is no finding

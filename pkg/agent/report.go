@@ -14,14 +14,13 @@ import (
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
-// report observes once more and says how the node compares with what it is
-// asked for.
+// report says how the node compares with what it is asked for.
 func (a *Agent) report(ctx context.Context, desired *spec.Node) (spec.Status, error) {
-	f, err := a.observe(desired)
+	v, err := a.plan(desired)
 	if err != nil {
 		return a.status, err
 	}
-	p := a.planFrom(f)
+	f, p := v.facts, v.plan
 	now := time.Now().UTC().Truncate(time.Second)
 	s := spec.Status{
 		Version: a.cfg.Version, KernelRelease: a.cfg.Kernel.Release(), BootID: a.cfg.Kernel.BootID(),

@@ -87,6 +87,9 @@ func testLoad(t *testing.T, f Fixture) {
 	assert.Equal(t, "1.0", m.Version)
 	assert.NotEmpty(t, m.SrcVersion)
 	assert.Equal(t, "5", m.Parameters["level"])
+	state, build, err := f.Kernel.Running("kmm_base")
+	require.NoError(t, err)
+	assert.Equal(t, []string{m.State, m.BuildID}, []string{state, build})
 
 	list, err := f.Kernel.Modules()
 	require.NoError(t, err)
@@ -99,6 +102,10 @@ func testLoad(t *testing.T, f Fixture) {
 	require.NoError(t, f.Kernel.Unload(t.Context(), "kmm_base", timeout))
 	_, err = f.Kernel.Module("kmm_base")
 	assert.ErrorIs(t, err, kernel.ErrNotLoaded)
+	for _, name := range []string{"kmm_base", "firmware_class", "", "..", "../module/kmm_base"} {
+		_, _, err = f.Kernel.Running(name)
+		assert.ErrorIs(t, err, kernel.ErrNotLoaded, name)
+	}
 }
 
 func testParameters(t *testing.T, f Fixture) {

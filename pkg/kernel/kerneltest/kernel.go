@@ -28,6 +28,7 @@ type Loader interface {
 	Compression() string
 	Modules(closer ...string) ([]kernel.Module, error)
 	Module(name string) (kernel.Module, error)
+	Running(name string) (state, buildID string, err error)
 	Load(ctx context.Context, r kernel.LoadRequest) error
 	Unload(ctx context.Context, name string, timeout time.Duration) error
 	FirmwarePath() (string, error)
@@ -137,6 +138,12 @@ func (k *Kernel) Module(name string) (kernel.Module, error) {
 		return kernel.Module{}, fmt.Errorf("module %s: %w", name, kernel.ErrNotLoaded)
 	}
 	return m.snapshot(), nil
+}
+
+// Running is as kernel.Host.Running.
+func (k *Kernel) Running(name string) (state, buildID string, err error) {
+	m, err := k.Module(name)
+	return m.State, m.BuildID, err
 }
 
 // snapshot returns what the kernel shows of the module now.

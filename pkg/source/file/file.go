@@ -6,6 +6,7 @@
 package file
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -32,21 +33,36 @@ type Source struct {
 	Status string // where Report writes; "" writes nothing
 
 	quiet time.Duration // another one than the constant; for tests
+
+	known map[string]content // by path, of the last Read
+}
+
+// content is a file that was parsed, and what it holds.
+type content struct {
+	data    []byte
+	modules []spec.Module
+	ignored []string
+	err     error
 }
 
 // Read reads all documents: every .yaml, .yml and .toml file of a directory
 // (hidden ones and subdirectories left out), or the one file. Documents that
 // can not be used are in Node.Invalid, each a *spec.Problem or joined ones;
 // notes name documents that are of another kind. The error is about Path
-// itself: it does not exist or can not be read.
+// itself: it does not exist or can not be read. A file that is as it was the last
+// time is not parsed again. One call at a time.
 func (s *Source) Read() (node spec.Node, notes []string, err error) {
 	paths, err := s.paths()
 	if err != nil {
 		return spec.Node{}, nil, err
 	}
 	from := map[string]string{}
+	known := make(map[string]content, len(paths))
+	defer func() { s.known = known }()
 	for _, path := range paths {
-		modules, ignored, err := readFile(path)
+		c := s.readFile(path)
+		known[path] = c
+		modules, ignored, err := c.modules, c.ignored, c.err
 		notes = append(notes, ignored...)
 		if err != nil {
 			node.Invalid = append(node.Invalid, err)
@@ -100,16 +116,20 @@ func isDocument(name string) bool {
 
 // readFile treats a file without any document as invalid: more likely than a
 // wish to unload, it is being written.
-func readFile(path string) (modules []spec.Module, ignored []string, err error) {
+func (s *Source) readFile(path string) content {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, nil, &spec.Problem{File: path, Message: err.Error()}
+		return content{err: &spec.Problem{File: path, Message: err.Error()}}
 	}
-	modules, ignored, err = spec.Parse(path, data)
-	if err == nil && len(modules) == 0 && len(ignored) == 0 {
-		err = &spec.Problem{File: path, Message: "holds no document; remove the file to have its modules unloaded"}
+	if c := s.known[path]; c.data != nil && bytes.Equal(c.data, data) {
+		return c
 	}
-	return modules, ignored, err
+	c := content{data: data}
+	c.modules, c.ignored, c.err = spec.Parse(path, data)
+	if c.err == nil && len(c.modules) == 0 && len(c.ignored) == 0 {
+		c.err = &spec.Problem{File: path, Message: "holds no document; remove the file to have its modules unloaded"}
+	}
+	return c
 }
 
 // Watch calls set with the documents now and after every change, until ctx is
