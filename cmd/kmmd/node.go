@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -23,6 +24,7 @@ import (
 	"github.com/kmm-node/kmmd/pkg/images"
 	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/kmod"
+	"github.com/kmm-node/kmmd/pkg/memory"
 	"github.com/kmm-node/kmmd/pkg/preflight/gather"
 	"github.com/kmm-node/kmmd/pkg/source/cluster"
 	"github.com/kmm-node/kmmd/pkg/source/file"
@@ -41,7 +43,13 @@ type node struct {
 	log     *slog.Logger
 	manager *systemd.Manager // nil when none waits for this process
 	wrong   map[string]bool  // what was wrong with documents when they were read last
+
+	settled  bool        // nothing has changed since giveBack was set
+	giveBack *time.Timer // what was only needed to start, or for a change
 }
+
+// restAfter is how long after a change unused memory is given back.
+const restAfter = 10 * time.Second
 
 func (c config) statusFile() string { return filepath.Join(c.RunDir, "status.json") }
 
@@ -112,6 +120,9 @@ func openNode(o *options, registry prometheus.Registerer, keep, retry bool) (*no
 	}
 	n.agent = agent.New(cfg)
 	return n, func() {
+		if n.giveBack != nil {
+			n.giveBack.Stop()
+		}
 		closeImages()
 		n.host.Close()
 	}, nil
@@ -140,10 +151,19 @@ func (n *node) prepare(collector *gather.Collector, host *kmod.Tree) {
 	if err := errors.Join(n.host.Prepare(), collector.Prepare(host)); err != nil {
 		n.log.Debug("prepare for the next change", "err", err)
 	}
+	if n.settled {
+		return
+	}
+	n.settled = true
+	if n.giveBack == nil {
+		n.giveBack = time.AfterFunc(restAfter, memory.GiveBack)
+	}
+	n.giveBack.Reset(restAfter)
 }
 
 // report tells all sides.
 func (n *node) report(ctx context.Context, s spec.Status) error {
+	n.settled = false
 	errs := []error{n.source.Report(ctx, s), n.manager.Tell(systemd.Status(summary(s)))}
 	if n.cluster != nil {
 		errs = append(errs, n.cluster.Report(ctx, s))

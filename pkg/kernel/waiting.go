@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kmm-node/kmmd/pkg/confine"
+	"github.com/kmm-node/kmmd/pkg/memory"
 )
 
 // A child that waits is started ahead and makes one system call after the other: to start a process takes longer than
@@ -227,6 +228,7 @@ func isWaiting() bool { return strings.HasPrefix(os.Args[0], waitingName) }
 func serve() {
 	const orders = 0
 	rename(waitingName)
+	memory.GiveBack() // it waits for long, and needs little of this program
 	closeFrom(childFile + 1)
 	if _, err := confine.Waiting(orders, childFile); err != nil {
 		fmt.Fprintln(os.Stderr, err)

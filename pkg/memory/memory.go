@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package memory gives back to the machine what this process needed for a moment.
+package memory
+
+import (
+	"os"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// GiveBack returns unused memory of the heap, and lets go of the program's own code and constants: what is used again is
+// read again, from the page cache as a rule, and what was only needed to start is not. It takes some milliseconds, and needs
+// /proc; without it, the heap's is returned all the same. What it does not do is no error.
+func GiveBack() {
+	debug.FreeOSMemory()
+	text, err := os.ReadFile("/proc/self/smaps")
+	if err != nil {
+		return
+	}
+	for _, m := range constant(string(text)) {
+		_ = unix.Madvise(unsafe.Slice((*byte)(unsafe.Add(nil, m.start)), m.end-m.start), unix.MADV_DONTNEED)
+	}
+}
+
+// mapping is a part of the address space.
+type mapping struct{ start, end uint64 }
+
+// constant are those mappings of /proc/PID/smaps that are the same when they are read again: of a file, not to be written
+// to, and never written to. The last is not said by the first two: a dynamic linker writes addresses into such a part before
+// it is closed.
+//
+//	00400000-00fb8000 r-xp 00000000 fe:00 1835087                            /usr/bin/kmmd
+//	...
+//	Anonymous:             0 kB
+//	Swap:                  0 kB
+func constant(smaps string) (all []mapping) {
+	var m mapping
+	file, clean := false, false
+	for line := range strings.Lines(smaps) {
+		f := strings.Fields(line)
+		if len(f) > 1 && !strings.HasSuffix(f[0], ":") {
+			file = len(f) > 5 && (f[1] == "r-xp" || f[1] == "r--p") && f[4] != "0"
+			from, to, _ := strings.Cut(f[0], "-")
+			var err, err2 error
+			m.start, err = strconv.ParseUint(from, 16, 64)
+			m.end, err2 = strconv.ParseUint(to, 16, 64)
+			file = file && err == nil && err2 == nil && m.start < m.end
+			continue
+		}
+		switch {
+		case len(f) != 3:
+		case f[0] == "Anonymous:":
+			clean = f[1] == "0"
+		case f[0] == "Swap:" && f[1] == "0" && file && clean:
+			all = append(all, m)
+		}
+	}
+	return all
+}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memory
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// inFiles is how much of this process' memory is that of files, in kB.
+func inFiles(t *testing.T) int {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/status")
+	require.NoError(t, err)
+	_, text2, ok := strings.Cut(string(text), "RssFile:")
+	require.True(t, ok)
+	n, err := strconv.Atoi(strings.Fields(text2)[0])
+	require.NoError(t, err)
+	return n
+}
+
+// TestGiveBack: the program goes on, with less.
+func TestGiveBack(t *testing.T) {
+	exe, err := os.ReadFile("/proc/self/exe") // into the page cache
+	require.NoError(t, err)
+	require.NotEmpty(t, exe)
+	before := inFiles(t)
+	GiveBack()
+	assert.Less(t, inFiles(t), before)
+}
+
+func TestConstant(t *testing.T) {
+	const never = "Rss: 4 kB\nAnonymous:             0 kB\nSwap: 0 kB\n"
+	for head, want := range map[string]bool{
+		"00400000-00fb8000 r-xp 00000000 fe:00 1835087    /usr/bin/kmmd\n" + never:                  true,
+		"00fb8000-01b81000 r--p 00bb8000 fe:00 1835087    /usr/bin/kmmd\n" + never:                  true,
+		"00fb8000-01b81000 r--p 00bb8000 fe:00 1835087    /usr/bin/kmmd\nAnonymous:         4 kB\nSwap: 0 kB\n": false,
+		"01b81000-01c1b000 rw-p 01781000 fe:00 1835087    /usr/bin/kmmd\n" + never:                  false,
+		"10b739000000-10b739800000 rw-p 00000000 00:00 0 \n" + never:                                false,
+		"7ffc3bffc000-7ffc3c000000 r--p 00000000 00:00 0       [vvar]\n" + never:                    false,
+		"7f975d000000-7f975d001000 r--s 00000000 fe:00 7       /etc/some\n" + never:                 false,
+		"x-y r-xp 00000000 fe:00 1835087 /usr/bin/kmmd\n" + never:                                   false,
+		"2-1 r-xp 00000000 fe:00 1835087 /usr/bin/kmmd\n" + never:                                   false,
+		"00fb8000-01b81000 r--p 00bb8000 fe:00 1835087    /usr/bin/kmmd\nAnonymous:         0 kB\nSwap: 4 kB\n": false,
+		never: false,
+	} {
+		assert.Equal(t, want, len(constant(head)) > 0, head)
+	}
+	assert.Equal(t, []mapping{{0x1000, 0x2000}}, constant("00001000-00002000 r-xp 0 fe:00 18 /x\n"+never))
+}
