@@ -16,6 +16,7 @@ import (
 
 	"github.com/kmm-node/kmmd/pkg/exit"
 	"github.com/kmm-node/kmmd/pkg/kernel"
+	"github.com/kmm-node/kmmd/pkg/memory"
 	"github.com/kmm-node/kmmd/pkg/sign/image"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
@@ -31,6 +32,7 @@ func (e usageError) Unwrap() error { return e.error }
 
 func main() {
 	kernel.RunChild() // first: does not return in the child that makes a system call
+	memory.NoHugePages()
 	log, root := newLog(), rootCommand()
 	klog.SetSlogLogger(log) // what client-go says
 	err := confineTo(root, os.Args[1:], log)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // inFiles is how much of this process' memory is that of files, in kB.
@@ -34,18 +35,25 @@ func TestGiveBack(t *testing.T) {
 	assert.Less(t, inFiles(t), before)
 }
 
+func TestNoHugePages(t *testing.T) {
+	NoHugePages()
+	now, err := unix.PrctlRetInt(unix.PR_GET_THP_DISABLE, 0, 0, 0, 0)
+	require.NoError(t, err)
+	assert.Equal(t, 1, now)
+}
+
 func TestConstant(t *testing.T) {
 	const never = "Rss: 4 kB\nAnonymous:             0 kB\nSwap: 0 kB\n"
 	for head, want := range map[string]bool{
-		"00400000-00fb8000 r-xp 00000000 fe:00 1835087    /usr/bin/kmmd\n" + never:                  true,
-		"00fb8000-01b81000 r--p 00bb8000 fe:00 1835087    /usr/bin/kmmd\n" + never:                  true,
+		"00400000-00fb8000 r-xp 00000000 fe:00 1835087    /usr/bin/kmmd\n" + never:                              true,
+		"00fb8000-01b81000 r--p 00bb8000 fe:00 1835087    /usr/bin/kmmd\n" + never:                              true,
 		"00fb8000-01b81000 r--p 00bb8000 fe:00 1835087    /usr/bin/kmmd\nAnonymous:         4 kB\nSwap: 0 kB\n": false,
-		"01b81000-01c1b000 rw-p 01781000 fe:00 1835087    /usr/bin/kmmd\n" + never:                  false,
-		"10b739000000-10b739800000 rw-p 00000000 00:00 0 \n" + never:                                false,
-		"7ffc3bffc000-7ffc3c000000 r--p 00000000 00:00 0       [vvar]\n" + never:                    false,
-		"7f975d000000-7f975d001000 r--s 00000000 fe:00 7       /etc/some\n" + never:                 false,
-		"x-y r-xp 00000000 fe:00 1835087 /usr/bin/kmmd\n" + never:                                   false,
-		"2-1 r-xp 00000000 fe:00 1835087 /usr/bin/kmmd\n" + never:                                   false,
+		"01b81000-01c1b000 rw-p 01781000 fe:00 1835087    /usr/bin/kmmd\n" + never:                              false,
+		"10b739000000-10b739800000 rw-p 00000000 00:00 0 \n" + never:                                            false,
+		"7ffc3bffc000-7ffc3c000000 r--p 00000000 00:00 0       [vvar]\n" + never:                                false,
+		"7f975d000000-7f975d001000 r--s 00000000 fe:00 7       /etc/some\n" + never:                             false,
+		"x-y r-xp 00000000 fe:00 1835087 /usr/bin/kmmd\n" + never:                                               false,
+		"2-1 r-xp 00000000 fe:00 1835087 /usr/bin/kmmd\n" + never:                                               false,
 		"00fb8000-01b81000 r--p 00bb8000 fe:00 1835087    /usr/bin/kmmd\nAnonymous:         0 kB\nSwap: 4 kB\n": false,
 		never: false,
 	} {

@@ -19,6 +19,9 @@ import (
 	"github.com/kmm-node/kmmd/pkg/source/cluster/clustertest"
 )
 
+// settled is longer than kmmd waits before it takes itself for one that has nothing to do.
+const settled = 15 * time.Second
+
 // idleness is a kmmd that nobody asks for anything.
 type idleness struct {
 	Cluster bool    `json:"cluster"`
@@ -61,7 +64,7 @@ func (g *guest) idle(ctx context.Context, o options) ([]idleness, error) {
 
 // watchIdle counts how often a thread of kmmd was given a processor.
 func watchIdle(ctx context.Context, d *daemon, long time.Duration) (i idleness, err error) {
-	if err := d.rest(2 * time.Second); err != nil {
+	if err := d.rest(settled); err != nil {
 		return i, err
 	}
 	pids := d.processes()
