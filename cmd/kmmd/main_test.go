@@ -37,7 +37,7 @@ func kmmd(t *testing.T, args ...string) (stdout string, err error) {
 	cmd.SetOut(&out)
 	cmd.SetErr(&out)
 	cmd.SetArgs(args)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // no command here runs on
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // no command here runs on
 	defer cancel()
 	err = cmd.ExecuteContext(ctx)
 	return out.String(), err

@@ -17,7 +17,7 @@ import (
 // free is an address nobody listens at.
 func free(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.0.77.1:0") // connections and other tests take their ports of 127.0.0.1
 	require.NoError(t, err)
 	require.NoError(t, l.Close())
 	return l.Addr().String()
@@ -40,7 +40,7 @@ func TestAwait(t *testing.T) {
 			return false
 		}
 		return r.Body.Close() == nil && r.StatusCode == http.StatusOK
-	}, 10*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 	select {
 	case err := <-done:
 		require.FailNow(t, "it did not wait", "%v", err)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -86,9 +87,9 @@ func TestDeadline(t *testing.T) {
 	h := scriptHost(t, `echo $$ >"${0%/*}/pid"; echo "3,1,1,-;dummy: sleeping" >>"${0%/*}/dev/kmsg"; exec sleep 1000`)
 	write(t, h.path("dev/kmsg"), "3,1,1,-;dummy: before\n")
 	write(t, h.path("sys/module/dummy/initstate"), "coming\n")
-	err := h.Load(t.Context(), LoadRequest{Name: "dummy", File: moduleFile(t), Timeout: 300 * time.Millisecond})
+	err := h.Load(t.Context(), LoadRequest{Name: "dummy", File: moduleFile(t), Timeout: 3 * time.Second}) // by then it has begun
 	require.ErrorIs(t, err, ErrTimeout)
-	assert.EqualError(t, err, `load dummy: kernel did not answer within 300ms: module is "coming"; kernel: "dummy: sleeping"`)
+	assert.EqualError(t, err, `load dummy: kernel did not answer within 3s: module is "coming"; kernel: "dummy: sleeping"`)
 	pid, err := strconv.Atoi(strings.TrimSpace(read(t, h.path("pid"))))
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return unix.Kill(pid, 0) == unix.ESRCH }, time.Minute, time.Millisecond,
@@ -102,17 +103,20 @@ func TestDeadline(t *testing.T) {
 func TestAwait(t *testing.T) {
 	child, err := os.FindProcess(1 << 30) // nobody
 	require.NoError(t, err)
-	t.Run("answered at the last moment", func(t *testing.T) {
+	run := func(name string, test func(*testing.T)) {
+		t.Run(name, func(t *testing.T) { synctest.Test(t, test) })
+	}
+	run("answered at the last moment", func(t *testing.T) {
 		answer := make(chan error, 1)
 		time.AfterFunc(30*time.Millisecond, func() { answer <- unix.EBUSY })
 		require.ErrorIs(t, await(answer, child, 10*time.Millisecond), unix.EBUSY)
 	})
-	t.Run("killed", func(t *testing.T) {
+	run("killed", func(t *testing.T) {
 		answer := make(chan error, 1)
 		time.AfterFunc(30*time.Millisecond, func() { answer <- &childEnded{} })
 		require.ErrorIs(t, await(answer, child, 10*time.Millisecond), ErrTimeout)
 	})
-	t.Run("stuck", func(t *testing.T) {
+	run("stuck", func(t *testing.T) {
 		require.ErrorIs(t, await(make(chan error), child, 10*time.Millisecond), ErrTimeout)
 	})
 }

@@ -16,9 +16,9 @@ const managedBySelector = managedByLabel + "=" + managedBy
 
 // syncRoles lets the agents read exactly the pull secrets that Modules name, in
 // one Role per namespace.
-func (w *Watcher) syncRoles(ctx context.Context) error {
+func (w *Watcher) syncRoles(ctx context.Context, wants []*want) error {
 	secrets := map[string][]string{} // by namespace
-	for _, m := range *w.wants.Load() {
+	for _, m := range wants {
 		if m.entry != nil && m.given {
 			secrets[m.module.Namespace] = append(secrets[m.module.Namespace], m.entry.PullSecrets...)
 		}

@@ -25,8 +25,7 @@ import (
 // used again when it is the same.
 func (w *Watcher) wantOf(m *v1beta1.Module, before *want) *want {
 	out := &want{
-		key: key(m.Namespace, m.Name), module: m, role: roleOf(m),
-		given: m.DeletionTimestamp == nil && slices.Contains(m.Finalizers, v1beta1.ModuleFinalizer),
+		key: key(m.Namespace, m.Name), module: m, role: roleOf(m), given: isGiven(m),
 	}
 	out.entry = newEntry(m, w.pullSecretsOf(m))
 	if before != nil && same(before.entry, out.entry) {
@@ -36,6 +35,12 @@ func (w *Watcher) wantOf(m *v1beta1.Module, before *want) *want {
 		out.made = w.madeEntries(m, out.entry, before)
 	}
 	return out
+}
+
+// isGiven says whether nodes may have a Module: it is not being deleted, and its
+// finalizer is there.
+func isGiven(m *v1beta1.Module) bool {
+	return m.DeletionTimestamp == nil && slices.Contains(m.Finalizers, v1beta1.ModuleFinalizer)
 }
 
 // roleOf is that of the pods of a Module's plugin; "" without one.
@@ -81,7 +86,17 @@ func (w *want) says(other *want) bool {
 func (w *Watcher) reached(m *v1beta1.Module) bool {
 	wants := *w.wants.Load()
 	i, ok := slices.BinarySearchFunc(wants, key(m.Namespace, m.Name), func(w *want, k string) int { return strings.Compare(w.key, k) })
-	return ok && wants[i].module.UID == m.UID && wants[i].module.Generation == m.Generation
+	return ok && wants[i].module.UID == m.UID && wants[i].module.Generation == m.Generation && wants[i].given == isGiven(m)
+}
+
+// standing is how a Module stands on its nodes, and whether they have been told
+// what it says now.
+func (w *Watcher) standing(m *v1beta1.Module) report {
+	w.round.Lock()
+	defer w.round.Unlock()
+	r := w.tally.report(key(m.Namespace, m.Name))
+	r.telling = r.telling || !w.reached(m)
+	return r
 }
 
 func sortWants(wants []*want) {
@@ -185,8 +200,7 @@ func (p *statusPace) forget(k string) {
 // writeStatus writes a Module's status when it differs, and not too often.
 func (w *Watcher) writeStatus(ctx context.Context, m *v1beta1.Module, problem error) error {
 	k := key(m.Namespace, m.Name)
-	r := w.tally.report(k)
-	r.telling = r.telling || !w.reached(m)
+	r := w.standing(m)
 	r.images = w.makings.list(m)
 	r.needed = w.makings.needed(k, r.images)
 	w.cfg.Metrics.module(k, r)

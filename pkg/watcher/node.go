@@ -5,6 +5,7 @@ package watcher
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -18,13 +19,14 @@ import (
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
 )
 
-// view is everything known about one node; false when it is gone.
-func (w *Watcher) view(name string) (view, bool) {
+// view is everything known about one node that is told something; false when it is
+// gone.
+func (w *Watcher) view(name string, wants []*want) (view, bool) {
 	node, ok := get[*corev1.Node](w.nodes, name)
 	if !ok {
 		return view{}, false
 	}
-	v := view{node: node, wants: *w.wants.Load()}
+	v := view{node: node, wants: wants}
 	v.config, _ = get[*config](w.configs, name)
 	pods, err := w.pods.GetIndexer().ByIndex(podsByNode, name)
 	if err != nil {
@@ -55,9 +57,9 @@ func podReady(p *corev1.Pod) bool {
 // syncNode makes one node what render says.
 func (w *Watcher) syncNode(ctx context.Context, name string) error {
 	wants := w.wants.Load()
-	v, ok := w.view(name)
+	v, ok := w.view(name, *wants)
 	if !ok {
-		w.forgetNode(name)
+		w.forgetNode(name, wants)
 		return nil
 	}
 	seen := ""
@@ -75,20 +77,16 @@ func (w *Watcher) syncNode(ctx context.Context, name string) error {
 	if err := w.patchLabels(ctx, v.node, d.labels); err != nil {
 		return err
 	}
-	written := true
+	written, err := true, error(nil)
 	if d.write {
-		var err error
-		if written, err = w.writeConfig(ctx, v, d); err != nil {
-			return err
-		}
+		written, err = w.writeConfig(ctx, v, d)
 	}
-	if written {
+	if written && err == nil {
 		w.settle(name, d.standings)
-		if wants == w.wants.Load() {
-			w.told(name)
-		}
+		w.told(name, wants)
 	}
-	return w.makeEvents(ctx, w.events.due(v, d, time.Now()))
+	// What has become ready by the labels is not found out again.
+	return errors.Join(err, w.makeEvents(ctx, w.events.due(v, d, time.Now())))
 }
 
 // settle takes note of how a node stands, and has looked at what that changes.
@@ -102,18 +100,24 @@ func (w *Watcher) settle(name string, standings []standing) {
 	}
 }
 
-// told has Modules looked at that wait for having reached all nodes.
-func (w *Watcher) told(name string) {
+// told has Modules looked at that wait for having reached all nodes: one was told
+// this, which may be old by now.
+func (w *Watcher) told(name string, this *[]*want) {
+	w.round.Lock()
+	defer w.round.Unlock()
+	if this != w.wants.Load() {
+		return
+	}
 	for _, k := range w.tally.told(name) {
 		w.queue.Add(moduleWork + k)
 	}
 }
 
-func (w *Watcher) forgetNode(name string) {
+func (w *Watcher) forgetNode(name string, wants *[]*want) {
 	w.expect.forget(nodeWork, name)
 	w.events.forget(name)
 	w.settle(name, nil)
-	w.told(name)
+	w.told(name, wants)
 }
 
 // patchLabels changes labels of a node in one request.

@@ -66,7 +66,8 @@ type Watcher struct {
 	expect     expectations
 	tally      *tally
 	fanned     chan struct{}           // something that concerns all nodes has changed
-	wants      atomic.Pointer[[]*want] // sorted by key
+	wants      atomic.Pointer[[]*want] // sorted by key; what nodes are told
+	round      sync.Mutex              // held while wants and what the tally knows of them have to agree
 
 	events   tellings
 	applied  appliedSets
@@ -110,11 +111,13 @@ func (w *Watcher) Run(ctx context.Context) error {
 		}
 		return err
 	}
-	w.rebuild()
-	w.takeStock()
+	wants, _ := w.rebuild()
+	w.grantSecrets(ctx, wants)
+	w.takeStock(wants)
+	w.wants.Store(&wants) // nothing has changed: nobody is to be told before it is said how a Module stands
 	w.adoptPreflights()
 	w.synced.Store(true)
-	w.cfg.Log.Info("the cluster is known", "nodes", len(w.nodes.GetStore().ListKeys()), "modules", len(*w.wants.Load()))
+	w.cfg.Log.Info("the cluster is known", "nodes", len(w.nodes.GetStore().ListKeys()), "modules", len(wants))
 	for range w.cfg.Workers {
 		running.Go(func() { w.work(ctx) })
 	}
@@ -129,12 +132,12 @@ func (w *Watcher) Ready() bool { return w.synced.Load() }
 // takeStock counts how everything stands before anything is changed: a rollout
 // that an earlier Watcher began goes on within its limits, and nodes take their
 // turns by name.
-func (w *Watcher) takeStock() {
-	for _, m := range *w.wants.Load() {
+func (w *Watcher) takeStock(wants []*want) {
+	for _, m := range wants {
 		w.tally.setLimit(m.key, limitOf(m.module.Spec.Rollout))
 	}
 	for _, name := range w.nodes.GetStore().ListKeys() {
-		if v, ok := w.view(name); ok {
+		if v, ok := w.view(name, wants); ok {
 			w.tally.set(name, render(v, func(k string) bool { return w.tally.hasBegun(k, name) }).standings)
 		}
 	}
@@ -187,16 +190,15 @@ func (w *Watcher) pause(ctx context.Context) {
 }
 
 // tellAll brings roles up to date, so that a node may read the secrets it is
-// about to be told of, and then has every node looked at.
+// about to be told of, and then has every node looked at. Until then a look at a
+// node goes by what the Modules said before.
 func (w *Watcher) tellAll(ctx context.Context) {
-	changed, nodes := w.rebuild(), w.nodes.GetStore().ListKeys()
-	w.tally.tell(changed, nodes)
-	if err := w.syncRoles(ctx); err != nil && ctx.Err() == nil {
-		w.cfg.Log.Error("pull secrets can not be granted; tried again", "err", err)
-		time.AfterFunc(5*time.Second, w.fan)
-	}
-	w.takeStock()
-	for _, m := range *w.wants.Load() {
+	wants, changed := w.rebuild()
+	w.grantSecrets(ctx, wants)
+	w.takeStock(wants)
+	nodes := w.nodes.GetStore().ListKeys()
+	w.publish(wants, changed, nodes)
+	for _, m := range wants {
 		w.queue.Add(moduleWork + m.key)
 		if makesImages(m.module) {
 			w.queue.Add(imageWork + m.key)
@@ -209,13 +211,28 @@ func (w *Watcher) tellAll(ctx context.Context) {
 	w.compact.collect()
 }
 
+// grantSecrets brings roles up to date. What can not be done is tried again.
+func (w *Watcher) grantSecrets(ctx context.Context, wants []*want) {
+	if err := w.syncRoles(ctx, wants); err != nil && ctx.Err() == nil {
+		w.cfg.Log.Error("pull secrets can not be granted; tried again", "err", err)
+		time.AfterFunc(5*time.Second, w.fan)
+	}
+}
+
+// publish has nodes told something from now on.
+func (w *Watcher) publish(wants []*want, changed, nodes []string) {
+	w.round.Lock()
+	defer w.round.Unlock()
+	w.wants.Store(&wants)
+	w.tally.tell(changed, nodes)
+}
+
 // rebuild reads what the Modules say, and returns which say something new.
-func (w *Watcher) rebuild() (changed []string) {
+func (w *Watcher) rebuild() (wants []*want, changed []string) {
 	before := map[string]*want{}
 	for _, m := range *w.wants.Load() {
 		before[m.key] = m
 	}
-	var wants []*want
 	for _, obj := range w.modules.GetStore().List() {
 		m, ok := obj.(*v1beta1.Module)
 		if !ok {
@@ -229,9 +246,8 @@ func (w *Watcher) rebuild() (changed []string) {
 		wants = append(wants, now)
 	}
 	sortWants(wants)
-	w.wants.Store(&wants)
 	w.cfg.Metrics.modules(len(wants))
-	return changed
+	return wants, changed
 }
 
 func (w *Watcher) work(ctx context.Context) {

@@ -4,6 +4,7 @@ package cluster
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -12,6 +13,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kmm-node/kmmd/test/cluster/lab"
 )
 
 func TestAccepted(t *testing.T) {
@@ -217,6 +220,12 @@ func TestExplain(t *testing.T) {
 		"modules.spec.rollout.maxUnavailable":                              "may be changing at a time",
 		"nmc.status.bootID":                                                "boot_id",
 	} {
-		assert.Contains(t, cluster.Kubectl(t, "explain", path), says)
+		lab.Wait(t, path+" is documented", func() error { // some time after it is served
+			out, err := cluster.Run(t.Context(), "", "explain", path)
+			if err == nil && !strings.Contains(out, says) {
+				err = errors.New(out)
+			}
+			return err
+		})
 	}
 }

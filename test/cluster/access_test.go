@@ -3,6 +3,7 @@
 package cluster
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -48,6 +49,20 @@ func check(t *testing.T, who *rest.Config, rows []access) {
 	}
 }
 
+// known waits until the API server answers so: what is written about rights, and
+// whether a node is there, it knows some time later.
+func known(t *testing.T, who *rest.Config, row access) {
+	t.Helper()
+	client, err := rest.HTTPClientFor(who)
+	require.NoError(t, err)
+	lab.Wait(t, row.name, func() error {
+		if code, answer := do(t, client, who.Host, row); code != row.code || !strings.Contains(answer, row.says) {
+			return fmt.Errorf("%d: %s", code, answer)
+		}
+		return nil
+	})
+}
+
 func do(t *testing.T, client *http.Client, host string, row access) (int, string) {
 	t.Helper()
 	url := host + row.path
@@ -85,7 +100,7 @@ func applied(t *testing.T, manifest string) {
 	t.Cleanup(func() { cluster.KubectlInput(t, manifest, "delete", "--ignore-not-found", "-f", "-") })
 }
 
-// twoNodes is what the tests of access need, once the API server knows its
+// twoNodes is what the tests of access need, once the API server knows all
 // policies.
 func twoNodes(t *testing.T) {
 	t.Helper()
@@ -102,14 +117,17 @@ items:
 - {apiVersion: v1, kind: Secret, metadata: {name: other, namespace: default}}
 - {apiVersion: v1, kind: Secret, metadata: {name: granted, namespace: kube-system}}
 `)
+	known(t, account(t, "kmmd", ""), access{"the agents' policy is obeyed", "PATCH", nmcs + "/n1/status", someStatus, 403, "bound to a Node object"})
+	known(t, account(t, "kmm-watcher", ""), access{"the watcher's policy is obeyed", "POST", roles,
+		strings.ReplaceAll(pullRole, "kmmd-pull-secrets", "mine"), 403, "named kmmd-pull-secrets only"})
 }
 
-// policiesKnown waits for the API server to obey the policies, which it reads
-// about once a second.
+// policiesKnown waits for the API server to obey the policy of Modules: it reads
+// policies about once a second.
 func policiesKnown(t *testing.T) {
 	t.Helper()
 	long := edited(t, edit{"metadata", "name: " + strings.Repeat("x", 35)})
-	lab.Wait(t, "policies are obeyed", func() error {
+	lab.Wait(t, "the policy is obeyed", func() error {
 		if _, err := try(t.Context(), modules(t), long); err == nil {
 			return assert.AnError
 		}
@@ -121,7 +139,9 @@ func TestAgent(t *testing.T) {
 	twoNodes(t)
 	applied(t, `{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"Role",`+pullRole[1:])
 	applied(t, `{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"RoleBinding",`+pullGrant[1:])
-	check(t, account(t, "kmmd", "n1"), []access{
+	agent := account(t, "kmmd", "n1")
+	known(t, agent, access{"the secret is granted", "GET", secrets + "/granted", "", 200, ""})
+	check(t, agent, []access{
 		{"its own", "GET", nmcs + "/n1", "", 200, ""},
 		{"its own by name", "GET", nmcs + "?fieldSelector=metadata.name%3Dn1", "", 200, ""},
 		{"its own status", "PATCH", nmcs + "/n1/status", someStatus, 200, "1 loaded"},
@@ -150,7 +170,7 @@ func TestAgentWithoutNode(t *testing.T) {
 	applied(t, `{"apiVersion":"v1","kind":"Node","metadata":{"name":"gone"}}`)
 	gone := account(t, "kmmd", "gone")
 	cluster.Kubectl(t, "delete", "node", "gone")
-	check(t, gone, []access{{"the node is gone", "GET", nmcs + "/n1", "", 401, ""}})
+	known(t, gone, access{"the node is gone", "GET", nmcs + "/n1", "", 401, ""})
 }
 
 // TestAgentWithMoreRights: the policy holds also where RBAC allows too much.
@@ -164,7 +184,9 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-
 subjects: [{kind: ServiceAccount, name: kmmd, namespace: kmm-system}]
 `)
 	const says = "may write the status of its NodeModulesConfig, and nothing else of it"
-	check(t, account(t, "kmmd", "n1"), []access{
+	agent := account(t, "kmmd", "n1")
+	known(t, agent, access{"RBAC allows it", "PATCH", nmcs + "/n1", someSpec, 403, says})
+	check(t, agent, []access{
 		{"its own status", "PATCH", nmcs + "/n1/status", someStatus, 200, ""},
 		{"another's status", "PATCH", nmcs + "/n2/status", someStatus, 403, "not that of n2"},
 		{"its own spec", "PATCH", nmcs + "/n1", someSpec, 403, says},
@@ -182,6 +204,7 @@ func TestKubelet(t *testing.T) {
 	})
 	cluster.Kubectl(t, "apply", "-f", "deploy/kubelet-identity/access.yaml")
 	defer cluster.Kubectl(t, "delete", "-f", "deploy/kubelet-identity/access.yaml")
+	known(t, kubelet, access{"it is an agent", "GET", nmcs + "/n1", "", 200, ""})
 	check(t, kubelet, []access{
 		{"its own", "GET", nmcs + "/n1", "", 200, ""},
 		{"its own status", "PATCH", nmcs + "/n1/status", someStatus, 200, ""},

@@ -216,7 +216,7 @@ func TestChartInstalled(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, packed, 1)
 	run("install", "kmmd", packed[0])
-	private.Kubectl(t, "wait", "--for=condition=Established", "--timeout=60s", "crd/modules.kmm.sigs.x-k8s.io")
+	require.NoError(t, private.Served(t.Context(), "modules.kmm.sigs.x-k8s.io"))
 	private.KubectlInput(t, plain, "apply", "-f", "-")
 	policy := private.Kubectl(t, "get", "validatingadmissionpolicy", "kmmd-agent", "-o", "yaml")
 	assert.Contains(t, policy, "system:serviceaccount:drivers:kmmd")

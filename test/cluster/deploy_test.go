@@ -118,10 +118,5 @@ func openShiftKinds(t *testing.T, c *lab.Cluster) {
 	require.FileExists(t, file, "run test/cluster/helm/setup (make setup-cluster)")
 	c.Kubectl(t, "apply", "--server-side", "-f", file)
 	t.Cleanup(func() { c.Kubectl(t, "delete", "-f", file) })
-	const name = "securitycontextconstraints.security.openshift.io"
-	c.Kubectl(t, "wait", "--for=condition=Established", "--timeout=60s", "crd/"+name)
-	lab.Wait(t, "the kind is served", func() error {
-		_, err := c.Run(t.Context(), "", "get", name)
-		return err
-	})
+	require.NoError(t, c.Served(t.Context(), "securitycontextconstraints.security.openshift.io"))
 }

@@ -38,6 +38,7 @@ func readPages(t *testing.T, c *lab.Cluster) {
 		definitions += strings.NewReplacer("KIND", kind, "NAME", strings.ToLower(kind)).Replace(anyKind)
 	}
 	c.KubectlInput(t, definitions, "apply", "-f", "-")
+	require.NoError(t, c.Served(t.Context(), "podmonitors.monitoring.coreos.com", "prometheusrules.monitoring.coreos.com"))
 	openShiftKinds(t, c)
 	c.Kubectl(t, "create", "namespace", "kmm-system")
 	r := c.Reader(t)

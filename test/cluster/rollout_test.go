@@ -3,7 +3,6 @@
 package cluster
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,25 +32,22 @@ func TestRollout(t *testing.T) {
 	nodes := []string{"n1", "n2", "n3"}
 	require.NoError(t, player.AddNodes(t.Context(), play.Node{Name: "n1"}, play.Node{Name: "n2"},
 		play.Node{Name: "n3", Taints: []corev1.Taint{{Key: "driver", Value: "missing", Effect: corev1.TaintEffectNoExecute}}}))
-	agents := func(ctx context.Context) (all []corev1.Pod) {
-		out, err := private.Run(ctx, "", "get", "pods", "-n", "kmm-system", "-l", "app.kubernetes.io/name=kmmd", "-o", "json")
-		if err != nil {
-			return nil
-		}
+	agents := func() []corev1.Pod {
+		t.Helper()
 		var list corev1.PodList
-		require.NoError(t, json.Unmarshal([]byte(out), &list))
+		require.NoError(t, json.Unmarshal([]byte(private.Kubectl(t, "get", "pods", "-n", "kmm-system", "-l", "app.kubernetes.io/name=kmmd", "-o", "json")), &list))
 		return list.Items
 	}
-	lab.Wait(t, "each node has an agent", func() error { return have(agents(t.Context()), nodes, "kmmd:latest") })
+	lab.Wait(t, "each node has an agent", func() error { return have(agents(), nodes, "kmmd:latest") })
 
 	patch(`{"spec":{"template":{"spec":{"containers":[{"name":"kmmd","image":"kmmd:next"}]}}}}`)
 	lab.Wait(t, "each node has the new one", func() error {
-		pods := agents(t.Context())
+		pods := agents()
 		require.NoError(t, have(pods, nodes, ""), "never without")
 		return have(pods, nodes, "kmmd:next")
 	})
 	lab.Wait(t, "the old ones are gone", func() error {
-		if n := len(agents(t.Context())); n != len(nodes) {
+		if n := len(agents()); n != len(nodes) {
 			return fmt.Errorf("there are %d", n)
 		}
 		return nil
@@ -60,14 +56,14 @@ func TestRollout(t *testing.T) {
 	player.Pause(nodes...)
 	patch(`{"spec":{"template":{"spec":{"containers":[{"name":"kmmd","image":"kmmd:missing"}]}}}}`)
 	lab.Wait(t, "one is tried", func() error {
-		if len(agents(t.Context())) == len(nodes) {
+		if len(agents()) == len(nodes) {
 			return errors.New("not yet")
 		}
 		return nil
 	})
 	until := time.After(5 * time.Second)
 	for tick := time.Tick(200 * time.Millisecond); ; {
-		pods := agents(t.Context())
+		pods := agents()
 		require.NoError(t, have(pods, nodes, "kmmd:next"), "the old ones stay")
 		assert.LessOrEqual(t, len(pods), len(nodes)+1, "no other node is touched")
 		select {

@@ -27,7 +27,7 @@ import (
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 func TestContract(t *testing.T) {
 	f := clustertest.NewFake(t)

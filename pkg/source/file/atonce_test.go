@@ -52,7 +52,7 @@ func atOnce(t *testing.T, dir string) (next func() []string) {
 		select {
 		case names := <-seen:
 			return names
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			require.Fail(t, "nothing was read")
 			return nil
 		}

@@ -19,7 +19,7 @@ import (
 
 // patience is how long a test waits for what must come, and only if it fails
 // to come.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // watcher gets what Watch reads, however late it asks.
 type watcher struct {

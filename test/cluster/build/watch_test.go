@@ -22,10 +22,12 @@ import (
 	"github.com/kmm-node/kmmd/test/cluster/lab"
 )
 
-// wait is for what a build may take.
+// patience is for what a build may take, and the pauses before it is tried again.
+const patience = 6 * time.Minute
+
 func (w *world) wait(what string, check func() error) {
 	w.t.Helper()
-	lab.WaitFor(w.t, 3*time.Minute, what, check)
+	lab.WaitFor(w.t, patience, what, check)
 }
 
 // jobs of this world, the oldest first.
@@ -65,12 +67,12 @@ func (w *world) failed(j *batchv1.Job) time.Time {
 	w.t.Helper()
 	pods, err := w.pods(j.Name)
 	require.NoError(w.t, err)
-	require.Len(w.t, pods, 1)
 	var last time.Time
-	status := pods[0].Status
-	for _, s := range slices.Concat(status.InitContainerStatuses, status.ContainerStatuses) {
-		if t := s.State.Terminated; t != nil && t.FinishedAt.After(last) {
-			last = t.FinishedAt.Time
+	for _, p := range pods {
+		for _, s := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+			if t := s.State.Terminated; t != nil && t.FinishedAt.After(last) {
+				last = t.FinishedAt.Time
+			}
 		}
 	}
 	if last.IsZero() { // stopped
@@ -133,6 +135,18 @@ func (w *world) waitImage(module, tag, state string) v1beta1.ModuleImage {
 		return nil
 	})
 	return out
+}
+
+// waitAttempts is waitImage for the state after so many attempts, or more: the next one
+// does not wait for us.
+func (w *world) waitAttempts(module, tag, state string, n int32) {
+	w.t.Helper()
+	w.wait(fmt.Sprintf("attempt %d at %s is %s", n, module, state), func() error {
+		if i := w.status(module); i.State != state || i.Attempts < n || i.Image != w.image(tag) {
+			return fmt.Errorf("it is %+v", i)
+		}
+		return nil
+	})
 }
 
 // waitCondition waits until a condition of a Module, as it is now, is STATUS/REASON

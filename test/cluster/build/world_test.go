@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,14 +47,39 @@ type world struct {
 }
 
 // begin makes a world beside those of other tests, that go on meanwhile.
-func begin(t *testing.T, namespace string) *world {
+func begin(t *testing.T, name string) *world {
 	t.Helper()
 	t.Parallel()
-	together.Do(func() { startWatcher(t, "--build-deadline=5m") })
-	return newWorld(t, namespace)
+	together.join(t)
+	return newWorld(t, name)
 }
 
-var together sync.Once
+// together are the tests that go on beside each other. Their kmm-watcher runs as long as
+// one of them does.
+var together company
+
+type company struct {
+	mu      sync.Mutex // guards what follows
+	tests   int
+	watcher *lab.Program
+}
+
+func (c *company) join(t *testing.T) {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tests == 0 {
+		c.watcher = startWatcher(t, "--build-deadline=5m")
+	}
+	c.tests++
+	t.Cleanup(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.tests--; c.tests == 0 {
+			c.watcher.Kill()
+		}
+	})
+}
 
 // startWatcher starts the one kmm-watcher there is. It is killed with the cluster,
 // or before. A successor need not wait, since it has the same name.
@@ -65,8 +91,10 @@ func startWatcher(t *testing.T, flags ...string) *lab.Program {
 	return p
 }
 
-func newWorld(t *testing.T, namespace string) *world {
+func newWorld(t *testing.T, name string) *world {
 	t.Helper()
+	// What a test has left, images above all, is nothing to the next run of it.
+	namespace := fmt.Sprintf("%s-%d", name, worlds.Add(1))
 	w := &world{t: t, namespace: namespace}
 	var err error
 	w.kube, err = kubernetes.NewForConfig(cluster.Config())
@@ -93,6 +121,9 @@ func newWorld(t *testing.T, namespace string) *world {
 	t.Cleanup(w.end)
 	return w
 }
+
+// worlds there have been.
+var worlds atomic.Int64
 
 // tokenMarker is what a Dockerfile may see.
 const tokenMarker = "marker-token-3b0f"

@@ -61,7 +61,7 @@ type Cluster struct {
 
 // How long a server may take until it serves, on a machine that does other
 // things, too.
-const startTimeout = 2 * time.Minute
+const startTimeout = 5 * time.Minute
 
 // Start starts a control plane and returns when it serves. ctx is for the start
 // only. The caller ends it by Stop; if the caller is killed, it ends as well.

@@ -57,8 +57,18 @@ func (c *Cluster) Install(ctx context.Context, paths ...string) error {
 	if len(definitions) == 0 {
 		return nil
 	}
-	_, err = c.Run(ctx, "", append([]string{"wait", "--for=condition=Established", "--timeout=60s"}, definitions...)...)
-	return err
+	return c.Served(ctx, definitions...)
+}
+
+// Served returns when the API server serves the kinds of these definitions, which is
+// some time after it has taken, and even established, them.
+func (c *Cluster) Served(ctx context.Context, definitions ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, Patience)
+	defer cancel()
+	return c.apiServer.waitFor(ctx, func() error {
+		_, err := c.Run(ctx, "", "get", strings.Join(definitions, ","), "-A")
+		return err
+	})
 }
 
 func (c *Cluster) manifests(ctx context.Context, path string) ([]byte, error) {
@@ -106,7 +116,7 @@ func withoutWorkloads(manifests []byte) (kept []byte, definitions []string, err 
 			continue
 		}
 		if metadata, _ := document["metadata"].(map[string]any); kind == "CustomResourceDefinition" {
-			definitions = append(definitions, fmt.Sprintf("crd/%s", metadata["name"]))
+			definitions = append(definitions, fmt.Sprint(metadata["name"]))
 		}
 		data, err := yaml.Marshal(document)
 		if err != nil {

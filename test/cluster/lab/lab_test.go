@@ -112,7 +112,12 @@ func TestDaemonSetFollowsLabel(t *testing.T) {
 		})
 	}
 	become("ds-1 Running True ;")
-	assert.Equal(t, "1", cluster.Kubectl(t, "get", "ds", "plugin", "-o", "jsonpath={.status.numberReady}"))
+	lab.Wait(t, "the DaemonSet counts it", func() error {
+		if got := cluster.Kubectl(t, "get", "ds", "plugin", "-o", "jsonpath={.status.numberReady}"); got != "1" {
+			return fmt.Errorf("%s are ready", got)
+		}
+		return nil
+	})
 
 	player.Pause("ds-1")
 	cluster.Kubectl(t, "label", "node", "ds-1", "lab/ready-")
@@ -214,7 +219,12 @@ func TestRequestsAreCounted(t *testing.T) {
 	}
 	assert.Equal(t, "writer create default/configmaps audit 201\nwriter delete default/configmaps audit 200\nwriter delete default/configmaps audit 404",
 		strings.Join(mine, "\n"))
-	assert.Equal(t, before+1, count(t))
+	lab.Wait(t, "the last one is counted", func() error { // after it was answered
+		if got := count(t); got != before+1 {
+			return fmt.Errorf("%d, before it %d", got, before)
+		}
+		return nil
+	})
 
 	mark, err = cluster.Mark(t.Context())
 	require.NoError(t, err)

@@ -27,7 +27,7 @@ const (
 	repository = "../../.." // the packages that use this one are all as deep
 	kernels    = repository + "/.lab/kernels"
 	// patience is for a VM, emulated, on a machine that does other things, too.
-	patience = 2 * time.Minute
+	patience = 5 * time.Minute
 )
 
 // Options say what a machine is.
@@ -83,7 +83,7 @@ func (m *Machine) Boot(series string) {
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return strings.HasPrefix(v, "KMMD_CLUSTER=") || strings.HasPrefix(v, "KMMD_VM_BOOT=")
 	})
-	cmd.Env = append(cmd.Env, "KMMD_VM_KERNEL="+series, "KMMD_VM_TIMEOUT=600", "KMMD_VM_CPUS=1",
+	cmd.Env = append(cmd.Env, "KMMD_VM_KERNEL="+series, "KMMD_VM_TIMEOUT=1200", "KMMD_VM_CPUS=1",
 		fmt.Sprintf("KMMD_VM_QEMU=-drive file=%s,if=virtio,format=raw,cache=unsafe", m.disk))
 	if m.options.Firmware != "" {
 		cmd.Env = append(cmd.Env, "KMMD_VM_BOOT="+m.options.Firmware)

@@ -120,9 +120,12 @@ func access(t *testing.T, b *chromium.Browser, first *lab.Program) {
 	}
 	code, _ := get("https://"+address+"/metrics", "")
 	assert.Equal(t, 401, code)
-	code, text := get("https://"+address+"/metrics", looker)
-	assert.Equal(t, 200, code)
-	assert.Contains(t, text, "kmm_watcher_")
+	lab.Wait(t, "the right is known", func() error {
+		if code, text := get("https://"+address+"/metrics", looker); code != 200 || !strings.Contains(text, "kmm_watcher_") {
+			return fmt.Errorf("%d %s", code, text)
+		}
+		return nil
+	})
 	code, _ = get("https://"+address+"/livez", "")
 	assert.Equal(t, 200, code)
 	lab.Wait(t, "who waits says for whom", func() error {

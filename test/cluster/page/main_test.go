@@ -8,6 +8,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -74,6 +76,30 @@ func scene(t *testing.T) {
 			if !strings.Contains(out, want) {
 				return fmt.Errorf("%s", out)
 			}
+		}
+		if out := cluster.Kubectl(t, "get", "pfv", "next", "-o", "jsonpath={.status.modules[*].name}"); len(strings.Fields(out)) != 4 {
+			return fmt.Errorf("validated: %s", out)
+		}
+		return nil
+	})
+}
+
+// shown waits until the page at an address shows the scene: what kmm-watcher has written
+// comes back to it some time later.
+func shown(t *testing.T, url string) {
+	t.Helper()
+	lab.Wait(t, "the page shows what has happened", func() error {
+		res, err := http.Get(url) //nolint:noctx // it is ours
+		if err != nil {
+			return err
+		}
+		defer res.Body.Close()
+		body, err := io.ReadAll(res.Body)
+		if err != nil {
+			return err
+		}
+		if _, next, ok := strings.Cut(string(body), "What PreflightValidation next has found out"); !ok || strings.Count(next, `scope="row"`) < 4 {
+			return fmt.Errorf("%s", body)
 		}
 		return nil
 	})

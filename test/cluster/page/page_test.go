@@ -25,6 +25,7 @@ func TestLook(t *testing.T) {
 	scene(t)
 	b := chromium.Start(t)
 	url := "http://" + address + "/status"
+	shown(t, url)
 	b.Go(url)
 	t.Run("nothing goes wrong", func(t *testing.T) { quiet(t, b, url) })
 	t.Run("keyboard", func(t *testing.T) { keyboard(t, b) })

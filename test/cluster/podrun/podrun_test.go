@@ -238,7 +238,8 @@ spec:
 // words stay.
 func TestPodDeadline(t *testing.T) {
 	w := newWorld(t)
-	name := w.pod(`{activeDeadlineSeconds: 1, terminationGracePeriodSeconds: 1}`, "echo begun; exec sleep 34512")
+	// Long enough for the container to start, however slow the machine is.
+	name := w.pod(`{activeDeadlineSeconds: 10, terminationGracePeriodSeconds: 1}`, "echo begun; exec sleep 34512")
 	pod := w.wait(name, corev1.PodFailed)
 	assert.Equal(t, "DeadlineExceeded", pod.Status.Reason)
 	end := pod.Status.ContainerStatuses[0].State.Terminated

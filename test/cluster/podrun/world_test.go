@@ -56,6 +56,10 @@ func newWorld(t *testing.T) *world {
 		Nodes: []string{name}, Images: map[string]podrun.Image{"busybox": busybox()}, Hosts: map[string]string{"registry.test": "127.0.0.1"},
 	})
 	cluster.Kubectl(t, "create", "namespace", name)
+	lab.Wait(t, "the namespace has the ServiceAccount of pods", func() error { // pods are refused before
+		_, err := kube.CoreV1().ServiceAccounts(name).Get(t.Context(), "default", metav1.GetOptions{})
+		return err
+	})
 	return &world{t: t, kube: kube, namespace: name}
 }
 

@@ -97,12 +97,7 @@ func TestServerStopped(t *testing.T) {
 
 	w.apply(document{name: "m", image: w.Image("two", "mod")})
 	for _, m := range []*fleet.Machine{a, b, c} {
-		lab.WaitFor(t, 2*time.Minute, m.Name+" has the new one", func() error {
-			if got := m.Runs("mod"); got != "two" {
-				return fmt.Errorf("%q", got)
-			}
-			return nil
-		})
+		w.waitRuns(m, "mod", "two")
 		w.waitReady(m, "m", true)
 	}
 }

@@ -35,13 +35,29 @@ func (w *world) writes(mark lab.Mark, name string) []string {
 func TestManyModules(t *testing.T) {
 	w := begin(t, "many")
 	a := w.node("a")
-	w.kubectl("label", "node", a.Name, "world-")
 	var docs []document
 	for i := range 20 {
 		name := fmt.Sprintf("mod%d", i)
 		docs = append(docs, document{name: name, module: name, image: w.Image(fmt.Sprintf("v%d", i), name)})
 	}
 	w.apply(docs...)
+	for _, d := range docs {
+		w.waitReady(a, d.name, true)
+	}
+	// The same node anew, with the images on its disk: how long they take to come is not
+	// what is counted.
+	a.Kill()
+	w.kubectl("delete", "node", a.Name)
+	w.wait("the NodeModulesConfig is gone", func() error {
+		if _, ok := w.nmc(a); ok {
+			return fmt.Errorf("it is there")
+		}
+		return nil
+	})
+	a.Join(nil)
+	for _, d := range docs {
+		w.waitCondition(d.name, "Ready", "False/NoNodes")
+	}
 	w.settled()
 	mark, err := cluster.Mark(t.Context())
 	require.NoError(t, err)
@@ -64,6 +80,7 @@ func TestManyModules(t *testing.T) {
 	require.NoError(t, err)
 	w.kubectl("delete", "module", "mod7", "-n", "many")
 	assert.Empty(t, a.Runs("mod7"))
+	w.settled() // the event comes when it comes
 	assert.Equal(t, "v8", a.Runs("mod8"))
 	assert.ElementsMatch(t, []string{
 		"patch nodes", "patch nodemodulesconfigs", "patch nodemodulesconfigs/status", "create events",

@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -28,7 +29,7 @@ import (
 // How long a test waits, on a machine that does other things too, and how often
 // it looks.
 const (
-	Patience = time.Minute
+	Patience = 3 * time.Minute
 	Tick     = 100 * time.Millisecond
 )
 
@@ -91,10 +92,12 @@ func Run(t testing.TB, cmd *exec.Cmd, log *bytes.Buffer) {
 	})
 }
 
-// FreeAddress is one on the loopback interface that nobody listens at now.
+// FreeAddress is one on the loopback interface that nobody listens at now. Nobody
+// comes first, however long it takes to be used: other tests and all connections take
+// their ports of 127.0.0.1.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254)))
 	require.NoError(t, err)
 	defer l.Close()
 	return l.Addr().String()

@@ -91,7 +91,7 @@ func TestDaemon(t *testing.T) {
 	n.command("rmmod", "dummy")
 	gone := time.Now()
 	n.eventually("removed by hand: back", func() bool { return n.runs("dummy.ko") })
-	assert.Less(t, time.Since(gone), 5*time.Second, "at once, though emulated")
+	assert.Less(t, time.Since(gone), 20*time.Second, "at once, though emulated, and not by a look now and then")
 	t.Logf("removed by hand: back after %s", time.Since(gone).Round(time.Millisecond))
 
 	// The in-tree one by its path: nothing holds off insmod.

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/retry"
 
 	"github.com/kmm-node/kmmd/pkg/api/client"
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
@@ -27,7 +28,7 @@ import (
 
 // patience is how long a test waits for what must come, and only if it fails to
 // come.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // Server is an API server with the CRD of NodeModulesConfigs and the namespace
 // default.
@@ -154,8 +155,13 @@ func (n *node) order(entries ...v1beta1.NodeModule) *v1beta1.NodeModulesConfig {
 	c := n.admin.NodeModulesConfigs()
 	old, err := c.Get(n.t.Context(), n.name, metav1.GetOptions{})
 	if err == nil {
-		old.Spec.Modules = entries
-		old, err = c.Update(n.t.Context(), old, metav1.UpdateOptions{})
+		err = retry.RetryOnConflict(retry.DefaultBackoff, func() error { // the source writes, too
+			if old, err = c.Get(n.t.Context(), n.name, metav1.GetOptions{}); err == nil {
+				old.Spec.Modules = entries
+				old, err = c.Update(n.t.Context(), old, metav1.UpdateOptions{})
+			}
+			return err
+		})
 	} else {
 		old, err = c.Create(n.t.Context(), &v1beta1.NodeModulesConfig{
 			TypeMeta:   metav1.TypeMeta{APIVersion: v1beta1.GroupVersion.String(), Kind: "NodeModulesConfig"},
