@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"unique"
 )
 
 const (
@@ -111,9 +112,11 @@ func (m kernelMemory) table(s *Symbols, t *exportTables, suffix string, read map
 		if !ok || t.entries[start+uint64(i)*kernelSymbolSize] != name {
 			return fmt.Errorf("entry %d of the exported symbols is %.80q, /proc/kallsyms says otherwise", i, name)
 		}
-		if e.Namespace, ok = names.string(start, entries, i, 8); !ok {
+		namespace, ok := names.string(start, entries, i, 8)
+		if !ok {
 			return fmt.Errorf("namespace of %s can not be read", name)
 		}
+		e.Namespace = unique.Make(namespace).Value() // there are some hundred
 		if s.Modversions {
 			e.CRC = binary.LittleEndian.Uint32(crcs[i*4:])
 		}

@@ -16,13 +16,12 @@ import (
 
 // Export is a symbol of the running kernel that modules may use, and what is known of it.
 type Export struct {
-	Name     string
-	GPL      bool // for GPL modules only
-	GPLKnown bool
 	// Namespace and CRC are those in the kernel's memory, if Read.
 	Namespace string
 	CRC       uint32
 	Read      bool
+	GPL       bool // for GPL modules only
+	GPLKnown  bool
 }
 
 // Symbols are the exported symbols of the running kernel.
@@ -113,9 +112,9 @@ func parseKallsyms(r io.Reader, s *Symbols, t *exportTables) error {
 		if s.Kernel == nil {
 			s.Kernel = make(map[string]Export, 16<<10)
 		}
-		e := Export{Name: string(name)}
-		s.Kernel[e.Name] = e
-		t.entries[address] = e.Name
+		symbol := string(name)
+		s.Kernel[symbol] = Export{}
+		t.entries[address] = symbol
 	}
 	return lines.Err()
 }

@@ -83,13 +83,19 @@ func corpus(t *testing.T, n *node) []sample {
 	}
 }
 
+// exported is a symbol of the kernel.
+type exported struct {
+	kernel.Export
+	Name string
+}
+
 // pick takes a function of the kernel with a name short enough to put in place of another.
-func pick(t *testing.T, s *kernel.Symbols, fits func(kernel.Export) bool) kernel.Export {
+func pick(t *testing.T, s *kernel.Symbols, fits func(kernel.Export) bool) exported {
 	t.Helper()
-	best := kernel.Export{}
-	for _, e := range s.Kernel {
-		if len(e.Name) <= len("nonseekable_open") && fits(e) && (best.Name == "" || e.Name < best.Name) {
-			best = e
+	var best exported
+	for name, e := range s.Kernel {
+		if len(name) <= len("nonseekable_open") && fits(e) && (best.Name == "" || name < best.Name) {
+			best = exported{e, name}
 		}
 	}
 	require.NotEmpty(t, best.Name)
