@@ -166,18 +166,26 @@ func (a *Agent) save() {
 }
 
 // transact does one Module's steps. Before each step it is noted how to undo
-// it; when one fails, all that was noted is undone, last first.
+// it; when one fails, all that was noted is undone, last first. Loads that follow
+// one another are noted together: to undo one that was not done is to do nothing.
 func (a *Agent) transact(ctx context.Context, t plan.Transaction) {
 	if f := a.failures[t.Owner]; f != nil && f.tried {
 		a.cfg.Metrics.retried(f.reason)
 	}
-	for _, s := range t.Steps {
+	noted := 0
+	for i, s := range t.Steps {
 		start := time.Now()
-		a.note(t.Owner, s)
-		if err := a.ledger.save(); err != nil {
-			// Nothing may be changed that can not be remembered.
-			a.failed(ctx, t, err)
-			return
+		if i == noted {
+			for noted++; isLoad(s) && noted < len(t.Steps) && isLoad(t.Steps[noted]); noted++ {
+			}
+			for _, s := range t.Steps[i:noted] {
+				a.note(t.Owner, s)
+			}
+			if err := a.ledger.save(); err != nil {
+				// Nothing may be changed that can not be remembered.
+				a.failed(ctx, t, err)
+				return
+			}
 		}
 		err := a.do(ctx, s)
 		a.cfg.Metrics.step(s, time.Since(start), err)

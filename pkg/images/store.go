@@ -213,7 +213,8 @@ func also(err, other error) error {
 // no error if it does not have it, ErrDigest if it is damaged, and ErrPolicy if
 // no key of the policy has signed the image as far as the store knows.
 func (s *Store) cached(q *query, digest string) (*Tree, error) {
-	t, err := loadTree(s.path("trees", q.key(digest)))
+	key := q.key(digest)
+	t, err := s.tree(key)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -224,16 +225,16 @@ func (s *Store) cached(q *query, digest string) (*Tree, error) {
 		err = s.checkStored(digest)
 	}
 	if err == nil {
-		t.verified = s.verified
 		err = t.Verify()
 		s.verified.save(s.path(filesPart))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("stored copy of %s: %w", q.Ref, err)
 	}
-	t.Ref = q.Ref
-	s.returned.put(q.key(digest), t)
 	now := time.Now()
 	_ = os.Chtimes(filepath.Join(t.dir, treeFile), now, now) // a store that can only be read has no order of use
-	return t, nil
+	s.returned.put(key, t)
+	found := *t
+	found.Ref, found.Stale = q.Ref, false
+	return &found, nil
 }

@@ -200,11 +200,9 @@ func (s *Store) find(path string) (record, error) {
 		return record{}, fmt.Errorf("%w: %s is not in the store", ErrDigest, path)
 	}
 	key, name, _ := strings.Cut(name, "/")
-	t := s.returned.get(key)
-	if t == nil {
-		if t, err = loadTree(s.path("trees", key)); err != nil {
-			return record{}, err
-		}
+	t, err := s.tree(key)
+	if err != nil {
+		return record{}, err
 	}
 	want, ok := t.files[name]
 	if !ok {
@@ -213,29 +211,68 @@ func (s *Store) find(path string) (record, error) {
 	return want, nil
 }
 
-// returned are the trees that Ensure has found whole last, by key. What they say of a file is as good as what tree.json
-// says: it is never written again.
+// tree is loadTree for one of this store; what has been read before, and not been written since, is not read again. It is
+// not to be changed.
+func (s *Store) tree(key string) (*Tree, error) {
+	dir := s.path("trees", key)
+	if t := s.returned.get(key, dir); t != nil {
+		return t, nil
+	}
+	t, err := loadTree(dir)
+	if err == nil {
+		t.verified = s.verified
+	}
+	return t, err
+}
+
+// returned are the trees that Ensure has found whole last, by key.
 type returned struct {
 	mu    sync.Mutex
-	trees map[string]*Tree
+	trees map[string]readTree
+}
+
+// readTree is a tree, and tree.json when it was read.
+type readTree struct {
+	tree *Tree
+	file inode
+	then state
 }
 
 // maxReturned is more than a node has Modules.
 const maxReturned = 64
 
-func (r *returned) get(key string) *Tree {
+func (r *returned) get(key, dir string) *Tree {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.trees[key]
+	have, ok := r.trees[key]
+	r.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	info, err := os.Lstat(filepath.Join(dir, treeFile))
+	if err != nil {
+		return nil
+	}
+	if file, now, ok := stateOf(info); !ok || file != have.file || now != have.then {
+		return nil
+	}
+	return have.tree
 }
 
 func (r *returned) put(key string, t *Tree) {
+	info, err := os.Lstat(filepath.Join(t.dir, treeFile))
+	if err != nil {
+		return
+	}
+	file, now, ok := stateOf(info)
+	if !ok {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.trees == nil || len(r.trees) >= maxReturned {
-		r.trees = map[string]*Tree{}
+		r.trees = map[string]readTree{}
 	}
-	r.trees[key] = t
+	r.trees[key] = readTree{t, file, now}
 }
 
 // recordOf looks for the tree that a file is in.

@@ -17,6 +17,11 @@ const (
 	ueventGroup  = 1       // the kernel's own events; group 2 is udev's (lib/kobject_uevent.c)
 	ueventBuffer = 1 << 20 // bytes waiting; a module with many devices brings hundreds of events at once
 	ueventSize   = 8 << 10 // one event; the kernel builds it in 2 KiB (UEVENT_BUFFER_SIZE)
+
+	// ueventPause is how long the next events wait to be read, ueventsAtOnce how many are read then. A chain of modules, or a
+	// storm, is looked at a few times and not at each event; what the buffer does not hold meanwhile is lost, which is told, too.
+	ueventPause   = 20 * time.Millisecond
+	ueventsAtOnce = 100_000
 )
 
 // WatchModules calls changed after every module event of the kernel (a module became live, or goes) and whenever
@@ -35,17 +40,33 @@ func (h *Host) WatchModules(ctx context.Context, ready, changed func()) error {
 	ready()
 	buf := make([]byte, ueventSize)
 	for ctx.Err() == nil {
-		n, lost, err := readUevent(f, buf)
-		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			continue
-		case err != nil:
-			return fmt.Errorf("watch modules: %w", err)
-		case lost || isModuleEvent(buf[:n]):
+		told, err := readUevents(f, buf)
+		if told {
 			changed()
+			select {
+			case <-time.After(ueventPause):
+			case <-ctx.Done():
+			}
+		}
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return fmt.Errorf("watch modules: %w", err)
 		}
 	}
 	return nil
+}
+
+// readUevents waits for an event and reads all that are there. told: at least one is about a module, or some were lost.
+func readUevents(f *os.File, buf []byte) (told bool, err error) {
+	for i := 0; ; i++ {
+		n, lost, err := readUevent(f, buf, i == 0)
+		if err != nil {
+			return told, err
+		}
+		if n == 0 && !lost && i > 0 || i == ueventsAtOnce {
+			return told, nil
+		}
+		told = told || lost || isModuleEvent(buf[:n])
+	}
 }
 
 // openUevents subscribes to the kernel's events. The file is registered with the runtime's poller: deadlines work.
@@ -63,9 +84,9 @@ func openUevents() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "uevents"), nil
 }
 
-// readUevent waits for one datagram. lost: the socket overflowed and events are gone. A datagram that is not the
+// readUevent reads one datagram, and waits for it if need be; else there may be none, which is an empty one. lost: the socket overflowed and events are gone. A datagram that is not the
 // kernel's own comes back as empty.
-func readUevent(f *os.File, buf []byte) (n int, lost bool, err error) {
+func readUevent(f *os.File, buf []byte, wait bool) (n int, lost bool, err error) {
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return 0, false, err
@@ -75,7 +96,7 @@ func readUevent(f *os.File, buf []byte) (n int, lost bool, err error) {
 	err = raw.Read(func(fd uintptr) bool {
 		for {
 			if n, from, rerr = unix.Recvfrom(int(fd), buf, 0); rerr != unix.EINTR {
-				return rerr != unix.EAGAIN
+				return rerr != unix.EAGAIN || !wait
 			}
 		}
 	})
@@ -84,6 +105,8 @@ func readUevent(f *os.File, buf []byte) (n int, lost bool, err error) {
 		return 0, false, err
 	case rerr == unix.ENOBUFS:
 		return 0, true, nil
+	case rerr == unix.EAGAIN:
+		return 0, false, nil
 	case rerr != nil:
 		return 0, false, os.NewSyscallError("recvfrom", rerr)
 	}

@@ -46,7 +46,7 @@ func TestForeignSender(t *testing.T) {
 	defer sender.Close()
 	_, err = sender.WriteString("add@/module/x\x00SUBSYSTEM=module\x00")
 	require.NoError(t, err)
-	n, lost, err := readUevent(f, make([]byte, ueventSize))
+	n, lost, err := readUevent(f, make([]byte, ueventSize), true)
 	require.NoError(t, err)
 	assert.Zero(t, n)
 	assert.False(t, lost)
