@@ -3,6 +3,7 @@
 package kernel
 
 import (
+	"errors"
 	"io/fs"
 
 	"golang.org/x/sys/unix"
@@ -38,7 +39,7 @@ func readFile(path string) ([]byte, error) {
 // again repeats a call that a signal has interrupted.
 func again(call func() (int, error)) (n int, err error) {
 	for {
-		if n, err = call(); err != unix.EINTR {
+		if n, err = call(); !errors.Is(err, unix.EINTR) {
 			return n, err
 		}
 	}
