@@ -20,7 +20,7 @@ func (s *soak) differences() []string {
 	if got, want := s.host.firmware(s), s.world.firmware(); !maps.Equal(got, want) {
 		differ("firmware: there is %q, wanted %q", got, want)
 	}
-	path := ""
+	path := s.world.pathBefore
 	if len(s.world.firmware()) > 0 {
 		path = s.host.path("firmware")
 	}

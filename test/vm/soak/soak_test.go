@@ -112,6 +112,9 @@ func (s *soak) step(i int) {
 	}
 	s.history = append(s.history, fmt.Sprintf("%5d %s", i+1, what))
 	s.settle()
+	if len(s.world.firmware()) == 0 {
+		s.world.pathForgotten = false
+	}
 	s.host.quiet(s)
 	s.figures.add(s.sample())
 	if testing.Verbose() {

@@ -139,6 +139,9 @@ func (s *soak) otherFirmwarePath() string {
 		return ""
 	}
 	require.NoError(s, os.WriteFile("/sys/module/firmware_class/parameters/path", []byte("/tmp"), 0o200))
+	if s.world.pathForgotten {
+		s.world.pathBefore, s.world.pathForgotten = "/tmp", false
+	}
 	return "/tmp"
 }
 

@@ -16,6 +16,11 @@ type world struct {
 	foreign map[string]string // the kernel's own modules that somebody loaded by hand, and a parameter they have
 	broken  bool              // a document that can not be read lies there: nothing is unloaded for being absent
 	family  int               // the build of kmm_base that all images with it have
+
+	// pathBefore is what firmware_class.path was before kmmd set it, as far as kmmd knows; pathForgotten, that it has lost the
+	// ledger since: the next that it finds there is the one before.
+	pathBefore    string
+	pathForgotten bool
 }
 
 // document is one Module.
