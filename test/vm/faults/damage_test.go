@@ -70,7 +70,7 @@ func TestDamage(t *testing.T) {
 				continue
 			}
 			t.Run(v.name+"/"+d.name, func(t *testing.T) {
-				counts.Case(t, "damaged: "+v.name)
+				defer counts.Case(t, "damaged: "+v.name)()
 				steady.begin(t)
 				inflict(t, v.pattern, d)
 				before := line(t, ifindex)
@@ -119,7 +119,7 @@ func TestDamageInSwap(t *testing.T) {
 		for _, d := range damages[:3] {
 			t.Run(s.name+"/"+d.name, func(t *testing.T) {
 				s.each(t, moduleCall, nil, func(t *testing.T, at place) {
-					counts.Case(t, "damaged: ledger after a kill")
+					defer counts.Case(t, "damaged: ledger after a kill")()
 					s.begin(t)
 					s.killAt(t, at, false)
 					s.requireBetween(t)
@@ -141,7 +141,7 @@ func TestDamageConfig(t *testing.T) {
 			continue // these are configurations
 		}
 		t.Run(d.name, func(t *testing.T) {
-			counts.Case(t, "damaged: configuration")
+			defer counts.Case(t, "damaged: configuration")()
 			s.begin(t)
 			require.NoError(t, os.RemoveAll(configFile))
 			t.Cleanup(func() { require.NoError(t, os.RemoveAll(configFile)) })

@@ -42,6 +42,9 @@ const (
 )
 
 func flip(b []byte) []byte {
+	if len(b) == 0 {
+		return []byte{1}
+	}
 	b = bytes.Clone(b)
 	b[len(b)/2] ^= 1
 	return b
@@ -102,7 +105,7 @@ func TestRegistry(t *testing.T) {
 			continue
 		}
 		t.Run(i.name, func(t *testing.T) {
-			counts.Case(t, "registry")
+			defer counts.Case(t, "registry")()
 			s.begin(t)
 			s.ask(t, nil)
 			d := startReady(t)
