@@ -110,6 +110,7 @@ func (s *scenario) stop(t *testing.T, at place) {
 		return points.Go
 	})
 	require.NoError(t, err)
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
 	ended := make(chan error, 1)
 	go func() { ended <- r.Wait() }()
 	select {

@@ -87,6 +87,7 @@ func TestTakeOver(t *testing.T) {
 			return points.Go
 		})
 		require.NoError(t, err)
+		t.Cleanup(func() { _ = first.Process.Kill() })
 		wait(t, met)
 		second := start(t, "--wait")
 		s.requireBetween(t)
