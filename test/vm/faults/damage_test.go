@@ -40,6 +40,7 @@ var victims = []struct {
 	{name: "ledger", pattern: runDir + "/ledger.json"},
 	{name: "status", pattern: runDir + "/status.json"},
 	{name: "lock", pattern: runDir + "/lock"},
+	{name: "what is known to be whole", pattern: runDir + "/verified.json"},
 	{name: "firmware manifest", pattern: stateDir + "/firmware.json"},
 	{name: "firmware manifest's lock", pattern: stateDir + "/firmware.json.lock"},
 	{name: "record of an image", pattern: stateDir + "/images/trees/*/tree.json"},
