@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/test/faults/state"
 )
 
 // damage is what a file may be found as.
@@ -36,6 +38,7 @@ var damages = []damage{
 var victims = []struct {
 	name, pattern string
 	asked         bool // it is what is asked for: then nothing need be as wanted before it is mended
+	others        bool // what is there now may be meant: it is a conflict that is told, and stays until somebody moves it away
 }{
 	{name: "ledger", pattern: runDir + "/ledger.json"},
 	{name: "status", pattern: runDir + "/status.json"},
@@ -50,7 +53,7 @@ var victims = []struct {
 	{name: "pin", pattern: stateDir + "/images/pins/*.json"},
 	{name: "list of a layer", pattern: stateDir + "/images/layers/*"},
 	{name: "store's lock", pattern: stateDir + "/images/lock"},
-	{name: "installed firmware", pattern: firmwareDir + "/a.bin"},
+	{name: "installed firmware", pattern: firmwareDir + "/a.bin", others: true},
 	{name: "hold of autoload", pattern: holdFile},
 	{name: "document", pattern: documentFile, asked: true},
 }
@@ -70,6 +73,9 @@ func TestDamage(t *testing.T) {
 			if !full && (v.name != "ledger" && v.name != "firmware manifest" || d.name != "truncated") {
 				continue
 			}
+			if v.asked && d.name == "missing" {
+				continue // then it is asked that all goes
+			}
 			t.Run(v.name+"/"+d.name, func(t *testing.T) {
 				defer counts.Case(t, "damaged: "+v.name)()
 				steady.begin(t)
@@ -83,6 +89,11 @@ func TestDamage(t *testing.T) {
 					steady.ask(t, ourImage)
 					code = once(t)
 				}
+				if v.others && d.name != "missing" {
+					require.Equal(t, 1, code)
+					requireConflict(t, v.pattern)
+					code = once(t)
+				}
 				require.Equal(t, 0, code)
 				steady.requireEnd(t)
 				upgrade.ask(t, upgrade.toImage)
@@ -90,6 +101,18 @@ func TestDamage(t *testing.T) {
 			})
 		}
 	}
+}
+
+// requireConflict requires that a conflict about a file has been told, and moves the
+// file away.
+func requireConflict(t *testing.T, path string) {
+	t.Helper()
+	told, err := status()
+	require.NoError(t, err)
+	require.Equal(t, "Failed FirmwareConflict", told)
+	have, want := look(t).Firmware[filepath.Base(path)], state.Content([]byte(newFirmware[filepath.Base(path)]))
+	require.NotEqual(t, want, have, "what may be somebody's is as it was")
+	require.NoError(t, os.Remove(path))
 }
 
 // inflict damages all files of a pattern.
