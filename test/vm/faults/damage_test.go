@@ -131,7 +131,9 @@ func inflict(t *testing.T, pattern string, d damage) {
 
 // TestDamageInSwap finds the ledger damaged after a kill at each call about a
 // module: the journal is gone with it, and so is what only that knew. Where the
-// new module is refused, too, nobody can say what ran before.
+// new module is refused, too, nobody can say what ran before. And what was to be
+// unloaded stays, as nobody knows whose it is, until it is asked for again and
+// then not any more.
 func TestDamageInSwap(t *testing.T) {
 	if !full {
 		t.Skip("in the full campaign")
@@ -149,6 +151,14 @@ func TestDamageInSwap(t *testing.T) {
 					s.requireBetween(t)
 					inflict(t, runDir+"/ledger.json", d)
 					require.Equal(t, s.code(), once(t))
+					if s.toImage == nil {
+						s.requireBetween(t)
+						s.ask(t, s.fromImage)
+						require.Equal(t, 0, once(t))
+						require.NoError(t, isNow(s.from.state(t)))
+						s.ask(t, nil)
+						require.Equal(t, 0, once(t))
+					}
 					s.requireEnd(t)
 				})
 			})
