@@ -119,6 +119,7 @@ func TestDisk(t *testing.T) {
 				s.each(t, below(tr.dir), short[name], func(t *testing.T, at place) {
 					defer counts.Case(t, "disk: "+tr.name)()
 					s.begin(t)
+					unix.Sync() // what was there before was there for long
 					s.inTrouble(t, tr, at)
 				})
 			})
