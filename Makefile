@@ -11,9 +11,10 @@ MORE_DEVICES = -machine q35 -netdev user,id=n1 -device virtio-net-pci,netdev=n1,
 	-device pcie-root-port,id=r0 -device nvme-subsys,id=s0 -device nvme,serial=a,subsys=s0,bus=r0,sriov_max_vfs=2,sriov_vq_flexible=4,sriov_vi_flexible=2,max_ioqpairs=6,msix_qsize=7
 
 # The campaign of faults: in a VM, and in one that resets itself.
-FAULTS = KMMD_FAULTS=full KMMD_VM_KERNEL=$(firstword $(KERNELS)) KMMD_VM_CPUS=1 KMMD_VM_TIMEOUT=172800
+FAULTS = KMMD_FAULTS=full KMMD_FAULTS_STRIDE=$(STRIDE) KMMD_VM_KERNEL=$(firstword $(KERNELS)) KMMD_VM_CPUS=1 KMMD_VM_TIMEOUT=172800
 FAULTS_TEST = $(GO) test -v -timeout 48h -count=1 -exec "$(CURDIR)/test/vm/exec" ./test/vm/faults
 FAMILY ?= .
+STRIDE ?= 1
 
 # Which kernels `make vm` boots.
 KERNEL ?= all
@@ -96,7 +97,7 @@ cluster: setup-cluster build ## a control plane, kmm-watcher and played nodes to
 bench: ## benchmarks
 	KMMD_LAB="$$(test ! -f .lab/kernels || echo $(CURDIR)/.lab)" $(GO) test -run '^$$' -bench . -benchmem ./pkg/...
 
-faults: setup-vm build ## kills, power cuts, full disks, registries in trouble at each step: hours; KERNEL=6.12, FAMILY=TestKill for a part
+faults: setup-vm build ## kills, power cuts, full disks, registries in trouble at each step: hours; KERNEL=6.12, FAMILY=TestKill, STRIDE=7 for a part
 	KMMD_FAULTS=full $(GO) test -v -timeout 2h -count=1 ./test/faults/...
 	$(FAULTS) KMMD_VM_DISKS=16 $(FAULTS_TEST) -run "$(FAMILY)"
 	$(FAULTS) KMMD_VM_DISKS="16 64" KMMD_VM_RESETS=1 $(FAULTS_TEST) -run TestCut

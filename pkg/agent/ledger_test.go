@@ -94,6 +94,9 @@ func TestHoldIsLost(t *testing.T) {
 	n.calls()
 	require.True(t, n.reconcile(wants...).OK())
 	assert.Equal(t, []string{"hold dummy"}, n.calls())
+	require.NoError(t, n.HoldAutoload(nil))
+	require.True(t, n.reconcile().OK())
+	assert.NotContains(t, n.ledger(), "holds", "its Module has gone, and a later hold does not bring it back")
 }
 
 // TestReboot: the ledger of another boot says nothing of this one.

@@ -52,6 +52,7 @@ func (a *Agent) observe(desired *spec.Node) (plan.Facts, error) {
 		return f, err
 	}
 	for owner, names := range a.ledger.Holds {
+		f.Held[owner] = nil // lost
 		if !slices.ContainsFunc(names, func(n string) bool { return !slices.Contains(held, n) }) {
 			f.Held[owner] = names
 		}

@@ -72,7 +72,7 @@ func (f *failure) due() bool { return !f.retryAt.IsZero() && !time.Now().Before(
 // until there is other input.
 func retryable(err error) bool {
 	for _, transient := range []error{
-		images.ErrUnreachable, images.ErrNotFound, images.ErrUnauthorized, images.ErrNotCached, images.ErrDigest,
+		images.ErrUnreachable, images.ErrNotFound, images.ErrUnauthorized, images.ErrNotCached, images.ErrDigest, images.ErrManifest,
 		images.ErrNoSpace, images.ErrPolicy,
 		kernel.ErrBusy, kernel.ErrInUse, firmware.ErrConflict,
 	} {

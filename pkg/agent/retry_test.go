@@ -4,6 +4,7 @@ package agent_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"strings"
 	"syscall"
@@ -46,7 +47,8 @@ func (n *node) last() spec.Status {
 }
 
 func TestRegistryIsUnreachable(t *testing.T) {
-	for _, err := range []error{images.ErrUnreachable, images.ErrNotFound, images.ErrUnauthorized} {
+	malformed := fmt.Errorf("%w: %w", images.ErrManifest, images.ErrUnsafe)
+	for _, err := range []error{images.ErrUnreachable, images.ErrNotFound, images.ErrUnauthorized, malformed} {
 		t.Run(err.Error(), func(t *testing.T) {
 			n := newNode(t)
 			w := n.swap(n.image("1", ours("1"), nil))

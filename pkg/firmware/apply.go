@@ -208,6 +208,22 @@ func (d *Dir) recover(root *os.Root, s *state) (*state, error) {
 	return m.finish()
 }
 
+// catchUp writes the second manifest when it is not as the first one is. If that can
+// not be, as on a disk that is full, it is for the next Open.
+func (d *Dir) catchUp() {
+	if d.twice() {
+		return
+	}
+	lock, err := d.lock(false)
+	if err != nil {
+		return
+	}
+	defer func() { _ = lock.Close() }()
+	if s, err := d.load(); err == nil && s.Pending == nil {
+		_ = d.save(s)
+	}
+}
+
 // recoverUnlessBusy is recover for Open; it writes nothing if nothing was cut
 // short or damaged. A manifest that can not be read is set aside: lost is why.
 func (d *Dir) recoverUnlessBusy() (lost error, err error) {
@@ -218,6 +234,7 @@ func (d *Dir) recoverUnlessBusy() (lost error, err error) {
 	defer closeRoot(root)
 	if err == nil && s.Pending == nil && !s.repair {
 		if p, err := look(root, staging); err != nil || p.info == nil {
+			d.catchUp()
 			return nil, err
 		}
 	}

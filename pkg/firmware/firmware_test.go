@@ -450,6 +450,36 @@ func TestDamagedManifest(t *testing.T) {
 	}
 }
 
+// TestSecondManifestIsLate: a disk that was full when it was to be written, or a kill,
+// leaves the one before, which would say the wrong thing when it is needed.
+func TestSecondManifestIsLate(t *testing.T) {
+	for _, late := range []string{"the one before", "damaged", "none"} {
+		t.Run(late, func(t *testing.T) {
+			w := newWorld(t)
+			second := w.manifest + ".2"
+			w.mustInstall("a", files{"x": "1"})
+			before, err := os.ReadFile(second)
+			require.NoError(t, err)
+			w.mustInstall("a", files{"y": "2"})
+			switch late {
+			case "the one before":
+				require.NoError(t, os.WriteFile(second, before, 0o600))
+			case "damaged":
+				require.NoError(t, os.WriteFile(second, before[:9], 0o600))
+			case "none":
+				require.NoError(t, os.Remove(second))
+			}
+			require.NoError(t, os.WriteFile(second+".tmp", []byte("half"), 0o600))
+			w.open()
+			assert.NoFileExists(t, second+".tmp")
+			require.NoError(t, os.WriteFile(w.manifest, nil, 0o600))
+			w.open()
+			require.NoError(t, w.d.Remove("a"))
+			assert.Empty(t, w.read(), "it is known as a's")
+		})
+	}
+}
+
 // TestLaterManifest: one of a later version is left alone.
 func TestLaterManifest(t *testing.T) {
 	w := newWorld(t)

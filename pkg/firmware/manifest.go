@@ -3,6 +3,7 @@
 package firmware
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -35,6 +36,14 @@ func (d *Dir) load() (*state, error) {
 		return nil, err2
 	}
 	return nil, err
+}
+
+// twice says whether both manifests say the same. After a full disk, or a kill, the
+// second one may be the one before.
+func (d *Dir) twice() bool {
+	first, err1 := os.ReadFile(d.manifest)
+	second, err2 := os.ReadFile(d.manifest + secondSuffix)
+	return bytes.Equal(first, second) && errors.Is(err1, fs.ErrNotExist) == errors.Is(err2, fs.ErrNotExist)
 }
 
 func readState(path string) (*state, error) {
@@ -101,7 +110,7 @@ func (d *Dir) replaceManifest(root *os.Root, base string, b []byte) error {
 		err = f.Sync()
 	}
 	if err := errors.Join(err, f.Close()); err != nil {
-		return err
+		return errors.Join(err, root.Remove(base+".tmp"))
 	}
 	d.step("rename " + base)
 	if err := root.Rename(base+".tmp", base); err != nil {

@@ -65,6 +65,10 @@ var (
 	// ErrUnsafe is an image that is malformed, or made to be read in two ways
 	// or to write outside its directory.
 	ErrUnsafe = errors.New("unsafe or malformed image")
+	// ErrManifest comes with ErrUnsafe or ErrLimit when what the registry answers for a
+	// tag is no manifest that can be used. No digest says that it is the image's: it may
+	// be damaged, or of a proxy, and another one the next time. Worth a retry.
+	ErrManifest = errors.New("answer for a tag")
 	// ErrLimit is an image larger than the limits of this package.
 	ErrLimit = errors.New("image exceeds a limit")
 	// ErrNotCached is an image that is not in the store while the pull policy

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -19,15 +20,25 @@ import (
 type resolved struct {
 	digest   string // what the reference stands for: of an index, if there is one
 	manifest []byte // of that digest
+	named    bool   // it was asked for by a digest
 }
 
 // resolve asks what the reference of q stands for now.
 func resolve(ctx context.Context, src source, q *query) (*resolved, error) {
-	raw, digest, err := src.manifest(ctx, q.ref.Identifier())
-	if err != nil {
-		return nil, err
+	r := &resolved{named: isDigest(q.ref.Identifier())}
+	var err error
+	if r.manifest, r.digest, err = src.manifest(ctx, q.ref.Identifier()); err != nil {
+		return nil, r.passing(err)
 	}
-	return &resolved{digest: digest, manifest: raw}, nil
+	return r, nil
+}
+
+// passing adds ErrManifest to what is wrong with the answer for a tag.
+func (r *resolved) passing(err error) error {
+	if !r.named && (errors.Is(err, ErrUnsafe) || errors.Is(err, ErrLimit)) {
+		return fmt.Errorf("%w: %w", ErrManifest, err)
+	}
+	return err
 }
 
 // readLayers returns the layers of the image for this machine, lowest first,

@@ -62,7 +62,7 @@ func (s *Store) resolveAndFetch(ctx context.Context, q *query, report func(Progr
 func (s *Store) fetch(ctx context.Context, src source, q *query, r *resolved, report func(Progress)) (*Tree, error) {
 	layers, err := readLayers(ctx, src, r, s.l)
 	if err != nil {
-		return nil, err
+		return nil, r.passing(err)
 	}
 	tmp, err := os.MkdirTemp(s.path("tmp"), "pull-")
 	if err != nil {

@@ -5,6 +5,7 @@ package images
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -378,6 +379,7 @@ func TestManifestIsNotTrusted(t *testing.T) {
 	}{
 		{"another one", "@" + digest, image(fmt.Sprintf(layer, "1")), ErrDigest},
 		{"no JSON", ":v1", "<html>", ErrUnsafe},
+		{"no JSON, and its digest says so", "@sha256:b7d082ee12e91b756ea22e8513b8594eebcf5d39fab813da3cb55794dc888ad7", "<html>", ErrUnsafe},
 		{"schema 1", ":v1", `{"schemaVersion":1,"fsLayers":[]}`, ErrUnsafe},
 		{"image and index", ":v1", `{"schemaVersion":2,"manifests":[],"layers":[]}`, ErrUnsafe},
 		{"index that says it is an image", ":v1",
@@ -404,6 +406,8 @@ func TestManifestIsNotTrusted(t *testing.T) {
 			})
 			_, err := s.Ensure(t.Context(), request(reg.Host+"/kmod"+tt.tag))
 			require.ErrorIs(t, err, tt.err)
+			bad := errors.Is(err, ErrUnsafe) || errors.Is(err, ErrLimit)
+			require.Equal(t, bad && !strings.HasPrefix(tt.tag, "@"), errors.Is(err, ErrManifest), "a tag may have another one the next time")
 		})
 	}
 }

@@ -52,7 +52,8 @@ func (h *Host) HoldAutoload(names []string) error {
 	return nil
 }
 
-// Held returns the modules that the last HoldAutoload named, sorted, also that of an earlier process.
+// Held returns the modules that the last HoldAutoload named, sorted, also that of an earlier process. A file that says
+// anything else than HoldAutoload wrote holds nothing for certain: there are none then.
 func (h *Host) Held() ([]string, error) {
 	b, err := readFile(h.path(holdFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -66,6 +67,9 @@ func (h *Host) Held() ([]string, error) {
 		if f := strings.Fields(line); len(f) > 1 && f[0] == "install" {
 			names = append(names, f[1])
 		}
+	}
+	if want, err := holdText(names); err != nil || !bytes.Equal(b, want) {
+		return nil, nil
 	}
 	return names, nil
 }

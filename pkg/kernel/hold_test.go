@@ -64,6 +64,32 @@ blacklist nouveau
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
+// TestHoldIsDamaged: a file that does not say just what it has to holds nothing for
+// certain, wherever the damage is, and is written anew.
+func TestHoldIsDamaged(t *testing.T) {
+	h := emptyTree(t)
+	names := []string{"dummy", "nouveau"}
+	require.NoError(t, h.HoldAutoload(names))
+	path := h.path(holdFile)
+	whole := read(t, path)
+	for i := range whole {
+		damaged := []byte(whole)
+		damaged[i] ^= 1
+		require.NoError(t, os.WriteFile(path, damaged, 0o644))
+		held, err := h.Held()
+		require.NoError(t, err)
+		require.Empty(t, held, "%s", damaged)
+	}
+	require.NoError(t, os.WriteFile(path, []byte(whole[:len(whole)-1]), 0o644))
+	held, err := h.Held()
+	require.NoError(t, err)
+	require.Empty(t, held)
+	require.NoError(t, h.HoldAutoload(names))
+	held, err = h.Held()
+	require.NoError(t, err)
+	require.Equal(t, names, held)
+}
+
 // TestHoldAutoloadFails: what can not be read or written is an error and leaves the old state.
 func TestHoldAutoloadFails(t *testing.T) {
 	h := emptyTree(t)

@@ -75,7 +75,7 @@ func (b *builder) build() ([]Step, []Block) {
 		return nil, b.blocks
 	}
 	var steps []Step
-	if !slices.Equal(b.f.Held[b.w.Owner], b.w.Remove) {
+	if held, known := b.f.Held[b.w.Owner]; !slices.Equal(held, b.w.Remove) || known && len(held) == 0 {
 		steps = append(steps, Hold{b.w.Owner, b.w.Remove})
 	}
 	steps = append(steps, b.firmware()...)

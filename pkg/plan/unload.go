@@ -173,7 +173,7 @@ func leave(owner string, wants []Want, f Facts) Transaction {
 	}
 	t.Steps = append(t.Steps, forget...)
 	t.Steps = append(t.Steps, removeFirmware(owner, &f)...)
-	if len(f.Held[owner]) > 0 {
+	if _, known := f.Held[owner]; known {
 		t.Steps = append(t.Steps, Hold{Owner: owner})
 	}
 	return t

@@ -77,7 +77,7 @@ type Facts struct {
 	Builtin map[string]bool     // of the names that are wanted or to be removed
 	InTree  map[string]*File    // the host's own file of each name in Want.Remove, nil or absent when there is none
 	Ours    map[string]Entry    // the ledger, by module name
-	Held    map[string][]string // names whose autoload is held off, by owner
+	Held    map[string][]string // names whose autoload is held off, by owner; nil: they were, and it is lost
 	// Firmware
 	FirmwareDirs     map[string]string // what is installed now, by owner: the directory it came from
 	FirmwareCurrent  map[string]bool   // owner's wanted firmware is in place, byte for byte

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -25,6 +26,7 @@ type swallower struct {
 	swallow int
 	asked   int
 	sent    chan string
+	ends    time.Duration // not 0: a watch ends after that, as if all had been said
 }
 
 func (s *swallower) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -36,6 +38,7 @@ func (s *swallower) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	answer := &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Request: r}
 	if !watching {
+		s.sent <- "list"
 		answer.Body = io.NopCloser(strings.NewReader(`{"kind":"NodeModulesConfigList","apiVersion":"kmm.sigs.x-k8s.io/v1beta1","metadata":{"resourceVersion":"1"},"items":[]}`))
 		return answer, nil
 	}
@@ -43,6 +46,9 @@ func (s *swallower) RoundTrip(r *http.Request) (*http.Response, error) {
 	body, silent := io.Pipe()
 	context.AfterFunc(r.Context(), func() { _ = silent.CloseWithError(errors.New("cancelled")) })
 	answer.Body = body
+	if s.ends != 0 {
+		time.AfterFunc(s.ends, func() { _ = silent.Close() })
+	}
 	return answer, nil
 }
 
@@ -66,6 +72,7 @@ func TestAnswersAreSwallowed(t *testing.T) {
 	<-heard
 	require.Equal(t, "swallowed", <-way.sent)
 	require.Equal(t, "swallowed", <-way.sent)
+	require.Equal(t, "list", <-way.sent)
 	require.Equal(t, "watch", <-way.sent)
 	cancel()
 	require.NoError(t, <-done)
@@ -84,5 +91,33 @@ func TestSilentWatch(t *testing.T) {
 	require.NoError(t, err)
 	defer w.Stop()
 	for range w.ResultChan() { // until it is closed
+	}
+}
+
+// TestShortWatches: when watches end early and without a word, what they would have
+// told is asked for. The reflector alone watches again and again from where it was.
+func TestShortWatches(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		ends time.Duration
+		want []string
+	}{
+		{"early", 1100 * time.Millisecond, []string{"list", "watch", "watch", "watch", "list", "watch", "watch", "watch", "list"}},
+		{"in time", time.Minute, []string{"list", "watch", "watch", "watch", "watch", "watch", "watch", "watch", "watch"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				way := &swallower{sent: make(chan string, 1000), ends: c.ends}
+				s := impatient(t, way)
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan error, 1)
+				go func() { done <- s.Watch(ctx, func(spec.Node) {}) }()
+				for n, want := range c.want {
+					require.Equal(t, want, <-way.sent, n)
+				}
+				cancel()
+				require.NoError(t, <-done)
+			})
+		})
 	}
 }

@@ -59,6 +59,7 @@ type Source struct {
 	wanted  *order // the last order; nil when there never was one
 	heard   bool   // the API server has answered, or saved is there
 	missing bool   // the object is not there, and that was told
+	short   int    // watches in a row, since the last list, that were over early
 
 	link sync.Mutex // guards down
 	down string     // why the API server can not be asked; "" when it can

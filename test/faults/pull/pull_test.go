@@ -159,7 +159,7 @@ func (w *world) play(c change, f fault, n int) (met bool) {
 			require.NoError(t, err, out)
 			return
 		}
-		counts.Case(t, "image store, "+f.name)
+		defer counts.Case(t, "image store, "+f.name)()
 		// A removal says by its rename whether it has happened; a pull too.
 		dirs := state.Dirs{State: w.dir}
 		require.NoError(t, dirs.Store(), "%s\n%s", at, out)

@@ -39,12 +39,19 @@ type Node struct {
 	Names    []string // of modules of interest, as the kernel spells them
 }
 
+// ErrModule is in what Read says of a module. One that is just being loaded or
+// removed is soon there or gone: look again.
+var ErrModule = errors.New("modules")
+
 // Read looks at a node. It fails when there is what no sound node ever has: a
 // module of interest that is not live, a line of the hold file that belongs to no
 // module.
 func Read(n Node) (State, error) {
 	s := State{Modules: map[string]Module{}}
-	errs := []error{n.readModules(&s)}
+	var errs []error
+	if err := n.readModules(&s); err != nil {
+		errs = append(errs, fmt.Errorf("%w: %w", ErrModule, err))
+	}
 	path, err := os.ReadFile(n.path("sys/module/firmware_class/parameters/path"))
 	s.Path = strings.TrimRight(string(path), "\n\x00")
 	errs = append(errs, err)

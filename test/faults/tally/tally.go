@@ -7,6 +7,7 @@ package tally
 import (
 	"fmt"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -22,10 +23,16 @@ type Counts struct {
 type row struct{ cases, passed int }
 
 // Case counts a case of a family once its test has ended. It is called at the
-// beginning of that test.
-func (c *Counts) Case(t testing.TB, family string) {
+// beginning of that test, and what it gives is deferred: a panic then is a failure
+// of this case, and the others are still played.
+func (c *Counts) Case(t testing.TB, family string) (survive func()) {
 	t.Helper()
 	t.Cleanup(func() { c.Add(family, !t.Failed()) })
+	return func() {
+		if v := recover(); v != nil {
+			t.Errorf("panic: %v\n%s", v, debug.Stack())
+		}
+	}
 }
 
 // Add counts a case.

@@ -36,7 +36,7 @@ func TestClock(t *testing.T) {
 	}
 	for _, by := range steps {
 		t.Run(by.String()+", then an order", func(t *testing.T) {
-			counts.Case(t, "clock")
+			defer counts.Case(t, "clock")()
 			s, c, d := ordered(t)
 			step(t, by)
 			c.order(s.toImage)
@@ -44,7 +44,7 @@ func TestClock(t *testing.T) {
 			s.requireEnd(t)
 		})
 		t.Run(by.String()+" between two tries", func(t *testing.T) {
-			counts.Case(t, "clock")
+			defer counts.Case(t, "clock")()
 			s := swapBeside()
 			s.begin(t)
 			s.ask(t, nil)
@@ -60,7 +60,7 @@ func TestClock(t *testing.T) {
 			s.requireEnd(t)
 		})
 		t.Run(by.String()+", then a restart", func(t *testing.T) {
-			counts.Case(t, "clock")
+			defer counts.Case(t, "clock")()
 			s, c, d := ordered(t)
 			c.order(s.toImage)
 			c.untilOrdered(d, s)
@@ -85,7 +85,7 @@ func testClockInSwap(t *testing.T) {
 	for _, by := range steps {
 		t.Run(fmt.Sprint(by, " in a swap"), func(t *testing.T) {
 			s.each(t, moduleCall, nil, func(t *testing.T, at place) {
-				counts.Case(t, "clock")
+				defer counts.Case(t, "clock")()
 				s.begin(t)
 				var err error
 				code := watched(t, func(_ *exec.Cmd, p points.Point) points.Verdict {

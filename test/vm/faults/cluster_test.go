@@ -110,6 +110,8 @@ type outage struct {
 	times int32 // how often; 0 is for as long as it lasts
 	down  bool
 	lasts bool // kmmd gets over it while it lasts
+	// expired answers watches with 410 meanwhile: else they go on, and nobody lists.
+	expired bool
 }
 
 func watches(r *http.Request) bool { return r.URL.Query().Get("watch") != "" }
@@ -135,9 +137,9 @@ var outages = []outage{
 	{name: "down", down: true},
 	{name: "slow, 3 s for each answer", fault: relay.Fault{Delay: 3 * time.Second}, lasts: true},
 	{name: "hangs", fault: relay.Fault{End: relay.Hang}},
-	{name: "hangs in a list", which: lists, fault: relay.Fault{After: 20, End: relay.Hang}},
+	{name: "hangs in a list", which: lists, expired: true, fault: relay.Fault{After: 20, End: relay.Hang}},
 	{name: "resets", fault: relay.Fault{End: relay.Reset}},
-	{name: "resets in a list", which: lists, fault: relay.Fault{After: 20, End: relay.Reset}},
+	{name: "resets in a list", which: lists, expired: true, fault: relay.Fault{After: 20, End: relay.Reset}},
 	{name: "500", fault: status4xx(500, "InternalError", nil)},
 	{name: "503", fault: status4xx(503, "ServiceUnavailable", nil)},
 	{name: "429, Retry-After: 1", fault: status4xx(429, "TooManyRequests", map[string]string{"Retry-After": "1"})},
@@ -146,7 +148,7 @@ var outages = []outage{
 	{name: "410 for each watch", which: watches, fault: status4xx(410, "Expired", nil), lasts: true},
 	{name: "410 in each watch", which: watches, lasts: true,
 		fault: relay.Fault{Status: 200, Header: json200, Body: `{"type":"ERROR","object":` + failure(410, "Expired") + "}\n"}},
-	{name: "garbage for a list", which: lists, fault: relay.Fault{Status: 200, Header: json200, Body: "{"}},
+	{name: "garbage for a list", which: lists, expired: true, fault: relay.Fault{Status: 200, Header: json200, Body: "{"}},
 	{name: "garbage in each watch", which: watches, fault: relay.Fault{Status: 200, Header: json200, Body: `{"type":"ADDED","object":{"kind"`}, lasts: true},
 	{name: "watches that end at once", which: watches, fault: relay.Fault{End: relay.Close}, lasts: true},
 	{name: "another page with 200", which: reads, fault: relay.Fault{Status: 200, Body: "<html>"}},
@@ -165,7 +167,7 @@ func TestAPIServer(t *testing.T) {
 			continue
 		}
 		t.Run(o.name, func(t *testing.T) {
-			counts.Case(t, "API server")
+			defer counts.Case(t, "API server")()
 			s.begin(t)
 			s.ask(t, nil)
 			c := join(t)
@@ -175,10 +177,10 @@ func TestAPIServer(t *testing.T) {
 			if o.down {
 				c.order(s.toImage)
 			} else {
-				c.breaks(&o)
+				met := c.breaks(&o)
 				c.order(s.toImage)
 				require.NoError(t, c.api.Up())
-				wait(t, c.api.Hit())
+				wait(t, met)
 			}
 			if !o.lasts {
 				require.NoError(t, isNow(s.from.state(t)))
@@ -191,14 +193,28 @@ func TestAPIServer(t *testing.T) {
 	}
 }
 
-func (c *cluster) breaks(o *outage) {
-	var met atomic.Int32
+// breaks begins an outage; met is closed when a request has met it.
+func (c *cluster) breaks(o *outage) (met <-chan struct{}) {
+	hit := make(chan struct{})
+	var times atomic.Int32
+	expired := status4xx(410, "Expired", nil)
 	c.api.Break(func(r *http.Request) *relay.Fault {
-		if o.which != nil && !o.which(r) || strings.Contains(r.URL.Path, "/secrets/") || o.times > 0 && met.Add(1) > o.times {
+		if o.expired && watches(r) {
+			return &expired
+		}
+		if o.which != nil && !o.which(r) || strings.Contains(r.URL.Path, "/secrets/") {
+			return nil
+		}
+		n := times.Add(1)
+		if n == 1 {
+			close(hit)
+		}
+		if o.times > 0 && n > o.times {
 			return nil
 		}
 		return &o.fault
 	})
+	return hit
 }
 
 // untilOrdered waits for the end of a swap, and that it is told.
@@ -219,7 +235,7 @@ func TestAPIServerAway(t *testing.T) {
 	s := changes[1]
 	for _, lost := range []string{"nothing", "the modules", "the object", "the saved order"} {
 		t.Run(lost+" is lost", func(t *testing.T) {
-			counts.Case(t, "API server")
+			defer counts.Case(t, "API server")()
 			s.begin(t)
 			s.ask(t, nil)
 			c := join(t)

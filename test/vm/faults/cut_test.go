@@ -25,7 +25,7 @@ const notes = "/mnt"
 // progress outlives the resets.
 type progress struct {
 	Scenario int    // of cutScenarios
-	Nth      int    // point of it
+	Nth      int    // point of it; the next one is a stride away
 	Point    string // for people
 	Cutting  bool   // the next reset is meant
 	Cases    int
@@ -135,7 +135,7 @@ func (p *progress) look(t *testing.T, c cutChange) {
 	if !passed {
 		p.Failed = append(p.Failed, fmt.Sprintf("%s, %d: %s", c.name, p.Nth, p.Point))
 	}
-	p.Nth++
+	p.Nth += stride
 	p.Cutting = false
 	require.NoError(t, p.save())
 }

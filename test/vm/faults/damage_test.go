@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/test/faults/state"
 )
 
 // damage is what a file may be found as.
@@ -36,10 +38,12 @@ var damages = []damage{
 var victims = []struct {
 	name, pattern string
 	asked         bool // it is what is asked for: then nothing need be as wanted before it is mended
+	others        bool // what is there now may be meant: it is a conflict that is told, and stays until somebody moves it away
 }{
 	{name: "ledger", pattern: runDir + "/ledger.json"},
 	{name: "status", pattern: runDir + "/status.json"},
 	{name: "lock", pattern: runDir + "/lock"},
+	{name: "what is known to be whole", pattern: runDir + "/verified.json"},
 	{name: "firmware manifest", pattern: stateDir + "/firmware.json"},
 	{name: "firmware manifest's lock", pattern: stateDir + "/firmware.json.lock"},
 	{name: "record of an image", pattern: stateDir + "/images/trees/*/tree.json"},
@@ -49,7 +53,7 @@ var victims = []struct {
 	{name: "pin", pattern: stateDir + "/images/pins/*.json"},
 	{name: "list of a layer", pattern: stateDir + "/images/layers/*"},
 	{name: "store's lock", pattern: stateDir + "/images/lock"},
-	{name: "installed firmware", pattern: firmwareDir + "/a.bin"},
+	{name: "installed firmware", pattern: firmwareDir + "/a.bin", others: true},
 	{name: "hold of autoload", pattern: holdFile},
 	{name: "document", pattern: documentFile, asked: true},
 }
@@ -69,8 +73,11 @@ func TestDamage(t *testing.T) {
 			if !full && (v.name != "ledger" && v.name != "firmware manifest" || d.name != "truncated") {
 				continue
 			}
+			if v.asked && d.name == "missing" {
+				continue // then it is asked that all goes
+			}
 			t.Run(v.name+"/"+d.name, func(t *testing.T) {
-				counts.Case(t, "damaged: "+v.name)
+				defer counts.Case(t, "damaged: "+v.name)()
 				steady.begin(t)
 				inflict(t, v.pattern, d)
 				before := line(t, ifindex)
@@ -82,6 +89,11 @@ func TestDamage(t *testing.T) {
 					steady.ask(t, ourImage)
 					code = once(t)
 				}
+				if v.others && d.name != "missing" {
+					require.Equal(t, 1, code)
+					requireConflict(t, v.pattern)
+					code = once(t)
+				}
 				require.Equal(t, 0, code)
 				steady.requireEnd(t)
 				upgrade.ask(t, upgrade.toImage)
@@ -89,6 +101,18 @@ func TestDamage(t *testing.T) {
 			})
 		}
 	}
+}
+
+// requireConflict requires that a conflict about a file has been told, and moves the
+// file away.
+func requireConflict(t *testing.T, path string) {
+	t.Helper()
+	told, err := status()
+	require.NoError(t, err)
+	require.Equal(t, "Failed FirmwareConflict", told)
+	have, want := look(t).Firmware[filepath.Base(path)], state.Content([]byte(newFirmware[filepath.Base(path)]))
+	require.NotEqual(t, want, have, "what may be somebody's is as it was")
+	require.NoError(t, os.Remove(path))
 }
 
 // inflict damages all files of a pattern.
@@ -107,7 +131,9 @@ func inflict(t *testing.T, pattern string, d damage) {
 
 // TestDamageInSwap finds the ledger damaged after a kill at each call about a
 // module: the journal is gone with it, and so is what only that knew. Where the
-// new module is refused, too, nobody can say what ran before.
+// new module is refused, too, nobody can say what ran before. And what was to be
+// unloaded stays, as nobody knows whose it is, until it is asked for again and
+// then not any more.
 func TestDamageInSwap(t *testing.T) {
 	if !full {
 		t.Skip("in the full campaign")
@@ -119,12 +145,20 @@ func TestDamageInSwap(t *testing.T) {
 		for _, d := range damages[:3] {
 			t.Run(s.name+"/"+d.name, func(t *testing.T) {
 				s.each(t, moduleCall, nil, func(t *testing.T, at place) {
-					counts.Case(t, "damaged: ledger after a kill")
+					defer counts.Case(t, "damaged: ledger after a kill")()
 					s.begin(t)
 					s.killAt(t, at, false)
 					s.requireBetween(t)
 					inflict(t, runDir+"/ledger.json", d)
 					require.Equal(t, s.code(), once(t))
+					if s.toImage == nil {
+						s.requireBetween(t)
+						s.ask(t, s.fromImage)
+						require.Equal(t, 0, once(t))
+						require.NoError(t, isNow(s.from.state(t)))
+						s.ask(t, nil)
+						require.Equal(t, 0, once(t))
+					}
 					s.requireEnd(t)
 				})
 			})
@@ -141,7 +175,7 @@ func TestDamageConfig(t *testing.T) {
 			continue // these are configurations
 		}
 		t.Run(d.name, func(t *testing.T) {
-			counts.Case(t, "damaged: configuration")
+			defer counts.Case(t, "damaged: configuration")()
 			s.begin(t)
 			require.NoError(t, os.RemoveAll(configFile))
 			t.Cleanup(func() { require.NoError(t, os.RemoveAll(configFile)) })

@@ -117,8 +117,9 @@ func TestDisk(t *testing.T) {
 			name := tr.name + ", " + s.name
 			t.Run(name, func(t *testing.T) {
 				s.each(t, below(tr.dir), short[name], func(t *testing.T, at place) {
-					counts.Case(t, "disk: "+tr.name)
+					defer counts.Case(t, "disk: "+tr.name)()
 					s.begin(t)
+					unix.Sync() // what was there before was there for long
 					s.inTrouble(t, tr, at)
 				})
 			})
@@ -161,7 +162,7 @@ func TestError(t *testing.T) {
 			name := unix.ErrnoName(errno) + ", " + s.name
 			t.Run(name, func(t *testing.T) {
 				s.each(t, below("/var/lib", "/run", filepath.Dir(pathFile)), short[name], func(t *testing.T, at place) {
-					counts.Case(t, "one "+unix.ErrnoName(errno))
+					defer counts.Case(t, "one "+unix.ErrnoName(errno))()
 					s.begin(t)
 					code := watched(t, func(_ *exec.Cmd, p points.Point) points.Verdict {
 						if at.here(p) {

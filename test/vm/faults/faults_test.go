@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -21,11 +22,18 @@ import (
 
 var (
 	// full says whether all cases are played, or a few of each family.
-	full   = os.Getenv("KMMD_FAULTS") == "full"
+	full = os.Getenv("KMMD_FAULTS") == "full"
+	// stride has the full campaign pass over points: of so many one is tried.
+	stride = max(1, number(os.Getenv("KMMD_FAULTS_STRIDE")))
 	counts tally.Counts
 	// registry is the lab's, as documents name it.
 	registry *relay.Relay
 )
+
+func number(s string) int {
+	n, _ := strconv.Atoi(s)
+	return n
+}
 
 func TestMain(m *testing.M) {
 	points.Launch()

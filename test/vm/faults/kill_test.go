@@ -20,7 +20,7 @@ func TestKill(t *testing.T) {
 	for _, s := range changes {
 		t.Run(s.name, func(t *testing.T) {
 			s.each(t, every, short[s.name], func(t *testing.T, at place) {
-				counts.Case(t, "kill -9, "+s.name)
+				defer counts.Case(t, "kill -9, "+s.name)()
 				s.begin(t)
 				if s.killAt(t, at, false) {
 					s.requireBetween(t)
@@ -44,7 +44,7 @@ func TestKillBoth(t *testing.T) {
 	for _, s := range changes {
 		t.Run(s.name, func(t *testing.T) {
 			s.each(t, moduleCall, nil, func(t *testing.T, at place) {
-				counts.Case(t, "kill -9 of kmmd and child, "+s.name)
+				defer counts.Case(t, "kill -9 of kmmd and child, "+s.name)()
 				s.begin(t)
 				s.killAt(t, at, true)
 				s.requireBetween(t)
@@ -65,11 +65,12 @@ func TestKillNoWay(t *testing.T) {
 		}
 		t.Run(s.name, func(t *testing.T) {
 			s.each(t, moduleCall, short[s.name], func(t *testing.T, at place) {
-				counts.Case(t, "kill -9, then neither registry nor store, "+s.name)
+				defer counts.Case(t, "kill -9, then neither registry nor store, "+s.name)()
 				s.begin(t)
 				s.killAt(t, at, false)
 				require.NoError(t, os.RemoveAll(stateDir+"/images"))
 				registry.Down()
+				t.Cleanup(func() { well(t) })
 				code := once(t)
 				require.NoError(t, registry.Up())
 				require.Equal(t, 1, code)
@@ -87,7 +88,7 @@ func TestStop(t *testing.T) {
 	for _, s := range changes {
 		t.Run(s.name, func(t *testing.T) {
 			s.each(t, naming, short[s.name], func(t *testing.T, at place) {
-				counts.Case(t, "SIGSTOP and SIGCONT, "+s.name)
+				defer counts.Case(t, "SIGSTOP and SIGCONT, "+s.name)()
 				s.begin(t)
 				s.stop(t, at)
 				s.requireEnd(t)
@@ -109,6 +110,7 @@ func (s *scenario) stop(t *testing.T, at place) {
 		return points.Go
 	})
 	require.NoError(t, err)
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
 	ended := make(chan error, 1)
 	go func() { ended <- r.Wait() }()
 	select {
@@ -130,7 +132,7 @@ func TestStopKill(t *testing.T) {
 	for _, s := range changes {
 		t.Run(s.name, func(t *testing.T) {
 			s.each(t, moduleCall, nil, func(t *testing.T, at place) {
-				counts.Case(t, "SIGSTOP and SIGKILL, "+s.name)
+				defer counts.Case(t, "SIGSTOP and SIGKILL, "+s.name)()
 				s.begin(t)
 				require.Equal(t, -1, watched(t, func(cmd *exec.Cmd, p points.Point) points.Verdict {
 					if !at.here(p) {

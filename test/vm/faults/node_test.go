@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -34,12 +35,18 @@ var dirs = state.Dirs{State: stateDir, Run: runDir, Firmware: firmwareDir}
 // names are the modules that are looked at, users before what they use.
 var names = []string{"kmm_dep", "kmm_base", "kmm_fw", "dummy", "null_blk"}
 
-// look reads the node's state; what no sound node has is a failure.
+// look reads the node's state; what no sound node has is a failure. A child whose
+// kmmd is stopped goes on: what it loads or removes is waited for.
 func look(t *testing.T) state.State {
 	t.Helper()
-	s, err := state.Read(state.Node{Firmware: firmwareDir, Names: names})
-	require.NoError(t, err)
-	return s
+	for deadline := time.Now().Add(patience); ; time.Sleep(tick) {
+		s, err := state.Read(state.Node{Firmware: firmwareDir, Names: names})
+		if errors.Is(err, state.ErrModule) && time.Now().Before(deadline) {
+			continue
+		}
+		require.NoError(t, err)
+		return s
+	}
 }
 
 func line(t *testing.T, path string) string {

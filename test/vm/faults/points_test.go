@@ -58,7 +58,8 @@ func (l *place) here(p points.Point) bool {
 	return l.nth == 0 && l.of(p)
 }
 
-// each plays a scenario once for each of its points of a kind. The short form
+// each plays a scenario once for each of its points of a kind; with a stride, for
+// all calls about modules, and of the others for one of so many. The short form
 // plays those of the numbers in short, none without.
 func (s *scenario) each(t *testing.T, of kind, short []int, play func(t *testing.T, at place)) {
 	t.Helper()
@@ -77,6 +78,9 @@ func (s *scenario) each(t *testing.T, of kind, short []int, play func(t *testing
 			continue
 		}
 		nth++
+		if !p.Module() && nth%stride != 0 {
+			continue
+		}
 		t.Run(fmt.Sprintf("%d %s", nth, p.Call), func(t *testing.T) {
 			t.Log(p)
 			play(t, place{of, nth})

@@ -42,6 +42,9 @@ const (
 )
 
 func flip(b []byte) []byte {
+	if len(b) == 0 {
+		return []byte{1}
+	}
 	b = bytes.Clone(b)
 	b[len(b)/2] ^= 1
 	return b
@@ -72,7 +75,7 @@ var illnesses = []ill{
 	{name: "500", fault: answerOf(500), reason: unreachable},
 	{name: "500 for a layer", where: "/blobs/", fault: answerOf(500), reason: unreachable},
 	{name: "503", fault: answerOf(503), reason: unreachable},
-	{name: "another page with 200", fault: relay.Fault{Status: 200, Body: "<html>log in</html>"}, reason: unreachable},
+	{name: "another page with 200", fault: relay.Fault{Status: 200, Body: "<html>log in</html>"}, reason: invalid},
 	{name: "wrong bytes for the manifest", where: "/manifests/", fault: relay.Fault{Change: flip}, reason: invalid},
 	{name: "half a manifest", where: "/manifests/", fault: relay.Fault{Change: half}, reason: invalid},
 	{name: "wrong bytes for a layer", where: "/blobs/", fault: relay.Fault{Change: flip}, reason: invalid},
@@ -102,7 +105,7 @@ func TestRegistry(t *testing.T) {
 			continue
 		}
 		t.Run(i.name, func(t *testing.T) {
-			counts.Case(t, "registry")
+			defer counts.Case(t, "registry")()
 			s.begin(t)
 			s.ask(t, nil)
 			d := startReady(t)

@@ -15,7 +15,7 @@ import (
 
 // TestFiveAtOnce: one does it, the others refuse, or find it done.
 func TestFiveAtOnce(t *testing.T) {
-	counts.Case(t, "two kmmd")
+	defer counts.Case(t, "two kmmd")()
 	s := changes[1]
 	s.begin(t)
 	var cmds []*exec.Cmd
@@ -40,7 +40,7 @@ func TestPullsBeside(t *testing.T) {
 	if !full {
 		t.Skip("in the full campaign")
 	}
-	counts.Case(t, "two kmmd")
+	defer counts.Case(t, "two kmmd")()
 	s := swapBeside()
 	s.begin(t)
 	var cmds []*exec.Cmd
@@ -61,7 +61,7 @@ func TestOnceBesideDaemon(t *testing.T) {
 	if !full {
 		t.Skip("in the full campaign")
 	}
-	counts.Case(t, "two kmmd")
+	defer counts.Case(t, "two kmmd")()
 	s := changes[1]
 	d := loadedDaemon(t, s)
 	require.Equal(t, 1, once(t))
@@ -75,7 +75,7 @@ func TestOnceBesideDaemon(t *testing.T) {
 func TestTakeOver(t *testing.T) {
 	s := changes[1]
 	s.each(t, moduleCall, nil, func(t *testing.T, at place) {
-		counts.Case(t, "two kmmd")
+		defer counts.Case(t, "two kmmd")()
 		s.begin(t)
 		met := make(chan struct{})
 		first := exec.Command(binary, "run")
@@ -87,6 +87,7 @@ func TestTakeOver(t *testing.T) {
 			return points.Go
 		})
 		require.NoError(t, err)
+		t.Cleanup(func() { _ = first.Process.Kill() })
 		wait(t, met)
 		second := start(t, "--wait")
 		s.requireBetween(t)

@@ -60,7 +60,7 @@ func loadedDaemon(t *testing.T, s *scenario) *daemon {
 func TestStorm(t *testing.T) {
 	for _, source := range []string{moduleUevent, deviceUevent} {
 		t.Run(strings.Split(source, "/")[2], func(t *testing.T) {
-			counts.Case(t, "uevents")
+			defer counts.Case(t, "uevents")()
 			s := swapBeside()
 			s.begin(t)
 			s.ask(t, nil)
@@ -89,7 +89,7 @@ func TestOverflow(t *testing.T) {
 			continue
 		}
 		t.Run(strings.Split(source, "/")[2], func(t *testing.T) {
-			counts.Case(t, "uevents")
+			defer counts.Case(t, "uevents")()
 			s := changes[0]
 			d := loadedDaemon(t, s)
 			d.signal(unix.SIGSTOP)
