@@ -65,9 +65,7 @@ func (s *soak) ledgerLost() string {
 	}
 	s.daemon.kill()
 	require.NoError(s, os.RemoveAll(s.host.path("run")))
-	if len(s.world.firmware()) > 0 {
-		s.world.pathBefore, s.world.pathForgotten = "", true // that of the boot
-	}
+	s.world.pathForgotten = len(s.world.firmware()) > 0
 	s.daemon.start()
 	return "and started"
 }

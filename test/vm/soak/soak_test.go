@@ -113,7 +113,7 @@ func (s *soak) step(i int) {
 	s.history = append(s.history, fmt.Sprintf("%5d %s", i+1, what))
 	s.settle()
 	if len(s.world.firmware()) == 0 {
-		s.world.pathForgotten = false
+		s.world.pathBefore, s.world.pathForgotten = s.host.firmwarePath(s), false
 	}
 	s.host.quiet(s)
 	s.figures.add(s.sample())

@@ -134,15 +134,15 @@ func (s *soak) loseFirmware() string {
 	return file
 }
 
+// otherPath is what somebody sets firmware_class.path to.
+const otherPath = "/tmp"
+
 func (s *soak) otherFirmwarePath() string {
 	if len(s.world.names(func(d *document) bool { return d.good() && d.runs.firmware })) == 0 {
 		return ""
 	}
-	require.NoError(s, os.WriteFile("/sys/module/firmware_class/parameters/path", []byte("/tmp"), 0o200))
-	if s.world.pathForgotten {
-		s.world.pathBefore, s.world.pathForgotten = "/tmp", false
-	}
-	return "/tmp"
+	require.NoError(s, os.WriteFile("/sys/module/firmware_class/parameters/path", []byte(otherPath), 0o200))
+	return otherPath
 }
 
 // loseHold takes away what holds off automatic loading, or empties it.

@@ -17,8 +17,8 @@ type world struct {
 	broken  bool              // a document that can not be read lies there: nothing is unloaded for being absent
 	family  int               // the build of kmm_base that all images with it have
 
-	// pathBefore is what firmware_class.path was before kmmd set it, as far as kmmd knows; pathForgotten, that it has lost the
-	// ledger since: the next that it finds there is the one before.
+	// pathBefore is what firmware_class.path was before kmmd set it. With pathForgotten it has lost the ledger since: it goes
+	// back to what there was at boot, or to what it found there later.
 	pathBefore    string
 	pathForgotten bool
 }
