@@ -22,6 +22,7 @@ import (
 // modules.
 type ledger struct {
 	path   string
+	tidied bool
 	BootID string `json:"bootID"`
 	// Modules are what was loaded or adopted, by name. An entry is written
 	// before its load, so that nothing that runs is ever unknown.
@@ -136,6 +137,15 @@ func (l *ledger) save() error {
 		return fmt.Errorf("write ledger: %w", err)
 	}
 	return nil
+}
+
+// tidy removes, once, what a kill left of a ledger that was being written. Only who
+// may write one may call it.
+func (l *ledger) tidy() {
+	if !l.tidied {
+		_ = os.Remove(l.path + ".tmp")
+		l.tidied = true
+	}
 }
 
 // add notes that a file is loaded for an owner too.

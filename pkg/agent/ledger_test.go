@@ -99,6 +99,16 @@ func TestHoldIsLost(t *testing.T) {
 	assert.NotContains(t, n.ledger(), "holds", "its Module has gone, and a later hold does not bring it back")
 }
 
+// TestHalfALedger: what a kill left of one that was being written goes, also when
+// nothing is to be written any more.
+func TestHalfALedger(t *testing.T) {
+	n, wants := loadedNode(t)
+	require.NoError(t, os.WriteFile(n.path("run/ledger.json.tmp"), []byte("{"), 0o600))
+	n.start()
+	require.True(t, n.reconcile(wants...).OK())
+	assert.NoFileExists(t, n.path("run/ledger.json.tmp"))
+}
+
 // TestReboot: the ledger of another boot says nothing of this one.
 func TestReboot(t *testing.T) {
 	n, wants := loadedNode(t)

@@ -49,6 +49,7 @@ func (a *Agent) look(ctx context.Context) (spec.Status, error) {
 		return a.status, errNoDesire
 	}
 	a.drift, a.seen = nil, nil
+	a.ledger.tidy()
 	a.resolveAll(ctx, desired)
 	if err := ctx.Err(); err != nil {
 		return a.status, fmt.Errorf("reconcile: %w", err) // a pull that was cut short is no finding

@@ -209,17 +209,10 @@ func (d *Dir) recover(root *os.Root, s *state) (*state, error) {
 }
 
 // catchUp writes the second manifest when it is not as the first one is. If that can
-// not be, as on a disk that is full, it is for the next Open.
+// not be, as on a disk that is full, it is for the next Open. The caller holds the
+// lock.
 func (d *Dir) catchUp() {
-	if d.twice() {
-		return
-	}
-	lock, err := d.lock(false)
-	if err != nil {
-		return
-	}
-	defer func() { _ = lock.Close() }()
-	if s, err := d.load(); err == nil && s.Pending == nil {
+	if s, err := d.load(); err == nil && s.Pending == nil && !d.twice() {
 		_ = d.save(s)
 	}
 }
@@ -233,9 +226,21 @@ func (d *Dir) recoverUnlessBusy() (lost error, err error) {
 	}
 	defer closeRoot(root)
 	if err == nil && s.Pending == nil && !s.repair {
-		if p, err := look(root, staging); err != nil || p.info == nil {
-			d.catchUp()
+		p, err := look(root, staging)
+		if err != nil {
 			return nil, err
+		}
+		if p.info == nil {
+			if d.twice() {
+				return nil, nil
+			}
+			lock, err := d.lock(false)
+			if err != nil {
+				return nil, nil
+			}
+			defer func() { _ = lock.Close() }()
+			d.catchUp()
+			return nil, nil
 		}
 	}
 	lost = err
@@ -263,6 +268,8 @@ func (d *Dir) recoverUnlessBusy() (lost error, err error) {
 			return nil, err
 		}
 	}
-	_, err = d.recover(root, s)
+	if _, err = d.recover(root, s); err == nil {
+		d.catchUp()
+	}
 	return nil, err
 }

@@ -453,7 +453,7 @@ func TestDamagedManifest(t *testing.T) {
 // TestSecondManifestIsLate: a disk that was full when it was to be written, or a kill,
 // leaves the one before, which would say the wrong thing when it is needed.
 func TestSecondManifestIsLate(t *testing.T) {
-	for _, late := range []string{"the one before", "damaged", "none"} {
+	for _, late := range []string{"the one before", "the one before, and the staging", "damaged", "none"} {
 		t.Run(late, func(t *testing.T) {
 			w := newWorld(t)
 			second := w.manifest + ".2"
@@ -464,6 +464,9 @@ func TestSecondManifestIsLate(t *testing.T) {
 			switch late {
 			case "the one before":
 				require.NoError(t, os.WriteFile(second, before, 0o600))
+			case "the one before, and the staging":
+				require.NoError(t, os.WriteFile(second, before, 0o600))
+				require.NoError(t, os.Mkdir(filepath.Join(w.dir, staging), 0o700))
 			case "damaged":
 				require.NoError(t, os.WriteFile(second, before[:9], 0o600))
 			case "none":

@@ -13,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/kmm-node/kmmd/pkg/record"
 )
 
 // kept are the directories and files of a snapshot.
@@ -66,8 +68,10 @@ func (s *snapshot) renew(t *testing.T) {
 		return
 	}
 	require.NoError(t, err)
+	ledger, err = record.Open(ledger)
+	require.NoError(t, err)
 	ledger = bytes.ReplaceAll(ledger, []byte(line(t, s.dir+bootFile)), []byte(bootID(t)))
-	require.NoError(t, os.WriteFile(runDir+"/ledger.json", ledger, 0o600))
+	require.NoError(t, os.WriteFile(runDir+"/ledger.json", record.Seal(ledger), 0o600))
 }
 
 // copyTree copies files and directories with their modes and times; names of one
