@@ -25,7 +25,7 @@ type daemon struct {
 
 // reported is what is read of kmmd's status.
 type reported struct {
-	Modules, Leaving []struct{ Namespace, Name, State, Reason, Message string }
+	Modules, Leaving []struct{ Namespace, Name, State, Reason, Message, Image string }
 	Invalid          []string
 }
 

@@ -70,6 +70,9 @@ func (s *soak) compareStatus(differ func(string, ...any)) {
 	said := map[string]string{}
 	for _, m := range r.Modules {
 		said[m.Name] = strings.TrimSuffix(m.State+" "+m.Reason, " ")
+		if m.State == "Loaded" { // of which document
+			said[m.Name] += " " + m.Image
+		}
 	}
 	for _, m := range r.Leaving {
 		said[m.Name] = "leaving " + m.State + " " + m.Reason
@@ -82,7 +85,7 @@ func (s *soak) compareStatus(differ func(string, ...any)) {
 		case d.reason != "":
 			want[name] = "Failed " + d.reason
 		default:
-			want[name] = "Loaded"
+			want[name] = "Loaded " + d.asked.tag
 		}
 	}
 	if !maps.Equal(said, want) {
