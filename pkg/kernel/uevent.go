@@ -20,12 +20,14 @@ const (
 
 	// ueventPause is how long the next events wait to be read, ueventsAtOnce how many are read then. A chain of modules, or a
 	// storm, is looked at a few times and not at each event; what the buffer does not hold meanwhile is lost, which is told, too.
-	ueventPause   = 20 * time.Millisecond
+	ueventPause   = 50 * time.Millisecond
 	ueventsAtOnce = 100_000
 )
 
-// WatchModules calls changed after every module event of the kernel (a module became live, or goes) and whenever
-// events were lost, from one goroutine, until ctx is done; then it returns nil. It calls ready once, when nothing that
+// WatchModules calls changed after module events of the kernel (a module became live, or goes) and whenever events were
+// lost, from one goroutine, until ctx is done; then it returns nil. It calls it at once for the first of them, and once for those that come in the
+// next twentieth of a second; after a removal also without any, since the kernel tells of one just before the module is
+// gone (kernel/module/sysfs.c, mod_sysfs_teardown). It calls ready once, when nothing that
 // happens afterwards can be missed. An event carries no fact: read the modules again. A load that fails, and a module
 // that hangs in its init function, cause no event. No privilege is needed, but a network namespace that belongs to the
 // initial user namespace; lib/kobject_uevent.c delivers to no other.
@@ -40,13 +42,16 @@ func (h *Host) WatchModules(ctx context.Context, ready, changed func()) error {
 	ready()
 	buf := make([]byte, ueventSize)
 	for ctx.Err() == nil {
-		told, err := readUevents(f, buf)
+		told, going, err := readUevents(f, buf)
 		if told {
 			changed()
 			select {
 			case <-time.After(ueventPause):
 			case <-ctx.Done():
 			}
+		}
+		if going {
+			changed()
 		}
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return fmt.Errorf("watch modules: %w", err)
@@ -55,17 +60,20 @@ func (h *Host) WatchModules(ctx context.Context, ready, changed func()) error {
 	return nil
 }
 
-// readUevents waits for an event and reads all that are there. told: at least one is about a module, or some were lost.
-func readUevents(f *os.File, buf []byte) (told bool, err error) {
+// readUevents waits for an event and reads all that are there. told: at least one is about a module, or some were lost;
+// going: a module goes, or may have.
+func readUevents(f *os.File, buf []byte) (told, going bool, err error) {
 	for i := 0; ; i++ {
 		n, lost, err := readUevent(f, buf, i == 0)
 		if err != nil {
-			return told, err
+			return told, going, err
 		}
 		if n == 0 && !lost && i > 0 || i == ueventsAtOnce {
-			return told, nil
+			return told, going, nil
 		}
-		told = told || lost || isModuleEvent(buf[:n])
+		about := lost || isModuleEvent(buf[:n])
+		told = told || about
+		going = going || lost || about && bytes.HasPrefix(buf[:n], []byte("remove@"))
 	}
 }
 
