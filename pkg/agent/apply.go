@@ -176,11 +176,7 @@ func (a *Agent) transact(ctx context.Context, t plan.Transaction) {
 	for i, s := range t.Steps {
 		start := time.Now()
 		if i == noted {
-			for noted++; isLoad(s) && noted < len(t.Steps) && isLoad(t.Steps[noted]); noted++ {
-			}
-			for _, s := range t.Steps[i:noted] {
-				a.note(t.Owner, s)
-			}
+			noted += a.noteAhead(t.Owner, t.Steps[i:])
 			if err := a.ledger.save(); err != nil {
 				// Nothing may be changed that can not be remembered.
 				a.failed(ctx, t, err)

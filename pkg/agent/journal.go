@@ -8,6 +8,16 @@ import (
 	"github.com/kmm-node/kmmd/pkg/plan"
 )
 
+// noteAhead notes the first step and, when that is a load, the loads that follow it;
+// it returns how many.
+func (a *Agent) noteAhead(owner string, steps []plan.Step) (n int) {
+	for n == 0 || n < len(steps) && isLoad(steps[n-1]) && isLoad(steps[n]) {
+		a.note(owner, steps[n])
+		n++
+	}
+	return n
+}
+
 // note writes into the ledger what a step is about to do, and into the journal
 // how to take it back.
 func (a *Agent) note(owner string, s plan.Step) {

@@ -22,7 +22,7 @@ import (
 // modules.
 type ledger struct {
 	path   string
-	tidied bool
+	tidied bool   // nothing of an earlier process lies beside it
 	BootID string `json:"bootID"`
 	// Modules are what was loaded or adopted, by name. An entry is written
 	// before its load, so that nothing that runs is ever unknown.
@@ -129,21 +129,23 @@ func (l *ledger) save() error {
 	if err != nil {
 		return fmt.Errorf("write ledger: %w", err)
 	}
-	tmp := l.path + ".tmp"
-	if err := os.WriteFile(tmp, record.Seal(data), 0o600); err != nil {
+	if err := os.WriteFile(l.tmp(), record.Seal(data), 0o600); err != nil {
 		return fmt.Errorf("write ledger: %w", err)
 	}
-	if err := os.Rename(tmp, l.path); err != nil {
+	if err := os.Rename(l.tmp(), l.path); err != nil {
 		return fmt.Errorf("write ledger: %w", err)
 	}
 	return nil
 }
 
+// tmp is where the ledger is written before it takes the place of the last one.
+func (l *ledger) tmp() string { return l.path + ".tmp" }
+
 // tidy removes, once, what a kill left of a ledger that was being written. Only who
 // may write one may call it.
 func (l *ledger) tidy() {
 	if !l.tidied {
-		_ = os.Remove(l.path + ".tmp")
+		_ = os.Remove(l.tmp()) // if it is there
 		l.tidied = true
 	}
 }

@@ -204,6 +204,11 @@ func (s *Store) find(path string) (record, error) {
 	if err != nil {
 		return record{}, err
 	}
+	return t.record(name)
+}
+
+// record is that of a file of the tree.
+func (t *Tree) record(name string) (record, error) {
 	want, ok := t.files[name]
 	if !ok {
 		return record{}, fmt.Errorf("%w: it is not a file of the image", ErrDigest)
@@ -289,9 +294,9 @@ func recordOf(path string) (record, *os.Root, error) {
 		if err != nil {
 			return record{}, nil, err
 		}
-		want, ok := t.files[name]
-		if !ok {
-			return record{}, nil, fmt.Errorf("%w: it is not a file of the image", ErrDigest)
+		want, err := t.record(name)
+		if err != nil {
+			return record{}, nil, err
 		}
 		root, err := os.OpenRoot(dir)
 		if err != nil {

@@ -91,15 +91,15 @@ func (h *Host) change(ctx context.Context, op, module string, timeout time.Durat
 		timeout = DefaultTimeout
 	}
 	if r.file != nil && h.keeps(r.file) {
-		again, err := Sealed(module, func(w io.Writer) error {
+		copied, err := Sealed(module, func(w io.Writer) error {
 			_, err := io.Copy(w, io.NewSectionReader(r.file, 0, math.MaxInt64))
 			return err
 		})
 		if err != nil {
 			return &Error{Op: op, Module: module, Err: err}
 		}
-		defer again.Close()
-		r.file = again
+		defer copied.Close()
+		r.file = copied
 	}
 	log := h.openKmsg()
 	defer log.close()

@@ -25,9 +25,9 @@ const (
 )
 
 // WatchModules calls changed after module events of the kernel (a module became live, or goes) and whenever events were
-// lost, from one goroutine, until ctx is done; then it returns nil. It calls it at once for the first of them, and once for those that come in the
-// next twentieth of a second; after a removal also without any, since the kernel tells of one just before the module is
-// gone (kernel/module/sysfs.c, mod_sysfs_teardown). It calls ready once, when nothing that
+// lost, from one goroutine, until ctx is done; then it returns nil. It does so at once for the first of them, and once for
+// those that come in the next twentieth of a second; after a removal also without any, since the kernel tells of one just
+// before the module is gone (kernel/module/sysfs.c, mod_sysfs_teardown). It calls ready once, when nothing that
 // happens afterwards can be missed. An event carries no fact: read the modules again. A load that fails, and a module
 // that hangs in its init function, cause no event. No privilege is needed, but a network namespace that belongs to the
 // initial user namespace; lib/kobject_uevent.c delivers to no other.
@@ -92,8 +92,8 @@ func openUevents() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "uevents"), nil
 }
 
-// readUevent reads one datagram, and waits for it if need be; else there may be none, which is an empty one. lost: the socket overflowed and events are gone. A datagram that is not the
-// kernel's own comes back as empty.
+// readUevent reads one datagram, and waits for it if it is to; else there may be none, which is an empty one. lost: the
+// socket overflowed and events are gone. A datagram that is not the kernel's own comes back as empty.
 func readUevent(f *os.File, buf []byte, wait bool) (n int, lost bool, err error) {
 	raw, err := f.SyscallConn()
 	if err != nil {
@@ -102,11 +102,11 @@ func readUevent(f *os.File, buf []byte, wait bool) (n int, lost bool, err error)
 	var from unix.Sockaddr
 	var rerr error
 	err = raw.Read(func(fd uintptr) bool {
-		for {
-			if n, from, rerr = unix.Recvfrom(int(fd), buf, 0); rerr != unix.EINTR {
-				return rerr != unix.EAGAIN || !wait
-			}
-		}
+		n, rerr = again(func() (n int, err error) {
+			n, from, err = unix.Recvfrom(int(fd), buf, 0)
+			return n, err
+		})
+		return rerr != unix.EAGAIN || !wait
 	})
 	switch {
 	case err != nil:

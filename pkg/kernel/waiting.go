@@ -292,16 +292,14 @@ func fill(socket int, b []byte) error {
 }
 
 func recvmsg(socket int, b, rights []byte) (n, got int, err error) {
-	for {
+	n, err = again(func() (n int, err error) {
 		n, got, _, _, err = unix.Recvmsg(socket, b, rights, unix.MSG_CMSG_CLOEXEC)
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err == nil && n == 0:
-			return 0, 0, io.EOF
-		default:
-			return n, got, err
-		}
+		return n, err
+	})
+	if err == nil && n == 0 {
+		err = io.EOF
 	}
+	return n, got, err
 }
 
 // rename changes what ps(1) shows. The kernel takes it for one text that ends with its first NUL when the last byte of

@@ -184,3 +184,27 @@ func TestReport(t *testing.T) {
 		require.NotErrorIs(t, err, fs.ErrNotExist)
 	})
 }
+
+// TestReadAgain: a file that has not changed is not parsed again; one that has is, also
+// when its size and its time are the same.
+func TestReadAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m.yaml")
+	text := "apiVersion: kmm.sigs.x-k8s.io/v1beta1\nkind: Module\nmetadata: {name: m}\nspec:\n  moduleLoader:\n    container:\n" +
+		"      modprobe: {moduleName: a}\n      kernelMappings: [{regexp: ., containerImage: 'x.example/x:1'}]\n"
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	s := file.Source{Path: path}
+	read := func() *spec.ModuleLoader {
+		node, _, err := s.Read()
+		require.NoError(t, err)
+		require.Empty(t, node.Invalid)
+		require.Len(t, node.Modules, 1)
+		return node.Modules[0].Spec.ModuleLoader
+	}
+	first := read()
+	require.Same(t, first, read())
+	require.NoError(t, os.WriteFile(path, []byte(strings.Replace(text, "moduleName: a", "moduleName: b", 1)), 0o600))
+	require.NoError(t, os.Chtimes(path, info.ModTime(), info.ModTime()))
+	require.Equal(t, "b", read().Container.Modprobe.ModuleName)
+}

@@ -144,11 +144,5 @@ func TestDrift(t *testing.T) {
 	assert.Contains(t, s.Message, "mod: no device", "the kernel's own words")
 	w.waitReady(a, "m", false)
 	w.waitCondition("m", "Degraded", "True/InitFailed", "mod: no device")
-	w.wait("the failure is told", func() error {
-		events := strings.Join(w.events("default", "Node", a.Name), "\n")
-		if !strings.Contains(events, "ModuleLoadFailed: load drift/m: InitFailed") {
-			return fmt.Errorf("%s", events)
-		}
-		return nil
-	})
+	w.waitEvent("default", "Node", a.Name, "ModuleLoadFailed", ": load drift/m: InitFailed")
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -140,15 +139,7 @@ func (b builder) waitImage(state string) v1beta1.ModuleImage {
 
 func (b builder) waitEvent(reason, text string) {
 	b.t.Helper()
-	b.wait("event "+reason, func() error {
-		events := b.events(b.namespace, "Module", "m")
-		for _, e := range events {
-			if strings.HasPrefix(e, reason+": ") && strings.Contains(e, text) {
-				return nil
-			}
-		}
-		return fmt.Errorf("there are %q", events)
-	})
+	b.world.waitEvent(b.namespace, "Module", "m", reason, text)
 }
 
 // TestBuild: a node waits for the image and leaves the registry alone; one Job

@@ -46,14 +46,7 @@ func TestManyModules(t *testing.T) {
 	}
 	// The same node anew, with the images on its disk: how long they take to come is not
 	// what is counted.
-	a.Kill()
-	w.kubectl("delete", "node", a.Name)
-	w.wait("the NodeModulesConfig is gone", func() error {
-		if _, ok := w.nmc(a); ok {
-			return fmt.Errorf("it is there")
-		}
-		return nil
-	})
+	w.takeAway(a)
 	a.Join(nil)
 	for _, d := range docs {
 		w.waitCondition(d.name, "Ready", "False/NoNodes")

@@ -126,14 +126,7 @@ func TestNodeGone(t *testing.T) {
 	w.waitReady(b, "m", true)
 
 	old, _ := w.nmc(a)
-	a.Kill()
-	w.kubectl("delete", "node", a.Name)
-	w.wait("the NodeModulesConfig is gone", func() error {
-		if _, ok := w.nmc(a); ok {
-			return fmt.Errorf("it is there")
-		}
-		return nil
-	})
+	w.takeAway(a)
 	w.waitCondition("m", "Ready", "True/AllNodes")
 
 	// Reset: a machine of the same name, installed anew.
@@ -176,14 +169,7 @@ func TestStuck(t *testing.T) {
 	w.kubectl("delete", "module", "m", "-n", "stuck", "--wait=false")
 	w.waitCondition("m", "Degraded", "True/UnloadFailed", a.Name+": InUse")
 	assert.False(t, w.ready(a, "m"), "the label went before")
-	w.wait("the failure is told", func() error {
-		for _, e := range w.events("default", "Node", a.Name) {
-			if len(e) > 20 && e[:20] == "ModuleUnloadFailed: " {
-				return nil
-			}
-		}
-		return fmt.Errorf("%q", w.events("default", "Node", a.Name))
-	})
+	w.waitEvent("default", "Node", a.Name, "ModuleUnloadFailed", "")
 	a.Kernel.Hold("mod", -1)
 	w.waitGone("m")
 }

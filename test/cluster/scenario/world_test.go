@@ -271,6 +271,33 @@ func (w *world) waitCondition(module, kind, want string, words ...string) string
 	return message
 }
 
+// takeAway kills an agent and deletes its node, and with that what was ordered of it.
+func (w *world) takeAway(m *fleet.Machine) {
+	w.t.Helper()
+	m.Kill()
+	w.kubectl("delete", "node", m.Name)
+	w.wait("the NodeModulesConfig is gone", func() error {
+		if _, ok := w.nmc(m); ok {
+			return fmt.Errorf("it is there")
+		}
+		return nil
+	})
+}
+
+// waitEvent waits for an event on an object, of that reason, whose message has text.
+func (w *world) waitEvent(namespace, kind, name, reason, text string) {
+	w.t.Helper()
+	w.wait("event "+reason, func() error {
+		events := w.events(namespace, kind, name)
+		for _, e := range events {
+			if strings.HasPrefix(e, reason+": ") && strings.Contains(e, text) {
+				return nil
+			}
+		}
+		return fmt.Errorf("there are %q", events)
+	})
+}
+
 func (w *world) waitGone(module string) {
 	w.t.Helper()
 	w.wait("Module "+module+" is gone", func() error {
