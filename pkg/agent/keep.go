@@ -27,7 +27,7 @@ func (a *Agent) keepImages(desired *spec.Node, s spec.Status) {
 	if a.cfg.Keeper == nil {
 		return
 	}
-	a.pinning.Wait()
+	a.pinning.Wait() // what they write is older
 	for owner, digests := range a.pins(s) {
 		a.pin(owner, digests)
 	}

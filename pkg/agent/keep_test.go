@@ -3,9 +3,11 @@
 package agent_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -190,4 +192,40 @@ func TestPinnedBeforeTheNextPull(t *testing.T) {
 	s := n.reconcile(want{name: "a", image: one, module: "helper"}, want{name: "b", image: two, module: "dummy"})
 	assert.Equal(t, map[string]string{"a": "Loaded", "b": "Failed NoSpace"}, states(s))
 	assert.Equal(t, "1", n.runs("helper"))
+}
+
+// slowDisk is a store that takes its time to write pins, and notes who does not wait.
+type slowDisk struct {
+	*images.Store
+	pinned  atomic.Bool
+	hurried chan string
+}
+
+func (s *slowDisk) Pin(owner string, digests ...string) error {
+	select {
+	case who := <-s.hurried:
+		s.hurried <- who
+	case <-time.After(100 * time.Millisecond): // nobody came: all wait
+	}
+	defer s.pinned.Store(true)
+	return s.Store.Pin(owner, digests...)
+}
+
+func (s *slowDisk) Ensure(ctx context.Context, r images.Request) (*images.Tree, error) {
+	if strings.HasSuffix(r.Ref, ":2") && !s.pinned.Load() {
+		s.hurried <- r.Ref
+	}
+	return s.Store.Ensure(ctx, r)
+}
+
+// TestPinsAreWaitedFor: an image is pinned while its modules are loaded, but none is
+// pulled, for which another one may be removed, until that is done.
+func TestPinsAreWaitedFor(t *testing.T) {
+	n := newNode(t)
+	one, two := n.push("1", only(ours("1"), "helper"), nil), n.push("2", only(ours("2"), "dummy"), nil)
+	disk := &slowDisk{Store: n.images.store, hurried: make(chan string, 1)}
+	n.start(func(c *agent.Config) { c.Images, c.Keeper = disk, disk })
+	require.True(t, n.reconcile(want{name: "a", image: one, module: "helper"}, want{name: "b", image: two, module: "dummy"}).OK())
+	assert.Empty(t, disk.hurried)
+	assert.Equal(t, map[string][]string{one: {"default/a"}, two: {"default/b"}}, n.kept())
 }

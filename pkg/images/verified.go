@@ -230,7 +230,8 @@ func (s *Store) tree(key string) (*Tree, error) {
 	return t, err
 }
 
-// returned are the trees that Ensure has found whole last, by key.
+// returned are the trees that Ensure has found whole last, by key. A write to tree.json in the same step of the kernel's
+// clock is not seen: then a file is compared with what was recorded when the tree was whole, which is no less strict.
 type returned struct {
 	mu    sync.Mutex
 	trees map[string]readTree

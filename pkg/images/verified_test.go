@@ -142,3 +142,26 @@ func TestNotVerified(t *testing.T) {
 		})
 	}
 }
+
+// TestRecordIsReadAgain: what is known of a tree is what tree.json says, also when that
+// was written since by somebody else.
+func TestRecordIsReadAgain(t *testing.T) {
+	s, _, path := remembering(t)
+	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+		record := filepath.Join(dir, treeFile)
+		text, err := os.ReadFile(record)
+		if os.IsNotExist(err) {
+			continue
+		}
+		require.NoError(t, err)
+		require.Eventually(t, func() bool { // until the clock has gone on
+			require.NoError(t, os.WriteFile(record, bytes.Repeat([]byte("x"), len(text)), 0o600))
+			_, done, ok := s.Verified(path)
+			if ok {
+				done()
+			}
+			return !ok
+		}, time.Minute, 10*time.Millisecond)
+		return
+	}
+}
