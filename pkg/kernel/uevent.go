@@ -106,14 +106,14 @@ func readUevent(f *os.File, buf []byte, wait bool) (n int, lost bool, err error)
 			n, from, err = unix.Recvfrom(int(fd), buf, 0)
 			return n, err
 		})
-		return rerr != unix.EAGAIN || !wait
+		return !errors.Is(rerr, unix.EAGAIN) || !wait
 	})
 	switch {
 	case err != nil:
 		return 0, false, err
-	case rerr == unix.ENOBUFS:
+	case errors.Is(rerr, unix.ENOBUFS):
 		return 0, true, nil
-	case rerr == unix.EAGAIN:
+	case errors.Is(rerr, unix.EAGAIN):
 		return 0, false, nil
 	case rerr != nil:
 		return 0, false, os.NewSyscallError("recvfrom", rerr)
