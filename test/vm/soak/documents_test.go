@@ -29,7 +29,8 @@ func (s *soak) setup(of *what) (set setup, ok bool) {
 		set.flaw = all[s.rng.IntN(len(all))]
 	}
 	set.image.build = s.store.count
-	if old != nil && s.chance(30) {
+	// The same build once more, but a build-id is one file's.
+	if old != nil && s.chance(30) && set.flaw.file == old.asked.flaw.file {
 		set.image.build = old.asked.image.build
 	}
 	alone := len(s.world.sharers(of.name)) == 0
