@@ -5,6 +5,7 @@ package kernel
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -32,17 +33,21 @@ const (
 // that hangs in its init function, cause no event. No privilege is needed, but a network namespace that belongs to the
 // initial user namespace; lib/kobject_uevent.c delivers to no other.
 func (h *Host) WatchModules(ctx context.Context, ready, changed func()) error {
-	f, err := openUevents()
+	e, err := openUevents()
 	if err != nil {
 		return fmt.Errorf("watch modules: %w", err)
 	}
-	defer f.Close()
-	stop := context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
+	stop := context.AfterFunc(ctx, e.end)
+	defer func() {
+		if stop() {
+			e.end()
+		}
+		e.close()
+	}()
 	ready()
 	buf := make([]byte, ueventSize)
 	for ctx.Err() == nil {
-		told, going, err := readUevents(f, buf)
+		told, going, err := e.read(buf)
 		if told {
 			changed()
 			select {
@@ -53,70 +58,107 @@ func (h *Host) WatchModules(ctx context.Context, ready, changed func()) error {
 		if going {
 			changed()
 		}
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		if err != nil && !errors.Is(err, errNoMore) {
 			return fmt.Errorf("watch modules: %w", err)
 		}
 	}
 	return nil
 }
 
-// readUevents waits for an event and reads all that are there. told: at least one is about a module, or some were lost;
+// uevents are the kernel's events as they come. They are waited for by a thread that does nothing else: the runtime's
+// poller would be woken by each of those that are left for later.
+type uevents struct {
+	socket  int // not blocking
+	stopped int // an eventfd(2): nothing is waited for any more
+	ended   chan struct{}
+}
+
+// errNoMore says that end was called.
+var errNoMore = errors.New("no more events are read")
+
+// openUevents subscribes to the kernel's events.
+func openUevents() (*uevents, error) {
+	socket, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_KOBJECT_UEVENT)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	// Only root may exceed the default; with less, overflows are seen and answered by changed.
+	_ = unix.SetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, ueventBuffer)
+	if err := unix.Bind(socket, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: ueventGroup}); err != nil {
+		unix.Close(socket)
+		return nil, os.NewSyscallError("bind", err)
+	}
+	return newUevents(socket)
+}
+
+// newUevents takes the socket over, also with an error.
+func newUevents(socket int) (*uevents, error) {
+	stopped, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		unix.Close(socket)
+		return nil, os.NewSyscallError("eventfd", err)
+	}
+	return &uevents{socket: socket, stopped: stopped, ended: make(chan struct{})}, nil
+}
+
+// end has read come back with errNoMore. It is called once, by any goroutine.
+func (e *uevents) end() {
+	_, _ = unix.Write(e.stopped, binary.NativeEndian.AppendUint64(nil, 1))
+	close(e.ended)
+}
+
+// close comes after end, and after read has come back.
+func (e *uevents) close() {
+	<-e.ended
+	unix.Close(e.socket)
+	unix.Close(e.stopped)
+}
+
+// read waits for an event and reads all that are there. told: at least one is about a module, or some were lost;
 // going: a module goes, or may have.
-func readUevents(f *os.File, buf []byte) (told, going bool, err error) {
-	for i := 0; ; i++ {
-		n, lost, err := readUevent(f, buf, i == 0)
-		if err != nil {
+func (e *uevents) read(buf []byte) (told, going bool, err error) {
+	if err := e.wait(); err != nil {
+		return false, false, err
+	}
+	for range ueventsAtOnce {
+		n, lost, err := e.one(buf)
+		if n < 0 || err != nil {
 			return told, going, err
-		}
-		if n == 0 && !lost && i > 0 || i == ueventsAtOnce {
-			return told, going, nil
 		}
 		about := lost || isModuleEvent(buf[:n])
 		told = told || about
 		going = going || lost || about && bytes.HasPrefix(buf[:n], []byte("remove@"))
 	}
+	return told, going, nil
 }
 
-// openUevents subscribes to the kernel's events. The file is registered with the runtime's poller: deadlines work.
-func openUevents() (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_KOBJECT_UEVENT)
-	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
+// wait blocks until there is something to be read, be it an error.
+func (e *uevents) wait() error {
+	fds := []unix.PollFd{{Fd: int32(e.socket), Events: unix.POLLIN}, {Fd: int32(e.stopped), Events: unix.POLLIN}}
+	if _, err := again(func() (int, error) { return unix.Poll(fds, -1) }); err != nil {
+		return os.NewSyscallError("poll", err)
 	}
-	// Only root may exceed the default; with less, overflows are seen and answered by changed.
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, ueventBuffer)
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: ueventGroup}); err != nil {
-		unix.Close(fd)
-		return nil, os.NewSyscallError("bind", err)
+	if fds[1].Revents != 0 {
+		return errNoMore
 	}
-	return os.NewFile(uintptr(fd), "uevents"), nil
+	return nil
 }
 
-// readUevent reads one datagram, and waits for it if it is to; else there may be none, which is an empty one. lost: the
-// socket overflowed and events are gone. A datagram that is not the kernel's own comes back as empty.
-func readUevent(f *os.File, buf []byte, wait bool) (n int, lost bool, err error) {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return 0, false, err
-	}
+// one reads a datagram; n is -1 when there is none. lost: the socket overflowed and events are gone. A datagram that is
+// not the kernel's own comes back as empty.
+func (e *uevents) one(buf []byte) (n int, lost bool, err error) {
 	var from unix.Sockaddr
-	var rerr error
-	err = raw.Read(func(fd uintptr) bool {
-		n, rerr = again(func() (n int, err error) {
-			n, from, err = unix.Recvfrom(int(fd), buf, 0)
-			return n, err
-		})
-		return !errors.Is(rerr, unix.EAGAIN) || !wait
+	n, err = again(func() (n int, err error) {
+		n, from, err = unix.Recvfrom(e.socket, buf, 0)
+		return n, err
 	})
 	switch {
-	case err != nil:
-		return 0, false, err
-	case errors.Is(rerr, unix.ENOBUFS):
+	case errors.Is(err, unix.ENOBUFS):
 		return 0, true, nil
-	case errors.Is(rerr, unix.EAGAIN):
-		return 0, false, nil
-	case rerr != nil:
-		return 0, false, os.NewSyscallError("recvfrom", rerr)
+	case errors.Is(err, unix.EAGAIN):
+		return -1, false, nil
+	case err != nil:
+		return 0, false, os.NewSyscallError("recvfrom", err)
 	}
 	if nl, ok := from.(*unix.SockaddrNetlink); !ok || nl.Pid != 0 {
 		return 0, false, nil

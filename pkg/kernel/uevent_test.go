@@ -41,15 +41,21 @@ func TestWatchModulesEnds(t *testing.T) {
 func TestForeignSender(t *testing.T) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)
-	f, sender := os.NewFile(uintptr(fds[0]), "uevents"), os.NewFile(uintptr(fds[1]), "sender")
-	defer f.Close()
+	e, err := newUevents(fds[0])
+	require.NoError(t, err)
+	sender := os.NewFile(uintptr(fds[1]), "sender")
 	defer sender.Close()
 	_, err = sender.WriteString("add@/module/x\x00SUBSYSTEM=module\x00")
 	require.NoError(t, err)
-	n, lost, err := readUevent(f, make([]byte, ueventSize), true)
+	buf := make([]byte, ueventSize)
+	told, going, err := e.read(buf)
 	require.NoError(t, err)
-	assert.Zero(t, n)
-	assert.False(t, lost)
+	assert.False(t, told)
+	assert.False(t, going)
+	e.end()
+	_, _, err = e.read(buf)
+	require.ErrorIs(t, err, errNoMore)
+	e.close()
 }
 
 func BenchmarkIsModuleEvent(b *testing.B) {
