@@ -46,6 +46,7 @@ type Observer interface {
 type Loader interface {
 	Compression() string
 	Load(ctx context.Context, r kernel.LoadRequest) error
+	LoadAll(ctx context.Context, requests []kernel.LoadRequest) []kernel.Loaded
 	Unload(ctx context.Context, name string, timeout time.Duration) error
 }
 
@@ -157,7 +158,8 @@ type Agent struct {
 	ledger   *ledger
 	host     *kmod.Tree // the node's own modules, nil when there are none
 	looked   bool       // for them
-	magic    string     // the running kernel's vermagic without release, "" while unknown
+	toPin    []toPin
+	magic    string // the running kernel's vermagic without release, "" while unknown
 	resolved map[string]*resolution
 	pulls    map[string]*pull // by Module
 	failures map[string]*failure
@@ -169,6 +171,8 @@ type Agent struct {
 	swept    bool      // pins of an earlier kmmd are in pinned
 
 	unreported bool // Report does not know status
+
+	loaded map[string]kernel.Loaded // by name: loads that were made ahead of their step
 
 	seen *view // what the node is like; nil when something was changed since
 

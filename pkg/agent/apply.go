@@ -174,7 +174,6 @@ func (a *Agent) transact(ctx context.Context, t plan.Transaction) {
 	}
 	noted := 0
 	for i, s := range t.Steps {
-		start := time.Now()
 		if i == noted {
 			noted += a.noteAhead(t.Owner, t.Steps[i:])
 			if err := a.ledger.save(); err != nil {
@@ -183,6 +182,8 @@ func (a *Agent) transact(ctx context.Context, t plan.Transaction) {
 				return
 			}
 		}
+		a.loadAhead(ctx, t.Owner, t.Steps[i:noted])
+		start := time.Now().Add(-a.tookAhead(s))
 		err := a.do(ctx, s)
 		a.cfg.Metrics.step(s, time.Since(start), err)
 		if load, ok := s.(plan.Load); ok && load.File.Optional && err != nil {
@@ -220,6 +221,7 @@ func (a *Agent) failed(ctx context.Context, t plan.Transaction, err error) {
 	}
 	a.cfg.Log.Error("module failed", "module", t.Owner, "reason", string(f.reason), "err", err)
 	undone := len(a.ledger.Journal[t.Owner]) > 0
+	a.loaded = nil
 	if rerr := a.rollBack(ctx, t.Owner); rerr != nil {
 		f.message += "; roll back: " + rerr.Error()
 		a.cfg.Log.Error("roll back", "module", t.Owner, "err", rerr)

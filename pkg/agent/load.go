@@ -71,21 +71,35 @@ func (a *Agent) runs(file plan.File) bool {
 	return err == nil && state == kernel.StateLive && build == file.BuildID
 }
 
+// loadOnce makes the load, unless it was made ahead.
 func (a *Agent) loadOnce(ctx context.Context, file plan.File) error {
-	params, err := kmod.JoinParameters(file.Parameters)
-	if err != nil {
-		return err
+	if ahead, ok := a.loaded[file.Name]; ok {
+		delete(a.loaded, file.Name)
+		return ahead.Err
 	}
-	f, done, compressed, err := a.open(file)
+	r, done, err := a.request(file)
 	if err != nil {
 		return err
 	}
 	defer done()
-	return a.cfg.Kernel.Load(ctx, kernel.LoadRequest{
+	return a.cfg.Kernel.Load(ctx, r)
+}
+
+// request opens a file for the kernel. The caller calls done.
+func (a *Agent) request(file plan.File) (r kernel.LoadRequest, done func(), err error) {
+	params, err := kmod.JoinParameters(file.Parameters)
+	if err != nil {
+		return r, nil, err
+	}
+	f, done, compressed, err := a.open(file)
+	if err != nil {
+		return r, nil, err
+	}
+	return kernel.LoadRequest{
 		Name: file.Name, File: f, Parameters: params, Compressed: compressed,
 		IgnoreVermagic: file.IgnoreVermagic, IgnoreModversions: file.IgnoreModversions,
 		Timeout: a.cfg.LoadTimeout,
-	})
+	}, done, nil
 }
 
 // open gives a file as finit_module(2) takes it: as it is when it is plain or when the kernel knows its compression, else a

@@ -53,6 +53,11 @@ func (h *Host) Load(ctx context.Context, r LoadRequest) error {
 	if r.File == nil {
 		return &Error{Op: opLoad, Module: r.Name, Err: errors.New("no file given")}
 	}
+	return h.change(ctx, opLoad, r.Name, r.Timeout, r.call())
+}
+
+// call is the system call that loads it.
+func (r *LoadRequest) call() syscallRequest {
 	flags := 0
 	if r.IgnoreVermagic {
 		flags |= unix.MODULE_INIT_IGNORE_VERMAGIC
@@ -63,9 +68,7 @@ func (h *Host) Load(ctx context.Context, r LoadRequest) error {
 	if r.Compressed {
 		flags |= unix.MODULE_INIT_COMPRESSED_FILE
 	}
-	return h.change(ctx, opLoad, r.Name, r.Timeout, syscallRequest{
-		call: callFinit, flags: flags, text: r.Parameters, file: r.File,
-	})
+	return syscallRequest{call: callFinit, flags: flags, text: r.Parameters, file: r.File}
 }
 
 // Unload removes a module with delete_module(2), in a child and with a deadline as Load does. The kernel refuses with
@@ -110,7 +113,12 @@ func (h *Host) change(ctx context.Context, op, module string, timeout time.Durat
 	if err == nil {
 		return nil
 	}
-	h.keepFile(r.file, err)
+	return h.failed(op, module, r.file, err, timeout, log)
+}
+
+// failed tells of a call that failed, with the kernel's words.
+func (h *Host) failed(op, module string, file *os.File, err error, timeout time.Duration, log kmsg) error {
+	h.keepFile(file, err)
 	if errors.Is(err, ErrTimeout) {
 		err = fmt.Errorf("%w within %s: %s", err, timeout, h.stateNow(module))
 	}

@@ -22,12 +22,14 @@ import (
 )
 
 // A child that waits is started ahead and makes one system call after the other: to start a process takes longer than
-// most loads. It is given on its standard input, a socket, for each: the lengths of two texts (32 bits each, in the
-// machine's order), its name while it is at it, the order as a child of one call has it, and with them the file. It
-// answers there as the other does. A child that does not answer in time is killed and not asked again.
+// most loads. It is given on its standard input, a socket, for each: the lengths of two texts and whether the call depends
+// on the one before (32 bits each, in the machine's order), its name while it is at it, the order as a child of one call has
+// it, and with them the file. It answers there as the other does. It may be given several orders at once; one that depends
+// on a call that failed is not obeyed, and answered with ECANCELED, which neither call ever gives. A child that does not answer in
+// time is killed and not asked again.
 const (
 	waitingName = childPrefix + "waits"
-	orderHead   = 8
+	orderHead   = 12
 	maxOrder    = 1 << 20 // of the two texts; a longer one goes to a child of its own
 	waitingMax  = len(childPrefix) + len(opUnload) + 1 + maxName
 )
@@ -36,6 +38,7 @@ const (
 type waiting struct {
 	process *os.Process
 	orders  int        // our end of the socket
+	said    string     // what was read from it and is no answer yet
 	ended   chan error // how it ended, once
 }
 
@@ -125,12 +128,27 @@ func startWaiting(exe string) (*waiting, error) {
 
 // call has the child make a call. ok is false when it has not got the order; alive tells whether it may be asked again.
 func (w *waiting) call(r syscallRequest, name string, timeout time.Duration) (ok, alive bool, err error) {
+	limit := time.Now().Add(timeout)
+	if ok, alive, err = w.send(r, name, false, limit); ok && err == nil {
+		return w.answer(limit)
+	}
+	return ok, alive, err
+}
+
+// send gives the child an order. ok is false when it has not got it.
+func (w *waiting) send(r syscallRequest, name string, depends bool, limit time.Time) (ok, alive bool, err error) {
 	order := r.String()
 	if len(name)+len(order) > maxOrder {
 		return false, true, nil
 	}
-	text := binary.NativeEndian.AppendUint32(nil, uint32(len(name)))
+	text := make([]byte, 0, orderHead+len(name)+len(order))
+	text = binary.NativeEndian.AppendUint32(text, uint32(len(name)))
 	text = binary.NativeEndian.AppendUint32(text, uint32(len(order)))
+	if depends {
+		text = binary.NativeEndian.AppendUint32(text, 1)
+	} else {
+		text = binary.NativeEndian.AppendUint32(text, 0)
+	}
 	text = append(append(text, name...), order...)
 	var rights []byte
 	if r.file != nil {
@@ -143,7 +161,6 @@ func (w *waiting) call(r syscallRequest, name string, timeout time.Duration) (ok
 		}
 	}
 	// A child that has been gone for long has got nothing; of an order that it has got in part it has made nothing.
-	limit := time.Now().Add(timeout)
 	for len(text) > 0 {
 		n, err := unix.SendmsgN(w.orders, text, rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		switch err {
@@ -158,7 +175,7 @@ func (w *waiting) call(r syscallRequest, name string, timeout time.Duration) (ok
 			return false, false, nil
 		}
 	}
-	return w.answer(limit)
+	return true, true, nil
 }
 
 func (w *waiting) close() { unix.Close(w.orders) }
@@ -181,26 +198,30 @@ func (w *waiting) wait(what int16, limit time.Time) error {
 
 // answer waits for one. Whatever else comes is the child's last words.
 func (w *waiting) answer(limit time.Time) (ok, alive bool, err error) {
-	text, err := w.read("", limit)
+	for err == nil && !strings.Contains(w.said, "\n") {
+		err = w.read(limit)
+	}
+	line, rest, _ := strings.Cut(w.said, "\n")
 	late := errors.Is(err, os.ErrDeadlineExceeded)
-	if err == nil && isAnswer(text) {
-		return true, true, parseAnswer(text, nil)
+	if err == nil && isAnswer(line) {
+		w.said = rest
+		return true, true, parseAnswer(line, nil)
 	}
 	if late {
 		_ = w.process.Kill()
 	}
 	limit = time.Now().Add(killGrace)
-	for err = nil; err == nil && len(text) < answerSize; {
-		text, err = w.read(text, limit)
+	for err = nil; err == nil && len(w.said) < answerSize; {
+		err = w.read(limit)
 	}
-	if late && !isAnswer(text) {
+	if late && !isAnswer(w.said) {
 		return true, false, ErrTimeout
 	}
 	select {
 	case err = <-w.ended:
 	case <-time.After(killGrace):
 	}
-	return true, false, parseAnswer(text, err)
+	return true, false, parseAnswer(w.said, err)
 }
 
 func isAnswer(text string) bool {
@@ -208,17 +229,18 @@ func isAnswer(text string) bool {
 	return !errors.As(parseAnswer(text, nil), &ended)
 }
 
-// read adds what comes next. An answer comes as a whole.
-func (w *waiting) read(text string, limit time.Time) (string, error) {
+// read adds to what was said.
+func (w *waiting) read(limit time.Time) error {
 	if err := w.wait(unix.POLLIN, limit); err != nil {
-		return text, err
+		return err
 	}
 	buf := make([]byte, 4<<10)
 	n, err := again(func() (int, error) { return unix.Read(w.orders, buf) })
 	if n <= 0 && err == nil {
 		err = io.EOF
 	}
-	return text + string(buf[:max(n, 0)]), err
+	w.said += string(buf[:max(n, 0)])
+	return err
 }
 
 // isWaiting tells a child that waits from one of a single call.
@@ -234,13 +256,18 @@ func serve() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	var errno syscall.Errno
 	for {
-		r, name, err := receive(orders)
+		r, name, depends, err := receive(orders)
 		if err != nil {
 			os.Exit(0) // nobody needs it any more
 		}
-		rename(name)
-		errno := r.obey()
+		if depends && errno != 0 {
+			errno = unix.ECANCELED
+		} else {
+			rename(name)
+			errno = r.obey()
+		}
 		_ = unix.Dup3(orders, childFile, unix.O_CLOEXEC) // lets go of the module's file
 		rename(waitingName)
 		if _, err := unix.Write(1, fmt.Appendf(nil, "%d\n", int(errno))); err != nil {
@@ -250,34 +277,34 @@ func serve() {
 }
 
 // receive waits for an order and puts its file where obey looks for it.
-func receive(socket int) (r syscallRequest, name string, err error) {
+func receive(socket int) (r syscallRequest, name string, depends bool, err error) {
 	head, rights := make([]byte, orderHead), make([]byte, unix.CmsgSpace(4))
 	n, got, err := recvmsg(socket, head, rights)
 	if err != nil {
-		return r, "", err
+		return r, "", false, err
 	}
 	if messages, err := unix.ParseSocketControlMessage(rights[:got]); err == nil && len(messages) == 1 {
 		if fds, err := unix.ParseUnixRights(&messages[0]); err == nil && len(fds) == 1 {
 			err = unix.Dup3(fds[0], childFile, unix.O_CLOEXEC)
 			_ = unix.Close(fds[0])
 			if err != nil {
-				return r, "", err
+				return r, "", false, err
 			}
 		}
 	}
 	if err := fill(socket, head[n:]); err != nil {
-		return r, "", err
+		return r, "", false, err
 	}
 	first, second := binary.NativeEndian.Uint32(head), binary.NativeEndian.Uint32(head[4:])
 	if uint64(first)+uint64(second) > maxOrder {
-		return r, "", io.ErrShortBuffer
+		return r, "", false, io.ErrShortBuffer
 	}
 	text := make([]byte, first+second)
 	if err := fill(socket, text); err != nil {
-		return r, "", err
+		return r, "", false, err
 	}
 	r, err = parseOrder(string(text[first:]))
-	return r, string(text[:first]), err
+	return r, string(text[:first]), binary.NativeEndian.Uint32(head[8:]) != 0, err
 }
 
 func fill(socket int, b []byte) error {

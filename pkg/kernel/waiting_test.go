@@ -3,6 +3,7 @@
 package kernel
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strconv"
@@ -147,4 +148,69 @@ func TestFileOfALostCall(t *testing.T) {
 	err = h.Load(t.Context(), LoadRequest{Name: "dummy", File: file})
 	require.ErrorContains(t, err, "/memfd:dummy")
 	require.ErrorContains(t, h.Load(t.Context(), LoadRequest{Name: "dummy", File: moduleFile(t)}), "exit status 3")
+}
+
+func requests(t *testing.T, names ...string) []LoadRequest {
+	t.Helper()
+	var rs []LoadRequest
+	for _, name := range names {
+		rs = append(rs, LoadRequest{Name: name, File: moduleFile(t), Timeout: time.Minute})
+	}
+	return rs
+}
+
+// TestLoadAll: the first is refused, the others are not tried, and the child goes on.
+func TestLoadAll(t *testing.T) {
+	h, pid := prepared(t)
+	want := h.Load(t.Context(), requests(t, "a")[0])
+	require.Error(t, want)
+	for range 2 {
+		done := h.LoadAll(t.Context(), requests(t, "a", "b", "c"))
+		require.Len(t, done, 1)
+		require.EqualError(t, done[0].Err, want.Error())
+		assert.Equal(t, pid, h.waits.process.Pid)
+	}
+	assert.Equal(t, "kmmd: waits\x00", cmdline(t, pid))
+	require.EqualError(t, h.Load(t.Context(), requests(t, "a")[0]), want.Error(), "no answer was left over")
+
+	rs := requests(t, "a", "b", "c")
+	assert.Empty(t, h.LoadAll(t.Context(), rs[:1]), "one is for Load")
+	rs[1].File = nil
+	assert.Empty(t, h.LoadAll(t.Context(), rs), "and so are those that it does not take")
+	rs[1] = rs[0]
+	rs[0].Parameters = "a\x00"
+	assert.Empty(t, h.LoadAll(t.Context(), rs))
+	done, cancel := context.WithCancel(t.Context())
+	cancel()
+	assert.Empty(t, h.LoadAll(done, requests(t, "a", "b")))
+	h.Close()
+	assert.Empty(t, h.LoadAll(t.Context(), requests(t, "a", "b")), "no child waits")
+}
+
+// TestLoadAllEnds: a child that ends, or hangs, after one that it has loaded.
+func TestLoadAllEnds(t *testing.T) {
+	h := scriptHost(t, "head -c 1 >/dev/null; echo 0; echo 0; echo panic: x; exit 2")
+	require.NoError(t, h.Prepare())
+	rs := requests(t, "a", "b", "c", "d")
+	done := h.LoadAll(t.Context(), rs)
+	require.Len(t, done, 3)
+	require.NoError(t, done[0].Err)
+	require.NoError(t, done[1].Err)
+	require.EqualError(t, done[2].Err, `load c: child ended without an answer: exit status 2: "panic: x"`)
+	assert.Nil(t, h.waits)
+	assert.True(t, h.keeps(rs[2].File), "the kernel may be at it still")
+	assert.False(t, h.keeps(rs[3].File))
+	require.NoError(t, h.Prepare())
+	assert.Empty(t, h.LoadAll(t.Context(), rs[1:]), "what ends with a file that is kept is one")
+
+	h = scriptHost(t, "head -c 1 >/dev/null; echo 0; kill -STOP $$")
+	require.NoError(t, h.Prepare())
+	rs = requests(t, "a", "b", "c")
+	rs[1].Timeout = 50 * time.Millisecond
+	done = h.LoadAll(t.Context(), rs)
+	require.Len(t, done, 2)
+	require.NoError(t, done[0].Err)
+	require.EqualError(t, done[1].Err, "load b: kernel did not answer within 50ms: no such module in the kernel")
+	require.ErrorIs(t, done[1].Err, ErrTimeout)
+	assert.Nil(t, h.waits)
 }

@@ -29,6 +29,7 @@ func TestLoader(t *testing.T, newLoader func(t *testing.T) Fixture) {
 		{"parameters", testParameters},
 		{"same name", testSameName},
 		{"dependency", testDependency},
+		{"together", testTogether},
 		{"reference", testReference},
 		{"refused", testRefused},
 		{"not loaded", testNotLoaded},
@@ -213,6 +214,51 @@ func testDependency(t *testing.T, f Fixture) {
 	require.NoError(t, err)
 	assert.Zero(t, base.Refs)
 	require.NoError(t, f.Kernel.Unload(t.Context(), "kmm_base", timeout))
+}
+
+// testTogether: what LoadAll has tried was tried in order, up to the first failure, and the rest is left to Load.
+func testTogether(t *testing.T, f Fixture) {
+	request := func(path, name string) kernel.LoadRequest {
+		return kernel.LoadRequest{Name: name, File: f.file(t, path), Timeout: timeout}
+	}
+	unload := func(names ...string) {
+		for _, name := range names {
+			require.NoError(t, f.Kernel.Unload(t.Context(), name, timeout))
+		}
+	}
+	require.NoError(t, f.Prepare())
+	base, dep := request("kmm_base.ko", "kmm_base"), request("kmm_dep.ko", "kmm_dep")
+	base.Parameters = "level=3"
+	done := f.Kernel.LoadAll(t.Context(), []kernel.LoadRequest{base, dep})
+	require.Len(t, done, 2)
+	for _, d := range done {
+		require.NoError(t, d.Err)
+		assert.Positive(t, d.Took)
+	}
+	m, err := f.Kernel.Module("kmm_base")
+	require.NoError(t, err)
+	assert.Equal(t, "3", m.Parameters["level"])
+	assert.Equal(t, []string{"kmm_dep"}, m.UsedBy)
+	unload("kmm_dep", "kmm_base")
+
+	done = f.Kernel.LoadAll(t.Context(), []kernel.LoadRequest{base, request("kmm_fail.ko", "kmm_fail"), dep})
+	require.Len(t, done, 2, "what comes after a failure is not tried")
+	require.NoError(t, done[0].Err)
+	require.ErrorIs(t, done[1].Err, syscall.ENODEV)
+	var e *kernel.Error
+	require.ErrorAs(t, done[1].Err, &e)
+	assert.Equal(t, "kmm_fail", e.Module)
+	assert.Contains(t, strings.Join(e.Log, "\n"), "kmm_fail: no such hardware (-19)")
+	_, err = f.Kernel.Module("kmm_dep")
+	require.ErrorIs(t, err, kernel.ErrNotLoaded)
+	require.NoError(t, f.Kernel.Load(t.Context(), dep), "and can be")
+	unload("kmm_dep", "kmm_base")
+
+	done = f.Kernel.LoadAll(t.Context(), []kernel.LoadRequest{dep, base})
+	require.Len(t, done, 1)
+	require.ErrorIs(t, done[0].Err, syscall.ENOENT)
+	_, err = f.Kernel.Module("kmm_base")
+	require.ErrorIs(t, err, kernel.ErrNotLoaded)
 }
 
 func testReference(t *testing.T, f Fixture) {

@@ -30,6 +30,7 @@ type Loader interface {
 	Module(name string) (kernel.Module, error)
 	Running(name string) (state, buildID string, err error)
 	Load(ctx context.Context, r kernel.LoadRequest) error
+	LoadAll(ctx context.Context, requests []kernel.LoadRequest) []kernel.Loaded
 	Unload(ctx context.Context, name string, timeout time.Duration) error
 	FirmwarePath() (string, error)
 	SetFirmwarePath(path string) error

@@ -35,6 +35,23 @@ func (k *Kernel) Load(ctx context.Context, r kernel.LoadRequest) error {
 	return k.insert(r)
 }
 
+// LoadAll is as kernel.Host.LoadAll, with a child that waits.
+func (k *Kernel) LoadAll(ctx context.Context, requests []kernel.LoadRequest) []kernel.Loaded {
+	var done []kernel.Loaded
+	if len(requests) < 2 || ctx.Err() != nil {
+		return nil
+	}
+	for _, r := range requests {
+		begin := time.Now()
+		err := k.Load(ctx, r)
+		done = append(done, kernel.Loaded{Err: err, Took: time.Since(begin)})
+		if err != nil {
+			break
+		}
+	}
+	return done
+}
+
 // Unload is as kernel.Host.Unload.
 func (k *Kernel) Unload(ctx context.Context, name string, _ time.Duration) error {
 	if err := ctx.Err(); err != nil {

@@ -39,8 +39,10 @@ func TestMain(m *testing.M) {
 func TestLoader(t *testing.T) {
 	kerneltest.TestLoader(t, func(t *testing.T) kerneltest.Fixture {
 		h := open(t)
+		t.Cleanup(h.Close)
 		return kerneltest.Fixture{
 			Kernel:    h,
+			Prepare:   h.Prepare,
 			Modules:   modules,
 			InTree:    inTree(t, h.Release()),
 			Builtin:   "ext4",
