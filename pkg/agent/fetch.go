@@ -16,9 +16,8 @@ import (
 // they depend on in the image. host is that kernel's own tree, or nil.
 //
 // What is taken from the host may itself depend on a module that the image has,
-// and a file in the image beats the host's: then the image is asked again. trees are
-// the image's modules and, behind them, those of its kernel's host, which may be nil.
-func (a *Agent) fetch(ctx context.Context, m *spec.Module, choice *spec.Choice, release string, host *kmod.Tree) (t *images.Tree, trees []*kmod.Tree, err error) {
+// and a file in the image beats the host's: then the image is asked again.
+func (a *Agent) fetch(ctx context.Context, m *spec.Module, choice *spec.Choice, release string, host *kmod.Tree) (t *images.Tree, from *sources, err error) {
 	if choice.Awaited {
 		return nil, nil, fmt.Errorf("get %s: %w: the cluster builds or signs it, see the status of the Module", choice.Image, spec.ErrAwaited)
 	}
@@ -40,28 +39,49 @@ func (a *Agent) fetch(ctx context.Context, m *spec.Module, choice *spec.Choice, 
 		if t, err = a.cfg.Images.Ensure(ctx, r); err != nil {
 			return nil, nil, err
 		}
-		image, err := kmod.OpenTree(t.ModulesDir)
+		image, err := kmod.OpenWholeTree(t.ModulesDir)
 		if err != nil || host == nil {
-			return t, []*kmod.Tree{image}, err
+			return t, sourcesOf(image), err
 		}
-		trees = []*kmod.Tree{image, host}
+		from = sourcesOf(image, host)
 		asked := len(r.Modules)
-		for _, name := range left(t, choice, trees) {
+		for _, name := range left(t, choice, from) {
 			if !slices.Contains(r.Modules, name) {
 				r.Modules = append(r.Modules, name)
 			}
 		}
 		if len(r.Modules) == asked {
-			return t, trees, nil
+			return t, from, nil
 		}
 	}
 }
 
+// sources are where the files of a Module come from: the modules of its image and, behind them, those of its kernel's
+// host, if there are any.
+type sources struct {
+	trees  []*kmod.Tree
+	orders map[string][]kmod.Item
+}
+
+func sourcesOf(trees ...*kmod.Tree) *sources { return &sources{trees, map[string][]kmod.Item{}} }
+
+// order is kmod.LoadOrder, the second time what it was the first time.
+func (s *sources) order(name string) ([]kmod.Item, error) {
+	if items, ok := s.orders[name]; ok {
+		return items, nil
+	}
+	items, err := kmod.LoadOrder(name, s.trees...)
+	if err == nil {
+		s.orders[name] = items
+	}
+	return items, err
+}
+
 // left are the modules that would come from the host though the image has them.
-func left(t *images.Tree, choice *spec.Choice, trees []*kmod.Tree) []string {
+func left(t *images.Tree, choice *spec.Choice, from *sources) []string {
 	var out []string
 	for _, name := range choice.Order {
-		items, err := kmod.LoadOrder(name, trees...)
+		items, err := from.order(name)
 		if err != nil {
 			continue
 		}

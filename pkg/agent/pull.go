@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/kmm-node/kmmd/pkg/images"
-	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
@@ -26,9 +25,9 @@ type pull struct {
 	left   atomic.Bool   // no look waits for it: its end is a hint
 
 	// To be read once done is closed.
-	tree  *images.Tree
-	trees []*kmod.Tree // as fetch gives them
-	err   error
+	tree *images.Tree
+	from *sources
+	err  error
 }
 
 // image gets the files of a Module's choice for the running kernel: a pull that is
@@ -66,6 +65,7 @@ func (p *pull) answers(m *spec.Module) bool {
 // startPull begins to get an image. Of several Modules with one image the first
 // gets it, and the others find it in the store.
 func (a *Agent) startPull(ctx context.Context, m *spec.Module, choice *spec.Choice) *pull {
+	a.writePins()
 	a.pinning.Wait() // room may be made for this one
 	var before <-chan struct{}
 	for _, other := range a.pulls {
@@ -85,7 +85,7 @@ func (a *Agent) startPull(ctx context.Context, m *spec.Module, choice *spec.Choi
 			case <-ctx.Done():
 			}
 		}
-		p.tree, p.trees, p.err = a.fetch(ctx, &p.module, choice, a.cfg.Kernel.Release(), host)
+		p.tree, p.from, p.err = a.fetch(ctx, &p.module, choice, a.cfg.Kernel.Release(), host)
 		close(p.done)
 		if p.left.Load() {
 			a.Trigger()

@@ -130,7 +130,7 @@ func (a *Agent) resolve(ctx context.Context, m spec.Module, grace <-chan struct{
 		r.fail = fail(err)
 		return r
 	}
-	a.pinNow(m.Key(), r.tree.Digest)
+	a.pinSoon(m.Key(), r.tree.Digest)
 	if r.tree.Stale {
 		r.warnings = append(r.warnings, fmt.Sprintf("the registry of %s could not be asked: the image in the store is used", choice.Image))
 	}
@@ -140,7 +140,7 @@ func (a *Agent) resolve(ctx context.Context, m spec.Module, grace <-chan struct{
 		Unbind:       slices.Contains(choice.BeforeUnload, spec.ActionUnbind),
 		ResetSRIOV:   slices.Contains(choice.BeforeUnload, spec.ActionSRIOVReset),
 	}
-	if err := a.files(r, want, got.trees); err != nil {
+	if err := a.files(r, want, got.from); err != nil {
 		r.fail = fail(err)
 		r.fail.message += a.alsoWrong(r, want)
 		return r
@@ -165,10 +165,10 @@ func (r *resolution) dropOptional(file plan.File, err error) {
 
 // files lists what is to be loaded and checks each against the running kernel.
 // All that is wrong is in the error.
-func (a *Agent) files(r *resolution, want *plan.Want, trees []*kmod.Tree) error {
+func (a *Agent) files(r *resolution, want *plan.Want, from *sources) error {
 	var errs []error
 	for _, name := range r.choice.Order {
-		items, err := kmod.LoadOrder(name, trees...)
+		items, err := from.order(name)
 		if err != nil {
 			if errors.Is(err, kmod.ErrBuiltin) {
 				r.builtin[name] = true
@@ -179,6 +179,9 @@ func (a *Agent) files(r *resolution, want *plan.Want, trees []*kmod.Tree) error 
 		for _, item := range items {
 			if slices.ContainsFunc(want.Files, func(f plan.File) bool { return f.Name == item.Info.Name }) {
 				continue
+			}
+			if item.File != nil {
+				r.parsed[item.Info.Path] = item.File
 			}
 			file, err := a.file(r, item)
 			switch {

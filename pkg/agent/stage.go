@@ -60,14 +60,14 @@ func (a *Agent) stageModule(ctx context.Context, m *spec.Module, release string,
 		return err
 	}
 	s.Image = choice.Image
-	tree, trees, err := a.fetch(ctx, m, choice, release, host)
+	tree, from, err := a.fetch(ctx, m, choice, release, host)
 	if err != nil {
 		return err
 	}
 	s.Digest = tree.Digest
 	a.pin(s.Key()+"@"+release, []string{tree.Digest})
 	for _, name := range choice.Order {
-		items, err := kmod.LoadOrder(name, trees...)
+		items, err := from.order(name)
 		if err != nil {
 			return fmt.Errorf("image %s: %w", choice.Image, err)
 		}

@@ -137,17 +137,50 @@ func (t *Tree) Verify(paths ...string) error {
 			}
 		}
 	}
+	dirs := dirRoot{root: root}
+	defer dirs.close()
 	for _, p := range paths {
 		want, ok := t.files[p]
 		if !ok {
 			errs = append(errs, fmt.Errorf("%w: %s is not a file of the image", ErrDigest, filepath.Join(t.dir, p)))
 			continue
 		}
-		if err := copyFile(root, want, nil, t.verified); err != nil {
+		dir, err := dirs.of(p)
+		if err == nil {
+			err = copyFile(dir, filepath.Base(p), want, nil, t.verified)
+		} else if errors.Is(err, fs.ErrNotExist) {
+			err = errGone
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("verify %s: %w", filepath.Join(t.dir, p), err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// dirRoot opens the directory of a file, and keeps it open for the next file.
+type dirRoot struct {
+	root *os.Root
+	name string
+	dir  *os.Root // nil: none yet
+}
+
+func (d *dirRoot) of(file string) (*os.Root, error) {
+	name := filepath.Dir(file)
+	if d.dir != nil && d.name == name {
+		return d.dir, nil
+	}
+	d.close()
+	dir, err := d.root.OpenRoot(name)
+	d.dir, d.name = dir, name
+	return dir, err
+}
+
+func (d *dirRoot) close() {
+	if d.dir != nil {
+		_ = d.dir.Close()
+		d.dir = nil
+	}
 }
 
 // CopyFile writes a file of a tree of a store, whichever that is, to w, and compares what it has written with what
@@ -159,7 +192,7 @@ func CopyFile(path string, w io.Writer) error {
 		return fmt.Errorf("verify %s: %w", path, err)
 	}
 	defer root.Close()
-	if err := copyFile(root, want, w, nil); err != nil {
+	if err := copyFile(root, want.Path, want, w, nil); err != nil {
 		return fmt.Errorf("verify %s: %w", path, err)
 	}
 	return nil
@@ -187,12 +220,15 @@ func (t *Tree) strangers(root *os.Root) error {
 // copyBuffer is how much of a file is read at a time, in bytes.
 const copyBuffer = 256 << 10
 
+// errGone is a file that was in the tree.
+var errGone = fmt.Errorf("%w: the file is missing", ErrDigest)
+
 // copyFile writes a file to w and compares it with its record. Without w, one that is known to be right is not read;
 // known may be nil.
-func copyFile(root *os.Root, want record, w io.Writer, known *verified) error {
-	info, err := root.Lstat(want.Path)
+func copyFile(root *os.Root, name string, want record, w io.Writer, known *verified) error {
+	info, err := root.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: the file is missing", ErrDigest)
+		return errGone
 	}
 	if err != nil {
 		return err
@@ -203,7 +239,7 @@ func copyFile(root *os.Root, want record, w io.Writer, known *verified) error {
 	if w == nil && known.knows(info, want) {
 		return nil
 	}
-	f, err := root.Open(want.Path)
+	f, err := root.Open(name)
 	if err != nil {
 		return err
 	}

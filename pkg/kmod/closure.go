@@ -127,7 +127,8 @@ func (c *closing) module(name string, look bool) {
 	}
 	softdeps := c.tree.softdepsOf(name)
 	if look {
-		if info, err := c.tree.info(file); err == nil {
+		if k, err := c.tree.info(file); err == nil {
+			info := k.info
 			for _, d := range info.Depends {
 				c.add(d)
 			}

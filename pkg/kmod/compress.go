@@ -107,8 +107,11 @@ func ReadInfo(path string) (*Info, error) {
 	return info, err
 }
 
+// smallFile is up to which size a module file is read at once; most are smaller.
+const smallFile = 256 << 10
+
 // withPlain calls fn with the plain bytes of a module file: the file itself, or
-// a buffer it was unpacked to.
+// a buffer that has them.
 func withPlain(path string, fn func(io.ReaderAt) error) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -122,6 +125,14 @@ func withPlain(path string, fn func(io.ReaderAt) error) error {
 	if !st.Mode().IsRegular() {
 		return fmt.Errorf("read module %s: %w: no regular file", path, ErrFormat)
 	}
+	if st.Size() <= smallFile {
+		content := make([]byte, st.Size())
+		n, err := f.ReadAt(content, 0)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("read module: %w", err)
+		}
+		return withContent(path, bytes.NewReader(content[:n]), fn)
+	}
 	kind, err := sniff(f)
 	if err != nil {
 		return fmt.Errorf("read module: %w", err)
@@ -129,13 +140,29 @@ func withPlain(path string, fn func(io.ReaderAt) error) error {
 	if kind == "" {
 		return fn(f)
 	}
+	return unpacked(path, f, kind, st.Size(), fn)
+}
+
+// withContent is withPlain for a file that was read.
+func withContent(path string, r *bytes.Reader, fn func(io.ReaderAt) error) error {
+	kind, err := sniff(r)
+	if err != nil || kind == "" {
+		return fn(r)
+	}
+	return unpacked(path, r, kind, r.Size(), fn)
+}
+
+func unpacked(path string, packed io.Reader, kind string, size int64, fn func(io.ReaderAt) error) error {
 	var b bytes.Buffer
-	b.Grow(int(min(st.Size()*4, 8<<20)))
-	if err := decompress(f, kind, &b); err != nil {
+	b.Grow(int(min(size*4, 8<<20)))
+	if err := decompress(packed, kind, &b); err != nil {
 		return fmt.Errorf("read module %s: %w", path, err)
 	}
-	return fn(bytes.NewReader(b.Bytes()))
+	return fn(unpackedFile{bytes.NewReader(b.Bytes())})
 }
+
+// unpackedFile is what withPlain gives of a file that is compressed.
+type unpackedFile struct{ *bytes.Reader }
 
 func decompress(f io.Reader, kind string, w io.Writer) error {
 	r, err := decoder(f, kind)

@@ -11,7 +11,8 @@ import (
 // Item is one module file to load.
 type Item struct {
 	Info *Info
-	Tree int // which of the trees given to LoadOrder has the file
+	File *File // all of it, of a tree that OpenWholeTree has opened; otherwise nil
+	Tree int   // which of the trees given to LoadOrder has the file
 	// Soft: only a soft dependency asks for it, so that its failure is no failure.
 	Soft bool
 }
@@ -73,7 +74,7 @@ func (o *order) all(name string) (absent []*MissingError, err error) {
 
 // node is a module file and what it needs.
 type node struct {
-	info    *Info
+	known
 	tree    int
 	depends []string
 	pre     []string
@@ -140,12 +141,12 @@ func (o *order) node(name, neededBy string) (*node, error) {
 		if !ok {
 			continue
 		}
-		info, err := t.info(file)
+		k, err := t.info(file)
 		if err != nil {
 			return nil, err
 		}
-		n := &node{info: info, tree: i, depends: t.depends(name, file, info)}
-		for _, s := range append(t.softdepsOf(name), info.Softdeps...) {
+		n := &node{known: k, tree: i, depends: t.depends(name, file, k.info)}
+		for _, s := range append(t.softdepsOf(name), k.info.Softdeps...) {
 			n.pre = appendNew(n.pre, s.Pre)
 			n.post = appendNew(n.post, s.Post)
 		}
@@ -196,7 +197,7 @@ func (o *order) emit(chain []string, soft bool) {
 			o.soft(s)
 		}
 		o.done[name] = len(o.items)
-		o.items = append(o.items, Item{Info: n.info, Tree: n.tree, Soft: soft})
+		o.items = append(o.items, Item{Info: n.info, File: n.file, Tree: n.tree, Soft: soft})
 		for _, s := range n.post {
 			o.soft(s)
 		}

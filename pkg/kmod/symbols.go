@@ -82,7 +82,7 @@ func ReadFile(path string) (*File, error) {
 		if file, err = ParseFile(path, r); err != nil {
 			return err
 		}
-		if _, unpacked := r.(*bytes.Reader); unpacked { // Examine would have to do that again
+		if _, unpacked := r.(unpackedFile); unpacked { // Examine would have to do that again
 			file.Evidence, err = sign.Examine(r)
 		}
 		return err

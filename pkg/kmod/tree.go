@@ -30,6 +30,8 @@ type Tree struct {
 
 	softText, aliasText string // of modules.softdep, modules.alias; parsed when asked for
 
+	whole bool // module files are read whole
+
 	mu       sync.Mutex
 	walked   map[string]string // name to file, all module files; nil until needed; guarded by mu
 	infos    map[string]known  // by file; guarded by mu
@@ -58,6 +60,7 @@ func stampOf(path string) stamp {
 // known is what a file has said, and its state then.
 type known struct {
 	info  *Info
+	file  *File // nil where only that was read
 	stamp stamp
 }
 
@@ -85,6 +88,16 @@ func OpenTree(dir string) (*Tree, error) {
 	t.builtin = parseBuiltin(text[1])
 	t.softText, t.aliasText = text[2], text[3]
 	return t, nil
+}
+
+// OpenWholeTree is OpenTree for a tree whose files are about to be loaded: when one is read for its dependencies, all that
+// ReadFile reads is kept, and is in Item.File.
+func OpenWholeTree(dir string) (*Tree, error) {
+	t, err := OpenTree(dir)
+	if err == nil {
+		t.whole = true
+	}
+	return t, err
 }
 
 // Current reports whether OpenTree would give the same again: the index files are
@@ -199,23 +212,32 @@ func rank(file string) int {
 }
 
 // info reads a module file once, and again when it has changed.
-func (t *Tree) info(file string) (*Info, error) {
+func (t *Tree) info(file string) (known, error) {
 	path := filepath.Join(t.dir, file)
 	now := stampOf(path)
 	t.mu.Lock()
 	k, ok := t.infos[file]
 	t.mu.Unlock()
 	if ok && k.stamp == now {
-		return k.info, nil
+		return k, nil
 	}
-	info, err := ReadInfo(path)
-	if err != nil {
-		return nil, err
+	k = known{stamp: now}
+	if t.whole {
+		// Of one with damaged symbols there may be dependencies all the same; what is wrong is found by who reads it whole.
+		if whole, err := ReadFile(path); err == nil {
+			k.info, k.file = whole.Info, whole
+		}
+	}
+	if k.info == nil {
+		var err error
+		if k.info, err = ReadInfo(path); err != nil {
+			return k, err
+		}
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.infos[file] = known{info, now}
-	return info, nil
+	t.infos[file] = k
+	return k, nil
 }
 
 // depends gives the names a module needs, deepest first: those in the line of
