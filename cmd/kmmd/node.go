@@ -151,6 +151,7 @@ func (n *node) prepare(collector *gather.Collector, host *kmod.Tree) {
 	if err := errors.Join(n.host.Prepare(), collector.Prepare(host)); err != nil {
 		n.log.Debug("prepare for the next change", "err", err)
 	}
+	memory.Collect()
 	if n.settled {
 		return
 	}
@@ -172,7 +173,7 @@ func (n *node) report(ctx context.Context, s spec.Status) error {
 }
 
 func (n *node) facts() spec.Facts {
-	s := n.host.Security()
+	s := n.host.SecurityWithoutKeys()
 	return spec.Facts{SecureBoot: string(s.SecureBoot), Lockdown: s.Lockdown, SignatureEnforced: string(s.SigEnforce)}
 }
 

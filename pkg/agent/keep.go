@@ -69,16 +69,33 @@ func (a *Agent) pin(owner string, digests []string) {
 	}
 }
 
-// pinNow keeps an image from the moment it is there, beside what the owner has. It does not wait for the disk, which may
-// take longer than the load: nothing is removed before a.pinning has come to its end.
-func (a *Agent) pinNow(owner, digest string) {
+// pinSoon has writePins keep an image beside what the owner has.
+func (a *Agent) pinSoon(owner, digest string) {
 	digests := []string{digest}
 	for _, d := range a.ledger.Images[owner] {
 		if d != digest {
 			digests = append(digests, d)
 		}
 	}
-	a.pinning.Go(func() { a.pin(owner, digests) })
+	a.toPin = append(a.toPin, toPin{owner, digests})
+	if a.pullsOn() {
+		a.writePins() // room may be made at any moment
+	}
+}
+
+// toPin is what an owner is to keep.
+type toPin struct {
+	owner   string
+	digests []string
+}
+
+// writePins begins to write what pinSoon was told. That takes longer than most loads, and so comes after them: nothing
+// is removed before a.pinning has come to its end, and no pull, which may make room, begins before.
+func (a *Agent) writePins() {
+	for _, p := range a.toPin {
+		a.pinning.Go(func() { a.pin(p.owner, p.digests) })
+	}
+	a.toPin = nil
 }
 
 // pins are the digests each owner needs: the image that is wanted; while that

@@ -51,6 +51,7 @@ func (a *Agent) look(ctx context.Context) (spec.Status, error) {
 	a.drift, a.seen = nil, nil
 	a.ledger.tidy()
 	a.resolveAll(ctx, desired)
+	defer a.writePins()
 	if err := ctx.Err(); err != nil {
 		return a.status, fmt.Errorf("reconcile: %w", err) // a pull that was cut short is no finding
 	}
@@ -63,6 +64,7 @@ func (a *Agent) look(ctx context.Context) (spec.Status, error) {
 			break
 		}
 	}
+	a.writePins()
 	status, err := a.report(ctx, desired)
 	if err == nil {
 		a.keepImages(desired, status)

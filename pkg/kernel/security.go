@@ -32,13 +32,18 @@ type Security struct {
 // Security reads it. Nothing of it needs a privilege but to see the kernel's keyrings, which takes uid 0 of the initial
 // user namespace.
 func (h *Host) Security() Security {
+	s := h.SecurityWithoutKeys()
+	s.Keyrings, s.Certificates = h.keyrings(), h.certificates()
+	return s
+}
+
+// SecurityWithoutKeys is Security for modules without a signature, to which keys mean nothing.
+func (h *Host) SecurityWithoutKeys() Security {
 	s := Security{
 		SigEnforce:      h.flag("sys/module/module/parameters/sig_enforce"),
 		ModulesDisabled: h.flag("proc/sys/kernel/modules_disabled"),
 		SecureBoot:      h.secureBoot(),
 		Blacklist:       h.blacklist(),
-		Keyrings:        h.keyrings(),
-		Certificates:    h.certificates(),
 	}
 	if s.SigEnforce != Unknown {
 		s.Signatures = Yes

@@ -4,6 +4,8 @@ package memory
 
 import (
 	"os"
+	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"testing"
@@ -34,6 +36,31 @@ func TestGiveBack(t *testing.T) {
 	GiveBack()
 	assert.Less(t, inFiles(t), before)
 }
+
+// TestCollect: the collector runs early, and not again before it is needed.
+func TestCollect(t *testing.T) {
+	runs := func() uint32 {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.NumGC
+	}
+	debug.FreeOSMemory()
+	before := runs()
+	Collect()
+	assert.Equal(t, before, runs(), "there is nothing to be collected")
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	for range int(m.NextGC-m.HeapAlloc) * 3 / 4 / 4096 {
+		garbage = make([]byte, 4096)
+	}
+	require.Equal(t, before, runs(), "it would not run by itself yet")
+	Collect()
+	assert.Equal(t, before+1, runs())
+	Collect()
+	assert.Equal(t, before+1, runs())
+}
+
+var garbage []byte // where the compiler does not see that nobody reads it
 
 func TestNoHugePages(t *testing.T) {
 	NoHugePages()

@@ -86,7 +86,7 @@ func (c *Collector) Kernel(tree *kmod.Tree, modules []preflight.Module, leaving 
 	r.out = &preflight.Kernel{
 		Release: c.host.Release(), Version: c.host.Version(), Arch: c.arch, Exports: make(map[string]preflight.Export), Complete: c.symbols.Kernel != nil,
 		ForceLoad: c.option("MODULE_FORCE_LOAD"), MissingNamespaces: c.option("MODULE_ALLOW_MISSING_NAMESPACE_IMPORTS"),
-		Security: c.host.Security(),
+		Security: c.host.SecurityWithoutKeys(),
 	}
 	if c.tree != nil {
 		r.out.Trusted = c.tree.trusted
@@ -96,7 +96,7 @@ func (c *Collector) Kernel(tree *kmod.Tree, modules []preflight.Module, leaving 
 	}
 	r.out.Modversions = c.modversions()
 	if len(modules) == 0 || slices.ContainsFunc(modules, func(m preflight.Module) bool { return m.File.Signature != nil }) {
-		r.out.Algorithms = c.algorithms()
+		r.out.Security, r.out.Algorithms = c.host.Security(), c.algorithms()
 	}
 	if err := r.exports(); err != nil {
 		return nil, err
