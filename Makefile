@@ -59,7 +59,7 @@ build: ## bin/kmmd and bin/kmm-watcher, static
 
 # The control plane is built meanwhile, once what it has in common with our programs is compiled. VMs and clusters both wait
 # at times: side by side they keep the processors busy.
-test: ## everything: setup, unit, lab, vm on both kernels, cluster, systemd; says at the end what took how long
+test: ## everything: setup, unit, lab, vm on both kernels, cluster, systemd; what passed with the very same files not again, but with FRESH=1
 	@test/stages setup-vm build "setup-cluster&" unit vm+ lab setup-cluster cluster-test vm systemd-test
 
 unit: ## tests without root and network; those that read real kernels do so once setup has run
