@@ -78,7 +78,7 @@ func (a *Agent) pinSoon(owner, digest string) {
 		}
 	}
 	a.toPin = append(a.toPin, toPin{owner, digests})
-	if a.pullsOn() {
+	if a.pullsOn() || a.cfg.Prestage {
 		a.writePins() // room may be made at any moment
 	}
 }
