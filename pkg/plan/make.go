@@ -172,6 +172,11 @@ func (b *builder) findDropped() {
 	}
 }
 
+// mayGo tells whether nothing keeps a module in the kernel.
+func (b *builder) mayGo(l Loaded) bool {
+	return !l.Permanent && !b.f.NeverRemove[l.Name] && !b.heldByOthers(l, map[string]bool{})
+}
+
 // findChanged marks what runs as another build or with other parameters.
 func (b *builder) findChanged() {
 	for i := range b.w.Files {
@@ -188,8 +193,9 @@ func (b *builder) findChanged() {
 		}
 		if !sameBuild(file, l, b.f.Ours) {
 			switch {
-			case file.FromHost || file.Optional:
-				// Whatever build of a mere dependency runs, it is the node's own business.
+			case file.FromHost || file.Optional && !(mine && b.mayGo(l)):
+				// Whatever build of a mere dependency runs, it is the node's own business; a softdep that was loaded for
+				// nobody else follows its image, if nothing is in the way.
 			case mine:
 				b.mark(file.Name, "another build is asked for")
 			case ours:
