@@ -65,9 +65,10 @@ func inVM(ctx context.Context, o options, series, release string) (r result, err
 	}
 	cmd := exec.CommandContext(ctx, "test/vm/run", "--prepare", pushAll(o, release), script)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	machine, kernel := clock()
 	cmd.Env = append(os.Environ(), "KMMD_VM_KERNEL="+series, "KMMD_VM_TIMEOUT=10800", "KMMD_VM_MEMORY=1536",
-		"KMMD_VM_FILES="+guestProgram+" "+straceFiles, "KMMD_VM_CPUS=1",
-		"KMMD_VM_QEMU="+clock()+" -drive file="+image+",format=raw,if=virtio,cache=unsafe")
+		"KMMD_VM_FILES="+guestProgram+" "+straceFiles, "KMMD_VM_CPUS=1", "KMMD_VM_APPEND="+kernel,
+		"KMMD_VM_QEMU="+machine+" -drive file="+image+",format=raw,if=virtio,cache=unsafe")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -88,12 +89,13 @@ func inVM(ctx context.Context, o options, series, release string) (r result, err
 
 // clock has the guest's clock go on by a nanosecond with each instruction of an emulated processor, and as ours while that
 // has nothing to do. What the emulator takes for an instruction, many times as long where code runs for the first time,
-// and what else the machine does meanwhile, is then no part of what is measured. A real processor has its own clock.
-func clock() string {
+// and what else the machine does meanwhile, is then no part of what is measured. The kernel, which is told what its time
+// stamp counter is as it can not be measured, is told that of this one. A real processor has its own clock.
+func clock() (machine, kernel string) {
 	if accel := os.Getenv("KMMD_VM_ACCEL"); accel != "" && accel != "tcg" {
-		return ""
+		return "", ""
 	}
-	return "-icount shift=0"
+	return "-icount shift=0", "tsc_early_khz=1000000"
 }
 
 // pushAll gives the registry of the VM an image for each scenario.
