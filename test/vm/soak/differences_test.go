@@ -82,6 +82,8 @@ func (s *soak) compareStatus(differ func(string, ...any)) {
 		switch {
 		case d.leaving:
 			want[name] = "leaving Failed Invalid"
+		case s.world.away && slices.Contains([]string{"ImageNotFound", "NoModules"}, d.reason) && said[name] == "Failed ImageUnreachable":
+			want[name] = said[name] // it was tried again meanwhile
 		case d.reason != "":
 			want[name] = "Failed " + d.reason
 		default:

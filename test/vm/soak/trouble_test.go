@@ -195,6 +195,7 @@ func (s *soak) noRegistry() string {
 	s.store.push(s, d.what, set)
 	host, _, _ := strings.Cut(set.tag, ":")
 	s.ip("route", "add", "unreachable", host+"/32")
+	s.world.away = true
 	old := d.runs
 	s.write(d.what, d.file, set)
 	s.world.set(d.what, d.file, set)
@@ -205,6 +206,7 @@ func (s *soak) noRegistry() string {
 	}
 	s.settle()
 	s.ip("route", "del", "unreachable", host+"/32")
+	s.world.away = false
 	d.runs, d.reason = &set, ""
 	return fmt.Sprintf("%s: %+v", name, set)
 }

@@ -15,6 +15,7 @@ type world struct {
 	docs    map[string]*document
 	foreign map[string]string // the kernel's own modules that somebody loaded by hand, and a parameter they have
 	broken  bool              // a document that can not be read lies there: nothing is unloaded for being absent
+	away    bool              // the registry can not be reached
 	family  int               // the build of kmm_base that all images with it have
 
 	// pathBefore is what firmware_class.path was before kmmd set it. With pathForgotten it has lost the ledger since: it goes
