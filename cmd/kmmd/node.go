@@ -44,11 +44,10 @@ type node struct {
 	manager *systemd.Manager // nil when none waits for this process
 	wrong   map[string]bool  // what was wrong with documents when they were read last
 
-	settled  bool        // nothing has changed since giveBack was set
 	giveBack *time.Timer // what was only needed to start, or for a change
 }
 
-// restAfter is how long after a change unused memory is given back.
+// restAfter is how long after a look unused memory is given back.
 const restAfter = 10 * time.Second
 
 func (c config) statusFile() string { return filepath.Join(c.RunDir, "status.json") }
@@ -152,10 +151,6 @@ func (n *node) prepare(collector *gather.Collector, host *kmod.Tree) {
 		n.log.Debug("prepare for the next change", "err", err)
 	}
 	memory.Collect()
-	if n.settled {
-		return
-	}
-	n.settled = true
 	if n.giveBack == nil {
 		n.giveBack = time.AfterFunc(restAfter, memory.GiveBack)
 	}
@@ -164,7 +159,6 @@ func (n *node) prepare(collector *gather.Collector, host *kmod.Tree) {
 
 // report tells all sides.
 func (n *node) report(ctx context.Context, s spec.Status) error {
-	n.settled = false
 	errs := []error{n.source.Report(ctx, s), n.manager.Tell(systemd.Status(summary(s)))}
 	if n.cluster != nil {
 		errs = append(errs, n.cluster.Report(ctx, s))

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -52,6 +53,11 @@ func (g *guest) idle(ctx context.Context, o options) ([]idleness, error) {
 		if err != nil {
 			return nil, err
 		}
+		// It looks around now and then, also when nobody asks for it.
+		if err := errors.Join(g.look(d, 1), d.rest(settled)); err != nil {
+			return nil, err
+		}
+		i.RSS, i.Anon = max(i.RSS, d.memory("VmRSS")), max(i.Anon, d.memory("RssAnon"))
 		i.Cluster = cluster
 		say("idle, cluster %v: %+v", cluster, i)
 		out = append(out, i)
@@ -86,10 +92,12 @@ func watchIdle(ctx context.Context, d *daemon, long time.Duration) (i idleness, 
 	minutes := time.Since(begin).Minutes()
 	i.Wakeups = float64(switches()-before) / minutes
 	i.CPU = (used - cpu).Seconds() * 1000 / minutes
-	i.RSS = status(pids, false, "VmRSS") << 10
-	i.Anon = status(pids, false, "RssAnon") << 10
+	i.RSS, i.Anon = d.memory("VmRSS"), d.memory("RssAnon")
 	return i, nil
 }
+
+// memory is a figure of kmmd and those it has started together, in bytes.
+func (d *daemon) memory(figure string) int64 { return status(d.processes(), false, figure) << 10 }
 
 // bench is the part of testing.TB that the API server in memory asks for.
 type bench struct {

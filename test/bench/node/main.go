@@ -48,7 +48,7 @@ func parse() (o options, err error) {
 	kernels := flag.String("kernels", "6.12,6.1", "kernels to measure on, one after the other")
 	flag.IntVar(&o.rounds, "rounds", 9, "how often each way of loading is measured, in turns")
 	flag.IntVar(&o.looks, "looks", 1000, "how often kmmd is made to look when there is nothing to do")
-	flag.DurationVar(&o.idle, "idle", 5*time.Minute, "how long wake-ups are counted")
+	flag.DurationVar(&o.idle, "idle", 4*time.Minute, "how long wake-ups are counted; kmmd looks around by itself every five minutes")
 	flag.StringVar(&o.only, "only", "", "parts to measure, separated by commas: load, start, rest, idle, deps; all if empty")
 	flag.BoolVar(&o.guest, "guest", false, "used internally: this is the VM")
 	flag.Parse()
