@@ -193,7 +193,7 @@ func (b *builder) findChanged() {
 		}
 		if !sameBuild(file, l, b.f.Ours) {
 			switch {
-			case file.FromHost || file.Optional && !(mine && b.mayGo(l)):
+			case file.FromHost || file.Optional && (!mine || !b.mayGo(l)):
 				// Whatever build of a mere dependency runs, it is the node's own business; a softdep that was loaded for
 				// nobody else follows its image, if nothing is in the way.
 			case mine:
