@@ -47,7 +47,7 @@ type node struct {
 	giveBack *time.Timer // what was only needed to start, or for a change
 }
 
-// restAfter is how long after a look unused memory is given back.
+// restAfter is how long after a look unused memory is given back, and after a garbage collection the program's own pages.
 const restAfter = 10 * time.Second
 
 func (c config) statusFile() string { return filepath.Join(c.RunDir, "status.json") }
@@ -153,6 +153,8 @@ func (n *node) prepare(collector *gather.Collector, host *kmod.Tree) {
 	memory.Collect()
 	if n.giveBack == nil {
 		n.giveBack = time.AfterFunc(restAfter, memory.GiveBack)
+		letGo := time.AfterFunc(restAfter, memory.LetGo)
+		memory.AfterCollections(func() { letGo.Reset(restAfter) })
 	}
 	n.giveBack.Reset(restAfter)
 }

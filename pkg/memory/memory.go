@@ -5,6 +5,7 @@ package memory
 
 import (
 	"os"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"strconv"
@@ -26,6 +27,11 @@ func GiveBack() {
 	for range 2 { // what is pooled (sync.Pool) outlives one collection
 		debug.FreeOSMemory()
 	}
+	LetGo()
+}
+
+// LetGo is the second half of GiveBack: it lets go of the program's own code and constants, and collects nothing.
+func LetGo() {
 	text, err := os.ReadFile("/proc/self/smaps")
 	if err != nil {
 		return
@@ -34,6 +40,18 @@ func GiveBack() {
 		_ = unix.Madvise(unsafe.Slice((*byte)(unsafe.Add(nil, m.start)), m.end-m.start), unix.MADV_DONTNEED)
 	}
 }
+
+// AfterCollections has f called after each garbage collection from now on, by a goroutine of the runtime's that must not be
+// kept waiting. Of a process that rests there is one every two minutes.
+func AfterCollections(f func()) {
+	runtime.SetFinalizer(&sentinel{}, func(*sentinel) {
+		f()
+		AfterCollections(f)
+	})
+}
+
+// sentinel is garbage from the beginning; it has a pointer, as the runtime puts small objects without one together.
+type sentinel struct{ _ *sentinel }
 
 // freeKept is how much unused memory the heap may keep for what comes next, in bytes.
 const freeKept = 1 << 20

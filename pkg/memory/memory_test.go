@@ -60,6 +60,16 @@ func TestCollect(t *testing.T) {
 	assert.Equal(t, before+1, runs())
 }
 
+// TestAfterCollections: each one is told.
+func TestAfterCollections(t *testing.T) {
+	told := make(chan struct{}, 100)
+	AfterCollections(func() { told <- struct{}{} })
+	for range 3 {
+		runtime.GC()
+		<-told
+	}
+}
+
 var garbage []byte // where the compiler does not see that nobody reads it
 
 func TestNoHugePages(t *testing.T) {

@@ -29,7 +29,9 @@ type idleness struct {
 	RSS     int64   `json:"rss"`  // bytes of the process and those it has started
 	Anon    int64   `json:"anon"` // of these, what is not in files
 	Wakeups float64 `json:"wakeups"`
-	CPU     float64 `json:"cpu"` // milliseconds in a minute
+	// Switches are those of all threads, from one to the next as well.
+	Switches float64 `json:"switches"`
+	CPU      float64 `json:"cpu"` // milliseconds in a minute
 }
 
 // idle measures without and with a cluster.
@@ -68,7 +70,10 @@ func (g *guest) idle(ctx context.Context, o options) ([]idleness, error) {
 	return out, nil
 }
 
-// watchIdle counts how often a thread of kmmd was given a processor.
+// glance is how often it is looked whether kmmd has run; what it does at once is one wake-up, however many threads do it.
+const glance = 20 * time.Millisecond
+
+// watchIdle counts how often kmmd, or its child, has run.
 func watchIdle(ctx context.Context, d *daemon, long time.Duration) (i idleness, err error) {
 	if err := d.rest(settled); err != nil {
 		return i, err
@@ -76,22 +81,33 @@ func watchIdle(ctx context.Context, d *daemon, long time.Duration) (i idleness, 
 	pids := d.processes()
 	switches := func() int64 { return status(pids, true, "voluntary_ctxt_switches", "nonvoluntary_ctxt_switches") }
 	begin, before := time.Now(), switches()
-	cpu, err := d.cpu()
+	first, err := d.cpu()
 	if err != nil {
 		return i, err
 	}
-	select {
-	case <-time.After(long):
-	case <-ctx.Done():
-		return i, ctx.Err()
+	tick := time.NewTicker(glance)
+	defer tick.Stop()
+	last, awake := before, false
+	for time.Since(begin) < long {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return i, ctx.Err()
+		}
+		now := switches()
+		if now != last && !awake {
+			i.Wakeups++
+		}
+		last, awake = now, now != last
 	}
 	used, err := d.cpu()
 	if err != nil {
 		return i, err
 	}
 	minutes := time.Since(begin).Minutes()
-	i.Wakeups = float64(switches()-before) / minutes
-	i.CPU = (used - cpu).Seconds() * 1000 / minutes
+	i.Wakeups /= minutes
+	i.Switches = float64(last-before) / minutes
+	i.CPU = (used - first).Seconds() * 1000 / minutes
 	i.RSS, i.Anon = d.memory("VmRSS"), d.memory("RssAnon")
 	return i, nil
 }

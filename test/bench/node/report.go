@@ -83,9 +83,9 @@ func printIdle(w io.Writer, r *result) {
 	if len(r.Idle) == 0 {
 		return
 	}
-	fmt.Fprint(w, "\n| idle | RSS MiB | of that not of files | wake-ups a minute | CPU ms a minute |\n|---|---|---|---|---|\n")
+	fmt.Fprint(w, "\n| idle | RSS MiB | of that not of files | wake-ups a minute | switches of threads | CPU ms a minute |\n|---|---|---|---|---|---|\n")
 	for _, i := range r.Idle {
-		fmt.Fprintf(w, "| %s | %.1f | %.1f | %.1f | %.1f |\n", i.title(), mib(i.RSS), mib(i.Anon), i.Wakeups, i.CPU)
+		fmt.Fprintf(w, "| %s | %.1f | %.1f | %.1f | %.1f | %.1f |\n", i.title(), mib(i.RSS), mib(i.Anon), i.Wakeups, i.Switches, i.CPU)
 	}
 }
 
@@ -116,7 +116,7 @@ const (
 	allowedLook  = 2.0  // milliseconds of CPU
 	allowedRSS   = 20.0 // MiB
 	allowedRSSIn = 40.0 // MiB, with the cluster source
-	allowedWakes = 6.0  // a minute: a timer of a minute wakes some threads of Go's runtime
+	allowedWakes = 6.0  // a minute: timers of a minute, one of each process
 	allowedDeps  = 50.0 // times faster
 	allowedGrow  = 64 << 10
 )
