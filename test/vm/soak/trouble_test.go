@@ -196,17 +196,18 @@ func (s *soak) noRegistry() string {
 	host, _, _ := strings.Cut(set.tag, ":")
 	s.ip("route", "add", "unreachable", host+"/32")
 	s.world.away = true
-	old := d.runs
+	old, foreign := d.runs, maps.Clone(s.world.foreign)
 	s.write(d.what, d.file, set)
 	s.world.set(d.what, d.file, set)
 	d.runs, d.reason = old, "ImageUnreachable"
+	s.world.foreign, foreign = foreign, s.world.foreign // nothing is removed yet
 	if !s.calm && s.chance(50) {
 		s.daemon.kill()
 		s.daemon.start()
 	}
 	s.settle()
 	s.ip("route", "del", "unreachable", host+"/32")
-	s.world.away = false
+	s.world.away, s.world.foreign = false, foreign
 	d.runs, d.reason = &set, ""
 	return fmt.Sprintf("%s: %+v", name, set)
 }
