@@ -125,36 +125,27 @@ func withPlain(path string, fn func(io.ReaderAt) error) error {
 	if !st.Mode().IsRegular() {
 		return fmt.Errorf("read module %s: %w: no regular file", path, ErrFormat)
 	}
+	var packed interface {
+		io.Reader
+		io.ReaderAt
+	} = f
 	if st.Size() <= smallFile {
 		content := make([]byte, st.Size())
 		n, err := f.ReadAt(content, 0)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return fmt.Errorf("read module: %w", err)
 		}
-		return withContent(path, bytes.NewReader(content[:n]), fn)
+		packed = bytes.NewReader(content[:n])
 	}
-	kind, err := sniff(f)
+	kind, err := sniff(packed)
 	if err != nil {
 		return fmt.Errorf("read module: %w", err)
 	}
 	if kind == "" {
-		return fn(f)
+		return fn(packed)
 	}
-	return unpacked(path, f, kind, st.Size(), fn)
-}
-
-// withContent is withPlain for a file that was read.
-func withContent(path string, r *bytes.Reader, fn func(io.ReaderAt) error) error {
-	kind, err := sniff(r)
-	if err != nil || kind == "" {
-		return fn(r)
-	}
-	return unpacked(path, r, kind, r.Size(), fn)
-}
-
-func unpacked(path string, packed io.Reader, kind string, size int64, fn func(io.ReaderAt) error) error {
 	var b bytes.Buffer
-	b.Grow(int(min(size*4, 8<<20)))
+	b.Grow(int(min(st.Size()*4, 8<<20)))
 	if err := decompress(packed, kind, &b); err != nil {
 		return fmt.Errorf("read module %s: %w", path, err)
 	}
