@@ -20,8 +20,9 @@ type Loaded struct {
 
 // LoadAll loads modules one after the other, as Load does, and stops at the first that fails. There is no way back to this
 // process between two of them, which takes longer than most loads. The results are of the first requests, one each; only the
-// last may have an error, and what has no result was not tried: because one before it failed, because no child waits (see
-// Prepare), or because there are more than it takes at once. So the results may be none, and Load is for the rest.
+// last may have an error, and what has no result was not tried: because one before it failed, because there are more than it
+// takes at once, or because they can not be given to one child. So the results may be none, and Load is for the rest. The
+// child that Prepare starts is used; without one, it is started here, and waits until Close.
 //
 // The kernel's words for a failure may include some that name no module and are about one before it; those that it has for
 // a module that loads are about firmware. Needs what Load needs. The caller closes the files.
@@ -36,6 +37,9 @@ func (h *Host) LoadAll(ctx context.Context, requests []LoadRequest) []Loaded {
 	}
 	if ctx.Err() != nil || len(requests) < 2 {
 		return nil
+	}
+	if h.Prepare() != nil {
+		return nil // Load will say why
 	}
 	w := h.takeWaiting()
 	if w == nil {

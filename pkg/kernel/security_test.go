@@ -50,6 +50,9 @@ func TestSecurity(t *testing.T) {
 	write(t, h.path("sys/module/kernel/parameters/module_blacklist"), "a,b_c\n")
 	s := h.Security()
 	assert.Equal(t, Security{Signatures: Yes, SigEnforce: Yes, Lockdown: "integrity", ModulesDisabled: No, SecureBoot: No, Blacklist: []string{"a", "b_c"}}, s)
+	write(t, h.path("proc/keys"), procKeys)
+	assert.NotEmpty(t, h.Security().Keyrings)
+	assert.Equal(t, s, h.SecurityWithoutKeys())
 	write(t, h.path("sys/module/kernel/parameters/module_blacklist"), "(null)\n")
 	assert.Empty(t, h.Security().Blacklist)
 }

@@ -37,13 +37,10 @@ func (h *Host) WatchModules(ctx context.Context, ready, changed func()) error {
 	if err != nil {
 		return fmt.Errorf("watch modules: %w", err)
 	}
-	stop := context.AfterFunc(ctx, e.end)
-	defer func() {
-		if stop() {
-			e.end()
-		}
-		e.close()
-	}()
+	ctx, cancel := context.WithCancel(ctx)
+	context.AfterFunc(ctx, e.end)
+	defer e.close()
+	defer cancel()
 	ready()
 	buf := make([]byte, ueventSize)
 	for ctx.Err() == nil {
@@ -103,11 +100,12 @@ func newUevents(socket int) (*uevents, error) {
 
 // end has read come back with errNoMore. It is called once, by any goroutine.
 func (e *uevents) end() {
+	// It can fail only when the counter is full.
 	_, _ = unix.Write(e.stopped, binary.NativeEndian.AppendUint64(nil, 1))
 	close(e.ended)
 }
 
-// close comes after end, and after read has come back.
+// close waits for end, and comes after read has come back.
 func (e *uevents) close() {
 	<-e.ended
 	unix.Close(e.socket)

@@ -144,11 +144,11 @@ func (w *waiting) send(r syscallRequest, name string, depends bool, limit time.T
 	text := make([]byte, 0, orderHead+len(name)+len(order))
 	text = binary.NativeEndian.AppendUint32(text, uint32(len(name)))
 	text = binary.NativeEndian.AppendUint32(text, uint32(len(order)))
+	after := uint32(0)
 	if depends {
-		text = binary.NativeEndian.AppendUint32(text, 1)
-	} else {
-		text = binary.NativeEndian.AppendUint32(text, 0)
+		after = 1
 	}
+	text = binary.NativeEndian.AppendUint32(text, after)
 	text = append(append(text, name...), order...)
 	var rights []byte
 	if r.file != nil {

@@ -184,7 +184,12 @@ func TestLoadAll(t *testing.T) {
 	cancel()
 	assert.Empty(t, h.LoadAll(done, requests(t, "a", "b")))
 	h.Close()
-	assert.Empty(t, h.LoadAll(t.Context(), requests(t, "a", "b")), "no child waits")
+	require.Len(t, h.LoadAll(t.Context(), requests(t, "a", "b")), 1)
+	require.NotNil(t, h.waits, "it was started for that")
+	assert.NotEqual(t, pid, h.waits.process.Pid)
+	h.Close()
+	h.exe = h.path("nothing")
+	assert.Empty(t, h.LoadAll(t.Context(), requests(t, "a", "b")), "no child can be started")
 }
 
 // TestLoadAllEnds: a child that ends, or hangs, after one that it has loaded.

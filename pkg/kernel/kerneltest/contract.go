@@ -226,7 +226,6 @@ func testTogether(t *testing.T, f Fixture) {
 			require.NoError(t, f.Kernel.Unload(t.Context(), name, timeout))
 		}
 	}
-	require.NoError(t, f.Prepare())
 	base, dep := request("kmm_base.ko", "kmm_base"), request("kmm_dep.ko", "kmm_dep")
 	base.Parameters = "level=3"
 	done := f.Kernel.LoadAll(t.Context(), []kernel.LoadRequest{base, dep})

@@ -16,8 +16,6 @@ import (
 // Fixture is a kernel for TestLoader and the module files to try on it.
 type Fixture struct {
 	Kernel Loader
-	// Prepare has the child wait that LoadAll needs.
-	Prepare func() error
 	// Modules is a directory with the files of test/modules: kmm_base.ko (parameters, a symbol), kmm_dep.ko (uses it),
 	// kmm_fail.ko (init fails with ENODEV), kmm_fw.ko (wants kmm/fw.bin), dummy.ko, and of dummy the variants
 	// variants/{second,other-release,wrong-vermagic,unknown-symbol,truncated}/dummy.ko.
@@ -76,7 +74,6 @@ func NewFixture(t *testing.T) Fixture {
 	writeFile(t, filepath.Join(dir, "variants/truncated/dummy.ko"), whole[:len(whole)/2])
 	return Fixture{
 		Kernel:  k,
-		Prepare: func() error { return nil },
 		Modules: dir,
 		InTree:  filepath.Join(dir, "intree/dummy.ko"),
 		Builtin: "ext4",

@@ -35,7 +35,7 @@ func (k *Kernel) Load(ctx context.Context, r kernel.LoadRequest) error {
 	return k.insert(r)
 }
 
-// LoadAll is as kernel.Host.LoadAll, with a child that waits.
+// LoadAll is as kernel.Host.LoadAll.
 func (k *Kernel) LoadAll(ctx context.Context, requests []kernel.LoadRequest) []kernel.Loaded {
 	var done []kernel.Loaded
 	if len(requests) < 2 || ctx.Err() != nil {

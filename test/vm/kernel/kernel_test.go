@@ -42,7 +42,6 @@ func TestLoader(t *testing.T) {
 		t.Cleanup(h.Close)
 		return kerneltest.Fixture{
 			Kernel:    h,
-			Prepare:   h.Prepare,
 			Modules:   modules,
 			InTree:    inTree(t, h.Release()),
 			Builtin:   "ext4",
