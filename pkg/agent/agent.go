@@ -158,8 +158,8 @@ type Agent struct {
 	ledger   *ledger
 	host     *kmod.Tree // the node's own modules, nil when there are none
 	looked   bool       // for them
-	toPin    []toPin
-	magic    string // the running kernel's vermagic without release, "" while unknown
+	toPin    []toPin    // for writePins
+	magic    string     // the running kernel's vermagic without release, "" while unknown
 	resolved map[string]*resolution
 	pulls    map[string]*pull // by Module
 	failures map[string]*failure

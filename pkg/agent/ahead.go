@@ -14,23 +14,17 @@ import (
 // memory, all at once.
 const aheadSize = 64 << 20
 
-// loadAhead makes the load that is the first of these steps together with those that follow it. What came of them is
-// taken up by each one's step, which looks whether the right build runs; what was not tried is left to it.
+// loadAhead makes the load that is the first of these steps, which were noted together, with those that follow it. What came of
+// them is taken up by each one's step, which looks whether the right build runs; what was not tried is left to it.
 func (a *Agent) loadAhead(ctx context.Context, owner string, steps []plan.Step) {
-	if len(steps) < 2 || !isLoad(steps[0]) {
-		return
-	}
-	if _, made := a.loaded[steps[0].(plan.Load).File.Name]; made {
+	if first, ok := steps[0].(plan.Load); !ok || len(steps) < 2 || a.madeAhead(first.File) {
 		return
 	}
 	var requests []kernel.LoadRequest
 	size := int64(0)
 	for _, s := range steps {
-		load, ok := s.(plan.Load)
-		if !ok {
-			break
-		}
-		r, done, err := a.request(load.File)
+		file := s.(plan.Load).File
+		r, done, err := a.request(file)
 		if err != nil {
 			break // its step will say so
 		}
@@ -39,7 +33,7 @@ func (a *Agent) loadAhead(ctx context.Context, owner string, steps []plan.Step) 
 		if info, err := r.File.Stat(); err == nil {
 			size += info.Size()
 		}
-		if size > aheadSize || a.mayAskForFirmware(owner, load.File) {
+		if size > aheadSize || a.mayAskForFirmware(owner, file) {
 			break
 		}
 	}
@@ -50,6 +44,11 @@ func (a *Agent) loadAhead(ctx context.Context, owner string, steps []plan.Step) 
 	for i, l := range a.cfg.Kernel.LoadAll(ctx, requests) {
 		a.loaded[requests[i].Name] = l
 	}
+}
+
+func (a *Agent) madeAhead(file plan.File) bool {
+	_, made := a.loaded[file.Name]
+	return made
 }
 
 // mayAskForFirmware tells whether the kernel may have words for a load that do not name the module: they would be taken

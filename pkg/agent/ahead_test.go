@@ -119,6 +119,49 @@ func TestTogetherIsLookedAt(t *testing.T) {
 	assert.Equal(t, "9", n.runs("middle"), "it stays, and so does what it needs")
 }
 
+// TestTogetherRace: somebody else's build that was loaded in the middle of a set is replaced where the document allows that.
+func TestTogetherRace(t *testing.T) {
+	n := newNode(t)
+	k := n.together()
+	n.beat(n.inTree("dummy"), 1)
+	w := n.swap(n.image("1", ours("1"), nil))
+	w.order = []string{"dummy", "helper"}
+	require.True(t, n.reconcile(w).OK())
+	assert.Equal(t, []string{"helper dummy"}, k.sets)
+	assert.Equal(t, []string{"hold dummy", "load helper", loadOurs, "unload dummy", loadOurs}, n.calls())
+	assert.Equal(t, "1", n.runs("dummy"))
+}
+
+// TestTogetherIsForgotten: what came of a load whose turn did not come is no answer to a later one.
+func TestTogetherIsForgotten(t *testing.T) {
+	n := newNode(t)
+	k := n.together()
+	n.Preload(n.inTree("dummy"), "")
+	foreign := n.path("foreign/helper.ko")
+	kmodtest.WriteTree(t, n.path("foreign"), map[string]kmodtest.Spec{"helper.ko": ours("9")["helper.ko"]})
+	loads := 0
+	n.OnCall(func(call string) {
+		if !strings.HasPrefix(call, "load dummy") {
+			return
+		}
+		if loads++; loads == 1 {
+			assert.NoError(t, n.Rmmod("helper"))
+			n.Preload(foreign, "")
+			n.FailInit("dummy", syscall.ENODEV)
+		} else {
+			n.FailInit("dummy", 0)
+		}
+	})
+	w := n.swap(n.image("1", ours("1"), nil))
+	w.order = []string{"dummy", "helper"}
+	m := one(t, n.reconcile(w))
+	assert.Equal(t, []string{"helper dummy"}, k.sets)
+	assert.Equal(t, spec.ReasonWrongBuild, m.Reason, m.Message)
+	assert.Equal(t, "in-tree", n.runs("dummy"))
+	assert.Equal(t, 2, loads)
+	assert.NotContains(t, n.log.String(), "roll back", "it does not fail on the way")
+}
+
 // TestTogetherTakes: each step has the time of its own load.
 func TestTogetherTakes(t *testing.T) {
 	n := newNode(t)

@@ -27,7 +27,7 @@ func (a *Agent) keepImages(desired *spec.Node, s spec.Status) {
 	if a.cfg.Keeper == nil {
 		return
 	}
-	a.pinning.Wait() // what they write is older
+	a.finishPins() // what they write is older
 	for owner, digests := range a.pins(s) {
 		a.pin(owner, digests)
 	}
@@ -71,6 +71,9 @@ func (a *Agent) pin(owner string, digests []string) {
 
 // pinSoon has writePins keep an image beside what the owner has.
 func (a *Agent) pinSoon(owner, digest string) {
+	if a.cfg.Keeper == nil {
+		return
+	}
 	digests := []string{digest}
 	for _, d := range a.ledger.Images[owner] {
 		if d != digest {
@@ -96,6 +99,12 @@ func (a *Agent) writePins() {
 		a.pinning.Go(func() { a.pin(p.owner, p.digests) })
 	}
 	a.toPin = nil
+}
+
+// finishPins waits until all is written that pinSoon was told.
+func (a *Agent) finishPins() {
+	a.writePins()
+	a.pinning.Wait()
 }
 
 // pins are the digests each owner needs: the image that is wanted; while that

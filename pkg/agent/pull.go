@@ -65,8 +65,7 @@ func (p *pull) answers(m *spec.Module) bool {
 // startPull begins to get an image. Of several Modules with one image the first
 // gets it, and the others find it in the store.
 func (a *Agent) startPull(ctx context.Context, m *spec.Module, choice *spec.Choice) *pull {
-	a.writePins()
-	a.pinning.Wait() // room may be made for this one
+	a.finishPins() // room may be made for this one
 	var before <-chan struct{}
 	for _, other := range a.pulls {
 		if other.image == choice.Image {

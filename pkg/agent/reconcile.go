@@ -51,20 +51,9 @@ func (a *Agent) look(ctx context.Context) (spec.Status, error) {
 	a.drift, a.seen = nil, nil
 	a.ledger.tidy()
 	a.resolveAll(ctx, desired)
-	defer a.writePins()
-	if err := ctx.Err(); err != nil {
-		return a.status, fmt.Errorf("reconcile: %w", err) // a pull that was cut short is no finding
+	if err := a.change(ctx, desired); err != nil {
+		return a.status, err
 	}
-	for range maxRounds {
-		changed, err := a.apply(ctx, desired)
-		if err != nil {
-			return a.status, err
-		}
-		if !changed {
-			break
-		}
-	}
-	a.writePins()
 	status, err := a.report(ctx, desired)
 	if err == nil {
 		a.keepImages(desired, status)
@@ -74,4 +63,19 @@ func (a *Agent) look(ctx context.Context) (spec.Status, error) {
 	}
 	a.cfg.Metrics.reconciled(time.Since(start), status.OK())
 	return status, err
+}
+
+// change applies what is desired until nothing is to be done any more. Pins are written when that is over, however it
+// ends.
+func (a *Agent) change(ctx context.Context, desired *spec.Node) error {
+	defer a.writePins()
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("reconcile: %w", err) // a pull that was cut short is no finding
+	}
+	for range maxRounds {
+		if changed, err := a.apply(ctx, desired); err != nil || !changed {
+			return err
+		}
+	}
+	return nil
 }

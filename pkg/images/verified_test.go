@@ -165,3 +165,22 @@ func TestRecordIsReadAgain(t *testing.T) {
 		return
 	}
 }
+
+// TestDirectoryIsGone: each of its files is missing, those of others are looked at all the same.
+func TestDirectoryIsGone(t *testing.T) {
+	s := openStore(t)
+	reg := imagestest.NewRegistry(t)
+	r := Request{Ref: reg.Host + "/drivers:v1", Releases: []string{testRelease}, Insecure: true}
+	imagestest.Push(t, r.Ref, imagestest.Layer(t, map[string]string{mods + "a.ko": "a", mods + "x/b.ko": "b", mods + "x/c.ko": "c", mods + "y/d.ko": "d"}))
+	tree, err := s.Ensure(t.Context(), r)
+	require.NoError(t, err)
+	require.NoError(t, tree.Verify())
+	require.NoError(t, os.RemoveAll(filepath.Join(tree.ModulesDir, "x")))
+	require.NoError(t, os.WriteFile(filepath.Join(tree.ModulesDir, "y/d.ko"), []byte("e"), 0o644))
+	err = tree.Verify()
+	require.ErrorIs(t, err, ErrDigest)
+	for _, text := range []string{"x/b.ko: " + errGone.Error(), "x/c.ko: " + errGone.Error(), "y/d.ko: "} {
+		require.ErrorContains(t, err, text)
+	}
+	require.NotContains(t, err.Error(), "a.ko")
+}
