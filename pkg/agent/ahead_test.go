@@ -45,6 +45,7 @@ func (n *node) together() *together {
 	return k
 }
 
+// TestLoadsAreMadeTogether: as many as the kernel takes at once, and none after one that asks for firmware.
 func TestLoadsAreMadeTogether(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
