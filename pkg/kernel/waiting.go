@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -32,6 +33,9 @@ const (
 	orderHead   = 12
 	maxOrder    = 1 << 20 // of the two texts; a longer one goes to a child of its own
 	waitingMax  = len(childPrefix) + len(opUnload) + 1 + maxName
+	// waitingMemory is what the runtime of a child may have, in bytes, before it collects garbage: some 5 MiB are there from
+	// the start, and an order takes a few times its size.
+	waitingMemory = 16 << 20
 )
 
 // waiting is such a child, seen from the parent.
@@ -250,7 +254,11 @@ func isWaiting() bool { return strings.HasPrefix(os.Args[0], waitingName) }
 func serve() {
 	const orders = 0
 	rename(waitingName)
-	memory.GiveBack() // it waits for long, and needs little of this program
+	// It waits for long, and needs little of this program. The runtime would collect garbage every two minutes, also where there
+	// is none, and read its own code anew for that.
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(waitingMemory)
+	memory.GiveBack()
 	closeFrom(childFile + 1)
 	if _, err := confine.Waiting(orders, childFile); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -66,6 +66,32 @@ func TestWaitingChild(t *testing.T) {
 	require.Error(t, h.Unload(t.Context(), "nosuchmodule", 0))
 }
 
+// TestWaitingChildMemory: it collects no garbage while it rests, and does not grow with what it is asked.
+func TestWaitingChildMemory(t *testing.T) {
+	h, pid := prepared(t)
+	const orders, size, allowed = 800, 1 << 18, 200 << 10 // kB; what counts races needs several bytes for each
+	r := LoadRequest{Name: "dummy", File: moduleFile(t), Parameters: strings.Repeat("x", size)}
+	require.Error(t, h.Load(t.Context(), r))
+	before := inMemory(t, pid)
+	for range orders {
+		require.Error(t, h.Load(t.Context(), r))
+	}
+	assert.Less(t, inMemory(t, pid)-before, allowed)
+	assert.Equal(t, pid, h.waits.process.Pid)
+}
+
+// inMemory is what a process has in memory that is of no file, in kB.
+func inMemory(t *testing.T, pid int) int {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	require.NoError(t, err)
+	_, rest, ok := strings.Cut(string(status), "RssAnon:")
+	require.True(t, ok)
+	n, err := strconv.Atoi(strings.Fields(rest)[0])
+	require.NoError(t, err)
+	return n
+}
+
 // TestWaitingChildGone: killed while it waited, it is not missed.
 func TestWaitingChildGone(t *testing.T) {
 	h, pid := prepared(t)
