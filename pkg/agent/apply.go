@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -303,13 +304,19 @@ func (a *Agent) doAround(ctx context.Context, s plan.Step) error {
 	return fmt.Errorf("step %T: not known", s)
 }
 
+// hold has the owner hold these modules off, or none. When that fails the ledger says what it said, so that it is tried again.
 func (a *Agent) hold(owner string, names []string) error {
+	before := maps.Clone(a.ledger.Holds)
 	if len(names) == 0 {
 		delete(a.ledger.Holds, owner)
 	} else {
 		a.ledger.Holds[owner] = names
 	}
-	return a.cfg.Kernel.HoldAutoload(a.ledger.held())
+	err := a.cfg.Kernel.HoldAutoload(a.ledger.held())
+	if err != nil {
+		a.ledger.Holds = before
+	}
+	return err
 }
 
 func (a *Agent) unload(ctx context.Context, name string) error {

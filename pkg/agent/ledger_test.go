@@ -4,12 +4,16 @@ package agent_test
 
 import (
 	"bytes"
+	"errors"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/kmm-node/kmmd/pkg/agent"
+	"github.com/kmm-node/kmmd/pkg/kernel/kerneltest"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
@@ -97,6 +101,43 @@ func TestHoldIsLost(t *testing.T) {
 	require.NoError(t, n.HoldAutoload(nil))
 	require.True(t, n.reconcile().OK())
 	assert.NotContains(t, n.ledger(), "holds", "its Module has gone, and a later hold does not bring it back")
+}
+
+// stiff is a kernel that says so to whoever would hold off something else.
+type stiff struct {
+	*kerneltest.Kernel
+	err error
+}
+
+func (k *stiff) HoldAutoload(names []string) error {
+	if held, err := k.Held(); k.err != nil && (err != nil || !slices.Equal(held, names)) {
+		return k.err
+	}
+	return k.Kernel.HoldAutoload(names)
+}
+
+// TestHoldStays: the file that holds off autoload can not be removed, nor written, at first.
+func TestHoldStays(t *testing.T) {
+	n, wants := loadedNode(t)
+	k := &stiff{n.Kernel, errors.New("input/output error")}
+	n.start(func(c *agent.Config) { c.Kernel = k })
+	s := n.reconcile()
+	require.Len(t, s.Leaving, 1)
+	assert.Contains(t, s.Leaving[0].Message, "input/output error")
+	n.start()
+	require.True(t, n.reconcile().OK())
+	held, err := n.Held()
+	require.NoError(t, err)
+	assert.Empty(t, held)
+	assert.NotContains(t, n.ledger(), "holds")
+
+	n.start(func(c *agent.Config) { c.Kernel = k })
+	s = n.reconcile(wants...)
+	assert.Equal(t, "Failed Internal", states(s)["nic"])
+	assert.NotContains(t, n.ledger(), "holds")
+	k.err = nil
+	n.start(func(c *agent.Config) { c.Kernel = k })
+	require.True(t, n.reconcile(wants...).OK())
 }
 
 // TestHalfALedger: what a kill left of one that was being written goes, also when

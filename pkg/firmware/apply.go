@@ -135,7 +135,10 @@ func (d *Dir) stage(root *os.Root, srcDir string, p *pending) error {
 		}
 	}
 	d.step("sync staging")
-	return syncDir(root, staging)
+	if err := syncDir(root, staging); err != nil {
+		return errors.Join(fmt.Errorf("stage: %w", err), root.RemoveAll(staging))
+	}
+	return nil
 }
 
 func (d *Dir) stageFile(root, src *os.Root, p put) error {

@@ -450,6 +450,25 @@ func TestDamagedManifest(t *testing.T) {
 	}
 }
 
+// TestStagingFails: what can not be made durable does not stay there either.
+func TestStagingFails(t *testing.T) {
+	w := newWorld(t)
+	w.mustInstall("a", files{"x": "1"})
+	w.d.step = func(what string) {
+		if what == "sync staging" {
+			require.NoError(t, os.RemoveAll(filepath.Join(w.dir, staging)))
+			require.NoError(t, os.Symlink("nowhere", filepath.Join(w.dir, staging)))
+		}
+	}
+	_, err := w.install("a", files{"x": "2"})
+	require.ErrorIs(t, err, os.ErrNotExist)
+	_, err = os.Lstat(filepath.Join(w.dir, staging))
+	require.ErrorIs(t, err, os.ErrNotExist)
+	assert.Equal(t, files{"x": "1"}, w.read())
+	w.d.step = func(string) {}
+	w.mustInstall("a", files{"x": "2"})
+}
+
 // TestSecondManifestIsLate: a disk that was full when it was to be written, or a kill,
 // leaves the one before, which would say the wrong thing when it is needed.
 func TestSecondManifestIsLate(t *testing.T) {
