@@ -135,7 +135,7 @@ func (d *Dir) stage(root *os.Root, srcDir string, p *pending) error {
 		}
 	}
 	d.step("sync staging")
-	if err := syncDir(root, staging); err != nil {
+	if err := d.syncDir(root, staging); err != nil {
 		return errors.Join(fmt.Errorf("stage: %w", err), root.RemoveAll(staging))
 	}
 	return nil
@@ -165,10 +165,10 @@ func (d *Dir) stageFile(root, src *os.Root, p put) error {
 // later, the change stays pending, and the next one finishes it.
 func (d *Dir) apply(root *os.Root, s *state, p *pending) (*state, error) {
 	s = &state{Version: stateVersion, Files: s.Files, Dirs: s.Dirs, Pending: p}
-	if err := d.save(s); err != nil {
-		return nil, errors.Join(err, root.RemoveAll(staging))
-	}
 	m := newMove(d, root, s)
+	if err := d.save(s); err != nil {
+		return nil, errors.Join(err, m.notBegun())
+	}
 	if err := m.makeDirs(); err != nil {
 		return nil, errors.Join(err, m.undo())
 	}

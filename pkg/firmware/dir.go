@@ -18,8 +18,11 @@ import (
 type Dir struct {
 	dir      string // the firmware directory
 	manifest string
-	step     func(what string) // before each write; tests stop there
 	lost     error
+
+	// Tests stop before a write, and have a directory that can not be synced.
+	step    func(what string)
+	syncDir func(root *os.Root, name string) error
 }
 
 // Open returns the firmware directory dir with its manifest file; neither need
@@ -28,7 +31,7 @@ type Dir struct {
 // is just making it; so is a damaged manifest mended, or set aside (see Lost).
 // There is nothing to close.
 func Open(dir, manifest string) (*Dir, error) {
-	d := &Dir{step: func(string) {}}
+	d := &Dir{step: func(string) {}, syncDir: syncDir}
 	var err error
 	if d.dir, err = filepath.Abs(dir); err != nil {
 		return nil, fmt.Errorf("open firmware directory: %w", err)

@@ -450,23 +450,36 @@ func TestDamagedManifest(t *testing.T) {
 	}
 }
 
-// TestStagingFails: what can not be made durable does not stay there either.
-func TestStagingFails(t *testing.T) {
-	w := newWorld(t)
-	w.mustInstall("a", files{"x": "1"})
-	w.d.step = func(what string) {
-		if what == "sync staging" {
-			require.NoError(t, os.RemoveAll(filepath.Join(w.dir, staging)))
-			require.NoError(t, os.Symlink("nowhere", filepath.Join(w.dir, staging)))
+// TestSyncFails has one directory not synced, each in turn: what was there is there, or what was to be, nothing is staged any
+// more, and the next change finds nothing in its way.
+func TestSyncFails(t *testing.T) {
+	old, wanted := files{"same": "1", "change": "old", "gone/x": "1"}, files{"same": "1", "change": "new", "come/y": "2"}
+	for n := 1; ; n++ {
+		w := newWorldIn(t, memory(t))
+		w.mustInstall("a", old)
+		count := 0
+		w.d.syncDir = func(root *os.Root, name string) error {
+			if count++; count == n {
+				return syscall.EIO
+			}
+			return syncDir(root, name)
 		}
+		_, err := w.install("a", wanted)
+		if count < n {
+			require.NoError(t, err)
+			require.Greater(t, n, 5)
+			return
+		}
+		require.ErrorIs(t, err, syscall.EIO, "sync %d", n)
+		if n <= 2 { // of what is staged, and of the manifest
+			assert.Equal(t, old, w.read(), "nothing has been moved yet: sync %d", n)
+		}
+		w.open()
+		assert.Contains(t, []files{old, wanted}, w.read(), "sync %d", n)
+		w.mustInstall("a", wanted)
+		require.NoError(t, w.d.Remove("a"))
+		assert.Empty(t, w.read(), "sync %d", n)
 	}
-	_, err := w.install("a", files{"x": "2"})
-	require.ErrorIs(t, err, os.ErrNotExist)
-	_, err = os.Lstat(filepath.Join(w.dir, staging))
-	require.ErrorIs(t, err, os.ErrNotExist)
-	assert.Equal(t, files{"x": "1"}, w.read())
-	w.d.step = func(string) {}
-	w.mustInstall("a", files{"x": "2"})
 }
 
 // TestSecondManifestIsLate: a disk that was full when it was to be written, or a kill,

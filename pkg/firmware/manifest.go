@@ -117,5 +117,5 @@ func (d *Dir) replaceManifest(root *os.Root, base string, b []byte) error {
 		return err
 	}
 	d.step("sync " + base)
-	return syncDir(root, ".")
+	return d.syncDir(root, ".")
 }

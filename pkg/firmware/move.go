@@ -105,7 +105,7 @@ func (m *move) finish() (*state, error) {
 	}
 	for dir := range m.touched {
 		m.d.step("sync directory " + dir)
-		if err := syncDir(m.root, dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := m.d.syncDir(m.root, dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 	}
@@ -170,6 +170,20 @@ func (m *move) dropDirs() error {
 	slices.Sort(keep)
 	m.next.Dirs = keep
 	return nil
+}
+
+// notBegun takes back a change that could not be written down. When the error came after the manifest had been replaced, it
+// says that the change is to be finished, with what is staged: that stays for as long as it says so.
+func (m *move) notBegun() error {
+	s, err := m.d.load()
+	if err != nil {
+		return err
+	}
+	if s.Pending != nil {
+		return m.undo()
+	}
+	m.d.step("remove staging")
+	return m.root.RemoveAll(staging)
 }
 
 // undo takes back directories and links, and the change.
