@@ -50,6 +50,23 @@ func flip(b []byte) []byte {
 	return b
 }
 
+// otherLayer has a manifest name a layer that nobody has. By a tag no other change can be told from what is meant.
+func otherLayer(b []byte) []byte {
+	const digest = "sha256:"
+	i := bytes.LastIndex(b, []byte(digest))
+	if i < 0 {
+		return b
+	}
+	b = bytes.Clone(b)
+	first := &b[i+len(digest)]
+	if *first == '0' {
+		*first = '1'
+	} else {
+		*first = '0'
+	}
+	return b
+}
+
 func half(b []byte) []byte { return b[:len(b)/2] }
 
 var illnesses = []ill{
@@ -76,7 +93,7 @@ var illnesses = []ill{
 	{name: "500 for a layer", where: "/blobs/", fault: answerOf(500), reason: unreachable},
 	{name: "503", fault: answerOf(503), reason: unreachable},
 	{name: "another page with 200", fault: relay.Fault{Status: 200, Body: "<html>log in</html>"}, reason: invalid},
-	{name: "wrong bytes for the manifest", where: "/manifests/", fault: relay.Fault{Change: flip}, reason: invalid},
+	{name: "wrong bytes for the manifest", where: "/manifests/", fault: relay.Fault{Change: otherLayer}, reason: "Failed ImageNotFound"},
 	{name: "half a manifest", where: "/manifests/", fault: relay.Fault{Change: half}, reason: invalid},
 	{name: "wrong bytes for a layer", where: "/blobs/", fault: relay.Fault{Change: flip}, reason: invalid},
 	{name: "nothing for a layer", where: "/blobs/", fault: relay.Fault{Change: func([]byte) []byte { return nil }}, reason: invalid},
