@@ -174,20 +174,7 @@ func (r syscallRequest) run(exe, name string, timeout time.Duration) error {
 	if err != nil {
 		return fmt.Errorf("start child: %w", err)
 	}
-	cmd := &exec.Cmd{
-		Path:   exe,
-		Args:   []string{name},
-		Env:    []string{},
-		Dir:    "/",
-		Stdin:  strings.NewReader(r.String()),
-		Stdout: in,
-		Stderr: in,
-		// A group of its own: an interrupt from the terminal is for us.
-		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
-	}
-	if r.file != nil {
-		cmd.ExtraFiles = []*os.File{r.file}
-	}
+	cmd := childCommand(exe, name, strings.NewReader(r.String()), in, r.file)
 	err = cmd.Start()
 	_ = in.Close()
 	if err != nil {
@@ -202,6 +189,20 @@ func (r syscallRequest) run(exe, name string, timeout time.Duration) error {
 		answer <- parseAnswer(string(text), cmd.Wait())
 	}()
 	return await(answer, cmd.Process, timeout)
+}
+
+// childCommand is a child that is to be started: it has the order's source, where it answers, and the file as childFile, if any.
+func childCommand(exe, name string, orders io.Reader, answers, file *os.File) *exec.Cmd {
+	cmd := &exec.Cmd{
+		Path: exe, Args: []string{name}, Env: []string{}, Dir: "/",
+		Stdin: orders, Stdout: answers, Stderr: answers,
+		// A group of its own: an interrupt from the terminal is for us.
+		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
+	}
+	if file != nil {
+		cmd.ExtraFiles = []*os.File{file}
+	}
+	return cmd
 }
 
 // await returns the answer, or kills the child at the deadline. SIGKILL does not wake a thread that sleeps in an init

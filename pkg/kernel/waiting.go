@@ -9,7 +9,6 @@ import (
 	"io"
 	"math"
 	"os"
-	"os/exec"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -112,15 +111,8 @@ func startWaiting(exe string) (*waiting, error) {
 	}
 	theirs := os.NewFile(uintptr(fds[0]), "child")
 	defer theirs.Close()
-	cmd := &exec.Cmd{
-		Path: exe,
-		// As long as the name may ever become.
-		Args: []string{fmt.Sprintf("%-*s", waitingMax, waitingName)},
-		Env:  []string{}, Dir: "/",
-		Stdin: theirs, Stdout: theirs, Stderr: theirs,
-		ExtraFiles:  []*os.File{theirs}, // keeps the place of the module's file
-		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
-	}
+	long := fmt.Sprintf("%-*s", waitingMax, waitingName)   // as long as the name may ever become
+	cmd := childCommand(exe, long, theirs, theirs, theirs) // the last keeps the place of the module's file
 	if err := cmd.Start(); err != nil {
 		unix.Close(fds[1])
 		return nil, fmt.Errorf("start child: %w", noErrno{err})
