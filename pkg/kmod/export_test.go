@@ -2,6 +2,12 @@
 
 package kmod
 
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+)
+
 // WithoutDep is the tree as it would be without modules.dep.
 func (t *Tree) WithoutDep() *Tree {
 	return &Tree{dir: t.dir, builtin: t.builtin, softText: t.softText, aliasText: t.aliasText, infos: t.infos}
@@ -73,3 +79,24 @@ var (
 	ParseSymvers  = parseSymvers
 	Normalize     = normalizeAlias
 )
+
+// NamesInSections reads a name out of each of n sections, all of the same size bytes of one file.
+func NamesInSections(n int, size uint64) error {
+	f := &elfFile{r: bytes.NewReader(append(make([]byte, size-2), "x\x00"...)), headers: make([]byte, (n+1)*sectionHeaderSize)}
+	t := &symbolTable{f: f, symbols: make([]byte, (n+1)*symbolSize)}
+	strings := stringSections{t: t, read: make(map[int][]byte)}
+	for i := 1; i <= n; i++ {
+		binary.LittleEndian.PutUint64(f.headers[i*sectionHeaderSize+32:], size)
+		binary.LittleEndian.PutUint16(t.symbols[i*symbolSize+6:], uint16(i))
+		for range 2 {
+			name, err := strings.at(uint64(i), size-2)
+			if err != nil {
+				return err
+			}
+			if name != "x" {
+				return fmt.Errorf("%q in section %d", name, i)
+			}
+		}
+	}
+	return nil
+}

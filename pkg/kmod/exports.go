@@ -33,7 +33,11 @@ func (t *symbolTable) exports(section string, gpl bool) ([]Export, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := make([]Export, s.size/ksymSize)
+	count := s.size / ksymSize
+	if count > uint64(len(rela)/relaSize) { // the size is a claim, the relocations were read
+		return nil, fmt.Errorf("%w: section %s has %d exports and names for at most %d", ErrFormat, section, count, len(rela)/relaSize)
+	}
+	list := make([]Export, count)
 	strings := stringSections{t: t, read: make(map[int][]byte)}
 	le := binary.LittleEndian
 	for ; len(rela) >= relaSize; rela = rela[relaSize:] {
@@ -77,10 +81,12 @@ func (t *symbolTable) exportCRCs(section string, list []Export) error {
 	return nil
 }
 
-// stringSections reads each section that holds names once.
+// stringSections reads each section that holds names once. Modules have one, and
+// there is no end to the sections that may share the same bytes of a file.
 type stringSections struct {
 	t    *symbolTable
 	read map[int][]byte
+	size uint64 // of all that was read
 }
 
 // at gives the string a relocation points to: symbol's section and value, plus
@@ -97,11 +103,15 @@ func (s *stringSections) at(symbol, addend uint64) (string, error) {
 		if index == 0 || index >= len(s.t.f.headers)/sectionHeaderSize {
 			return "", fmt.Errorf("%w: name of an export in section %d", ErrFormat, index)
 		}
+		section := s.t.f.section(index)
+		if section.size > maxSectionSize-s.size {
+			return "", fmt.Errorf("read names of exports in %d sections: %w", len(s.read)+1, ErrTooLarge)
+		}
 		var err error
-		if data, err = s.t.f.data(s.t.f.section(index)); err != nil {
+		if data, err = s.t.f.data(section); err != nil {
 			return "", err
 		}
-		s.read[index] = data
+		s.read[index], s.size = data, s.size+section.size
 	}
 	return cString(data, value+addend), nil
 }

@@ -65,8 +65,10 @@ func parseInfo(name string, f *elfFile) (*Info, error) {
 		return nil, fmt.Errorf("%w: no .modinfo section", ErrFormat)
 	}
 	info := &Info{Path: name, Arch: f.arch()}
-	parseModinfo(string(modinfo), info)
-	addUndeclaredParams(f, info)
+	var params paramList
+	parseModinfo(string(modinfo), info, &params)
+	addUndeclaredParams(f, &params)
+	info.Params = params.list
 	note, err := f.findData(".note.gnu.build-id")
 	if err != nil {
 		return nil, err
@@ -86,7 +88,7 @@ func parseInfo(name string, f *elfFile) (*Info, error) {
 // parseModinfo reads NUL separated entries:
 //
 //	license=GPL\0depends=a,b\0parmtype=level:int\0vermagic=6.1.0 SMP \0
-func parseModinfo(data string, info *Info) {
+func parseModinfo(data string, info *Info, params *paramList) {
 	for len(data) > 0 {
 		var entry string
 		entry, data, _ = strings.Cut(data, "\x00")
@@ -122,7 +124,7 @@ func parseModinfo(data string, info *Info) {
 				info.Softdeps = append(info.Softdeps, s)
 			}
 		case "parm", "parmtype":
-			addParam(info, key, value)
+			params.declare(key, value)
 		}
 	}
 }
@@ -136,37 +138,49 @@ func appendDepends(list []string, value string) []string {
 	return list
 }
 
-// addParam joins the two entries of one parameter, "level:how much" and "level:int".
-func addParam(info *Info, key, value string) {
+// paramList collects parameters by name; '-' and '_' are the same, as for the
+// kernel (kernel/params.c: parameq).
+type paramList struct {
+	list  []Param
+	index map[string]int // by canonical name
+}
+
+// named gives the parameter of that name, which is added when there is none.
+func (l *paramList) named(name string) *Param {
+	canonical := strings.ReplaceAll(name, "-", "_")
+	i, ok := l.index[canonical]
+	if !ok {
+		if l.index == nil {
+			l.index = make(map[string]int)
+		}
+		i = len(l.list)
+		l.list, l.index[canonical] = append(l.list, Param{Name: name}), i
+	}
+	return &l.list[i]
+}
+
+// declare joins the two entries of one parameter, "level:how much" and "level:int".
+func (l *paramList) declare(key, value string) {
 	name, rest, ok := strings.Cut(value, ":")
 	if !ok {
 		return
 	}
-	p := info.param(name)
-	if p == nil {
-		info.Params = append(info.Params, Param{Name: name})
-		p = &info.Params[len(info.Params)-1]
-	}
-	if key == "parmtype" {
+	if p := l.named(name); key == "parmtype" {
 		p.Type = rest
 	} else {
 		p.Desc = rest
 	}
 }
 
-// param finds a declared parameter; '-' and '_' are the same, as for the kernel
-// (kernel/params.c: parameq).
+// param finds a parameter.
 func (i *Info) param(name string) *Param {
+	name = strings.ReplaceAll(name, "-", "_")
 	for k := range i.Params {
-		if sameName(i.Params[k].Name, name) {
+		if strings.ReplaceAll(i.Params[k].Name, "-", "_") == name {
 			return &i.Params[k]
 		}
 	}
 	return nil
-}
-
-func sameName(a, b string) bool {
-	return a == b || strings.ReplaceAll(a, "-", "_") == strings.ReplaceAll(b, "-", "_")
 }
 
 // parseSoftdep reads the words "pre: a b post: c". Words before the first

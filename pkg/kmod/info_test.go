@@ -5,6 +5,7 @@ package kmod_test
 import (
 	"bytes"
 	"debug/elf"
+	"fmt"
 	"path/filepath"
 	"testing"
 
@@ -95,6 +96,22 @@ func TestInfoNameFromStructModule(t *testing.T) {
 	info, err := kmod.ParseInfo("outer.ko", bytes.NewReader(data))
 	require.NoError(t, err)
 	assert.Equal(t, "inner", info.Name)
+}
+
+// TestManyParameters: each is looked at once, and not once for each of the others.
+func TestManyParameters(t *testing.T) {
+	var spec kmodtest.Spec
+	for i := range 4000 {
+		spec.Params = append(spec.Params, kmodtest.Param{Name: fmt.Sprintf("a-%d", i), Type: "int", Desc: "one"})
+	}
+	data := kmodtest.Build(spec)
+	before := allocated()
+	info, err := kmod.ParseInfo("x.ko", bytes.NewReader(data))
+	require.NoError(t, err)
+	assert.LessOrEqual(t, allocated()-before, uint64(16*len(data)))
+	assert.Len(t, info.Params, 4000)
+	assert.Equal(t, kmod.Param{Name: "a-3999", Type: "int", Desc: "one"}, info.Params[3999])
+	assert.NoError(t, info.CheckParameters([]string{"a_7=1"}))
 }
 
 func TestParseInfoRefuses(t *testing.T) {

@@ -23,7 +23,7 @@ const (
 // parmtype= for those made with module_param_cb and module_param_call, such as
 // hashsize of nf_conntrack or vmentry_l1d_flush of kvm_intel. A file in which
 // this can not be followed adds none.
-func addUndeclaredParams(f *elfFile, info *Info) {
+func addUndeclaredParams(f *elfFile, params *paramList) {
 	rela, err := f.findData(".rela__param")
 	if err != nil {
 		return
@@ -39,8 +39,8 @@ func addUndeclaredParams(f *elfFile, info *Info) {
 		}
 		n++
 		name := f.stringAt(symtab, le.Uint64(rela[8:])>>32, le.Uint64(rela[16:]))
-		if name != "" && info.param(name) == nil {
-			info.Params = append(info.Params, Param{Name: name})
+		if name != "" {
+			params.named(name)
 		}
 	}
 }

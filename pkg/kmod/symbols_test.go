@@ -130,6 +130,12 @@ func TestCRCs(t *testing.T) {
 	assert.Empty(t, kmod.NewCRCs(tree, "6.1").Find([]string{"one"}, nil, 0))
 }
 
+// TestNamesOfExports: sections may lie one over the other, so a small file can have no end of them.
+func TestNamesOfExports(t *testing.T) {
+	require.NoError(t, kmod.NamesInSections(4, 8<<20))
+	require.ErrorIs(t, kmod.NamesInSections(5, 8<<20), kmod.ErrTooLarge)
+}
+
 func FuzzParseFile(f *testing.F) {
 	f.Add(kmodtest.Build(fullSpec()))
 	f.Add(kmodtest.Build(kmodtest.Spec{Imports: []string{"a"}, Exports: []string{"b"}, GPL: []string{"b"}, Versions: "both", Signature: []byte("\x30\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x00\x02~Module signature appended~\n")}))
