@@ -115,8 +115,8 @@ soak: setup-vm build ## 2,000 random changes in a VM, all looked at after each (
 	KMMD_VM_KERNEL=$(if $(filter all,$(KERNEL)),6.1,$(KERNEL)) KMMD_VM_CPUS=1 KMMD_VM_TIMEOUT=86400 KMMD_SOAK_SEED=$(SEED) KMMD_SOAK_STEPS=$(STEPS) \
 		$(GO) test -timeout 24h -count=1 -v -run TestSoak -exec "$(CURDIR)/test/vm/exec" ./test/vm/soak
 
-fuzz: ## each fuzz target for FUZZ_TIME: PACKAGES=./pkg/images/... for some only
-	@GO="$(GO)" test/fuzz $(FUZZ_TIME) $(PACKAGES)
+fuzz: ## each fuzz target for FUZZ_TIME, one on each processor: PACKAGES=./pkg/images/... or FUZZ='kmod Fuzz(Parse|Config)' for some
+	@GO="$(GO)" test/fuzz -j "$$(nproc)" -t '$(FUZZ)' $(FUZZ_TIME) $(PACKAGES)
 
 fuzz-short: ## all fuzz targets for 20 s each, FUZZ_JOBS side by side
 	@GO="$(GO)" test/fuzz -j $(FUZZ_JOBS) 20s $(PACKAGES)

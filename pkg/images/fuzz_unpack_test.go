@@ -130,10 +130,13 @@ func FuzzUnpack(f *testing.F) {
 	f.Add([]byte{0, 0, 5, 0, 2, 0, 0, 0, 5, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, code []byte) {
 		layers := (&program{code}).plainLayers()
-		want, proper := unpacked{}, true
+		want := unpacked{}
 		var blobs []*imagestest.Blob
 		for _, l := range layers {
-			proper = proper && want.unpackLayer(l)
+			// A layer that nobody could unpack is seen when it is read, so only the ones above it may have decided all.
+			if !want.unpackLayer(l) {
+				want = unpacked{}
+			}
 			blobs = append(blobs, imagestest.Entries(t, l...))
 		}
 		src, r := sourceOf(t, blobs...)
@@ -146,7 +149,6 @@ func FuzzUnpack(f *testing.F) {
 			require.True(t, isOurs(err), "%v", err)
 			return
 		}
-		require.True(t, proper, "an image that nobody could unpack")
 		require.Equal(t, want.below("/opt/lib/modules/"+testRelease), contents(t, tree.ModulesDir))
 		require.Equal(t, want.below("/firmware"), contents(t, tree.FirmwareDir))
 	})
