@@ -92,6 +92,7 @@ func plant(t *testing.T) (dir, config string) {
 		"var/lib/kubelet/config.json":                   `{"auths":{"r.example":{"auth":"` + auth + `"},"s.example":{"identitytoken":"` + marker + `-identity"}}}`,
 		"root/.docker/config.json":                      `{"auths":{"r.example":{"password":"` + marker + `-malformed"}`,
 		"run/lock":                                      "1\n",
+		"run/symbols.json":                              `{"tables":"` + marker + `-address"}`,
 		"run/ledger.json":                               string(record.Seal([]byte(`{"bootID":"x","modules":{"old":{"owners":["a/b"],"file":{"name":"old","path":"/none/old.ko"}}},"failures":{"a/b":{"message":"said ` + marker + `-pull, ` + marker + `-header, ` + marker + `-identity and ` + marker + `-malformed"}}}`))),
 		"state/cluster.json":                            `{"node":"n","spec":{"token":"` + marker + `-order"}}`,
 		"proc/cmdline":                                  "quiet netroot=iscsi:user:" + marker + "-iscsi@10.0.0.1 rd.iscsi.password=" + marker + "-cmdline\n",

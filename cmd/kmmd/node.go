@@ -105,7 +105,7 @@ func openNode(o *options, registry prometheus.Registerer, keep, retry bool) (*no
 	}
 	c.fill(&cfg)
 	cfg.Previous, cfg.Retry, cfg.Kernel, cfg.Firmware = previous, retry, n.host, fw
-	collector := gather.New(n.host, runtime.GOARCH)
+	collector := gather.New(n.host, runtime.GOARCH, filepath.Join(c.RunDir, "symbols.json"))
 	cfg.Devices, cfg.Preflight = devices.Open(c.HostRoot), collector
 	cfg.Prepare = func(host *kmod.Tree) { n.prepare(collector, host) }
 	cfg.Version, cfg.Log, cfg.Metrics = version.String(), n.log, metrics

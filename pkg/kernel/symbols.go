@@ -33,8 +33,27 @@ type Symbols struct {
 	Modules map[string]string
 	// Modversions says whether the kernel has CRCs at all; nothing can be said unless Known.
 	Modversions, Known bool
+	// Tables are where Kernel was read from memory; of no use when it was not.
+	Tables Tables
 	// Unread says why CRCs and namespaces could not be read from memory, nil when they were.
 	Unread error
+}
+
+// Tables are the addresses of the two tables of symbols that the kernel image exports, those for all modules and those
+// for GPL modules only. They are the same until the next boot, and nobody but root may learn them: they tell where the
+// kernel lies in memory (CONFIG_RANDOMIZE_BASE).
+type Tables struct {
+	All         Table `json:"all"`
+	GPL         Table `json:"gpl"`
+	Modversions bool  `json:"modversions"`
+}
+
+// Table is an array of struct kernel_symbol, and one of CRCs in the same order when there are any.
+type Table struct {
+	Start    uint64 `json:"start"`
+	Stop     uint64 `json:"stop"`
+	CRCStart uint64 `json:"crcStart"`
+	CRCStop  uint64 `json:"crcStop"`
 }
 
 // exportTables are the addresses of the tables of exported symbols (include/asm-generic/vmlinux.lds.h).
@@ -68,12 +87,22 @@ func (h *Host) Symbols() (*Symbols, error) {
 	case !t.shown:
 		s.Unread = errors.New("/proc/kallsyms hides the addresses (kptr_restrict, CAP_SYSLOG)")
 	default:
-		_, s.Modversions = t.bounds["__start___kcrctab"]
-		s.Modversions = s.Modversions && t.bounds["__start___kcrctab"] != t.bounds["__stop___kcrctab"]
-		s.Known = true
+		s.Tables = t.tables()
+		s.Modversions, s.Known = s.Tables.Modversions, true
 		s.Unread = h.readExports(s, &t)
 	}
 	return s, nil
+}
+
+func (t *exportTables) tables() Tables {
+	of := func(suffix string) Table {
+		return Table{
+			Start: t.bounds["__start___ksymtab"+suffix], Stop: t.bounds["__stop___ksymtab"+suffix],
+			CRCStart: t.bounds["__start___kcrctab"+suffix], CRCStop: t.bounds["__stop___kcrctab"+suffix],
+		}
+	}
+	all := of("")
+	return Tables{All: all, GPL: of("_gpl"), Modversions: all.CRCStart != all.CRCStop}
 }
 
 // parseKallsyms takes the exported symbols out of lines as s_show of kernel/kallsyms.c writes them. There is one

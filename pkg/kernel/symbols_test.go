@@ -3,9 +3,6 @@
 package kernel
 
 import (
-	"bytes"
-	"debug/elf"
-	"encoding/binary"
 	"fmt"
 	"io/fs"
 	"os"
@@ -14,70 +11,20 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/pkg/kernel/kcoretest"
 )
 
-// fakeExport is a symbol in the memory of a kernel that never ran.
-type fakeExport struct {
-	name, namespace string
-	crc             uint32
-	gpl             bool
-}
-
-// writeKernel puts tables of exported symbols into proc/kallsyms and proc/kcore as Linux has them.
-func writeKernel(t *testing.T, root string, exports []fakeExport) {
-	t.Helper()
-	const base = uint64(0xffffffff81000000)
-	var lines, table, crcs, names bytes.Buffer
-	tableSize := len(exports) * 12
-	namesAt := tableSize + len(exports)*4
-	bounds := map[string]int{"__start___ksymtab": 0, "__stop___ksymtab_gpl": tableSize, "__start___kcrctab": tableSize, "__stop___kcrctab_gpl": namesAt}
-	gpl := 0
-	for gpl < len(exports) && !exports[gpl].gpl {
-		gpl++
+func fakeExports() []kcoretest.Export {
+	return []kcoretest.Export{
+		{Name: "alpha", CRC: 1}, {Name: "beta", Namespace: "NS", CRC: 2},
+		{Name: "gamma", CRC: 3, GPL: true}, {Name: "omega", Namespace: "module:kvm", CRC: 4, GPL: true},
 	}
-	bounds["__stop___ksymtab"], bounds["__start___ksymtab_gpl"] = gpl*12, gpl*12
-	bounds["__stop___kcrctab"], bounds["__start___kcrctab_gpl"] = tableSize+gpl*4, tableSize+gpl*4
-	le := binary.LittleEndian
-	for i, e := range exports {
-		fmt.Fprintf(&lines, "%016x r __ksymtab_%s\n%016x T %s\n", base+uint64(i)*12, e.name, base+0x100000+uint64(i), e.name)
-		name := namesAt + names.Len()
-		names.WriteString(e.name + "\x00")
-		namespace := namesAt + names.Len()
-		names.WriteString(e.namespace + "\x00")
-		entry := make([]byte, 12)
-		le.PutUint32(entry[4:], uint32(name-(i*12+4)))
-		le.PutUint32(entry[8:], uint32(namespace-(i*12+8)))
-		if e.namespace == "" {
-			le.PutUint32(entry[8:], 0)
-		}
-		table.Write(entry)
-		crcs.Write(le.AppendUint32(nil, e.crc))
-	}
-	for name, offset := range bounds {
-		fmt.Fprintf(&lines, "%016x R %s\n", base+uint64(offset), name)
-	}
-	lines.WriteString("ffffffffc05a60f4 r __crc_register_virtio_driver\t[virtio]\nffffffffc05a60f4 t probe\t[virtio]\nffffffffc05a60f8 r __ksymtab_vring\t[virtio_ring]\n")
-	write(t, root+"/proc/kallsyms", lines.String())
-
-	memory := append(append(table.Bytes(), crcs.Bytes()...), names.Bytes()...)
-	memory = append(memory, make([]byte, 1024)...)
-	header := elf.Header64{Type: uint16(elf.ET_CORE), Machine: uint16(elf.EM_X86_64), Version: 1, Phoff: 64, Ehsize: 64, Phentsize: 56, Phnum: 1}
-	copy(header.Ident[:], "\x7fELF\x02\x01\x01")
-	var core bytes.Buffer
-	require.NoError(t, binary.Write(&core, le, header))
-	require.NoError(t, binary.Write(&core, le, elf.Prog64{Type: uint32(elf.PT_LOAD), Off: 4096, Vaddr: base, Filesz: uint64(len(memory)), Memsz: uint64(len(memory))}))
-	core.Write(make([]byte, 4096-core.Len()))
-	core.Write(memory)
-	write(t, root+"/proc/kcore", core.String())
-}
-
-func fakeExports() []fakeExport {
-	return []fakeExport{{"alpha", "", 1, false}, {"beta", "NS", 2, false}, {"gamma", "", 3, true}, {"omega", "module:kvm", 4, true}}
 }
 
 func TestSymbols(t *testing.T) {
 	h := emptyTree(t)
-	writeKernel(t, h.root, fakeExports())
+	kcoretest.Write(t, h.root, fakeExports())
 	s, err := h.Symbols()
 	require.NoError(t, err)
 	require.NoError(t, s.Unread)
@@ -99,7 +46,7 @@ func TestSymbolsPartly(t *testing.T) {
 	require.Error(t, s.Unread)
 	assert.Nil(t, s.Kernel)
 
-	writeKernel(t, h.root, fakeExports())
+	kcoretest.Write(t, h.root, fakeExports())
 	text, err := os.ReadFile(h.path("proc/kallsyms"))
 	require.NoError(t, err)
 	require.NoError(t, os.Remove(h.path("proc/kcore")))
@@ -131,13 +78,13 @@ func TestSymbolsPartly(t *testing.T) {
 // TestSymbolsElsewhere: a kernel with another layout, or another kernel's memory, is not believed.
 func TestSymbolsElsewhere(t *testing.T) {
 	h := emptyTree(t)
-	writeKernel(t, h.root, fakeExports())
+	kcoretest.Write(t, h.root, fakeExports())
 	text, err := os.ReadFile(h.path("proc/kallsyms"))
 	require.NoError(t, err)
 	write(t, h.path("proc/kallsyms"), strings.ReplaceAll(string(text), "_alpha\n", "_aleph\n"))
 	s, err := h.Symbols()
 	require.NoError(t, err)
-	require.ErrorContains(t, s.Unread, `entry 0 of the exported symbols is "alpha"`)
+	require.ErrorContains(t, s.Unread, `the exported symbol at 0xffffffff81000000 is "alpha", /proc/kallsyms says otherwise`)
 	for name, e := range s.Kernel {
 		assert.False(t, e.Read, name)
 	}
@@ -147,14 +94,48 @@ func TestSymbolsElsewhere(t *testing.T) {
 	require.ErrorContains(t, s.Unread, "unknown layout")
 }
 
-func BenchmarkSymbols(b *testing.B) {
-	t := &testing.T{}
-	dir := b.TempDir()
-	var exports []fakeExport
-	for i := range 10000 {
-		exports = append(exports, fakeExport{fmt.Sprintf("exported_symbol_%d", i), "", uint32(i), i > 5000})
+// TestSymbolsAt: where the tables are known they are enough, and what lies elsewhere is not taken for them.
+func TestSymbolsAt(t *testing.T) {
+	h := emptyTree(t)
+	kcoretest.Write(t, h.root, fakeExports())
+	all, err := h.Symbols()
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(h.path("proc/kallsyms")))
+	s, err := h.SymbolsAt(all.Tables)
+	require.NoError(t, err)
+	assert.Empty(t, s.Modules)
+	all.Modules = map[string]string{}
+	assert.Equal(t, all, s)
+
+	for want, move := range map[string]func(*Tables){
+		"no table of exported symbols": func(t *Tables) { t.GPL.Start = 0 },
+		"from 0xffffffff81000004":      func(t *Tables) { t.All.Start += 4 },
+		"not in /proc/kcore":           func(t *Tables) { t.All.Start, t.All.Stop = t.All.Start-1200, t.All.Stop-1200 },
+		"bytes of CRCs":                func(t *Tables) { t.All.Stop = t.GPL.Stop },
+		"do not lie together":          func(t *Tables) { t.All.Start, t.All.Stop, t.Modversions = t.All.Start+60, t.All.Stop+60, false },
+	} {
+		tables := all.Tables
+		move(&tables)
+		_, err := h.SymbolsAt(tables)
+		require.ErrorContains(t, err, want)
 	}
-	writeKernel(t, dir, exports)
+	unsorted := fakeExports()
+	unsorted[0].Name = "delta"
+	kcoretest.Write(t, h.root, unsorted)
+	_, err = h.SymbolsAt(all.Tables)
+	require.ErrorContains(t, err, `is "beta", after "delta"`)
+	require.NoError(t, os.Remove(h.path("proc/kcore")))
+	_, err = h.SymbolsAt(all.Tables)
+	require.ErrorIs(t, err, fs.ErrNotExist)
+}
+
+func BenchmarkSymbols(b *testing.B) {
+	dir := b.TempDir()
+	var exports []kcoretest.Export
+	for i := range 10000 {
+		exports = append(exports, kcoretest.Export{Name: fmt.Sprintf("exported_symbol_%d", i), CRC: uint32(i), GPL: i > 5000})
+	}
+	kcoretest.Write(b, dir, exports)
 	h := &Host{root: dir}
 	for b.Loop() {
 		if s, err := h.Symbols(); err != nil || s.Unread != nil {

@@ -2,7 +2,7 @@
 
 // Package gather collects what pkg/preflight has to know of the running kernel,
 // from the kernel itself and, for what that does not tell, from the host's module
-// files and headers. It judges nothing and changes nothing.
+// files and headers. It judges nothing and changes nothing but a file of its own.
 package gather
 
 import (
@@ -20,8 +20,9 @@ import (
 // Collector remembers what does not change until the next boot. It is for one
 // goroutine.
 type Collector struct {
-	host *kernel.Host
-	arch string
+	host   *kernel.Host
+	arch   string
+	tables tablesFile
 
 	symbols *kernel.Symbols
 	running map[string]kernel.Module // the modules whose symbols are in symbols
@@ -30,9 +31,13 @@ type Collector struct {
 	tree    *treeFacts
 }
 
-// New returns a Collector for the kernel; arch is the machine, as runtime.GOARCH.
-func New(host *kernel.Host, arch string) *Collector {
-	return &Collector{host: host, arch: arch, options: make(map[string]kernel.State), files: make(map[string]*kmod.File)}
+// New returns a Collector for the kernel; arch is the machine, as runtime.GOARCH. In the file at path, of a directory
+// for root only that is emptied by a boot, it remembers where the kernel has its tables of symbols, so that the
+// next one need not look for them; "" is for none.
+func New(host *kernel.Host, arch, path string) *Collector {
+	return &Collector{
+		host: host, arch: arch, tables: tablesFile{path, host.BootID()}, options: make(map[string]kernel.State), files: make(map[string]*kmod.File),
+	}
 }
 
 // request is one call of Kernel.
@@ -56,7 +61,7 @@ func (c *Collector) Prepare(tree *kmod.Tree) error {
 
 func (c *Collector) prepare(tree *kmod.Tree, loaded []kernel.Module) error {
 	if c.symbols == nil {
-		if err := c.readSymbols(loaded); err != nil {
+		if err := c.firstSymbols(loaded); err != nil {
 			return err
 		}
 	}

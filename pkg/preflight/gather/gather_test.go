@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"hash/crc32"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,10 +16,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kmm-node/kmmd/pkg/kernel"
+	"github.com/kmm-node/kmmd/pkg/kernel/kcoretest"
 	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
 	"github.com/kmm-node/kmmd/pkg/preflight"
 	"github.com/kmm-node/kmmd/pkg/preflight/gather"
+	"github.com/kmm-node/kmmd/pkg/record"
 )
 
 const vermagic = "6.1.0 SMP mod_unload modversions "
@@ -118,7 +121,7 @@ func TestFromFiles(t *testing.T) {
 		{"export is there", kmodtest.Spec{Exports: []string{"r"}}, nil, []string{"error: mod: exports what is there already: r (of runs)"}},
 	}
 	h, tree, _ := host(t, nil)
-	c := gather.New(h, "amd64")
+	c := gather.New(h, "amd64", "")
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			got := check(t, c, tree, tt.leaving, module(t, tt.spec))
@@ -150,16 +153,16 @@ func TestSymvers(t *testing.T) {
 	bad := kmodtest.Spec{Imports: []string{"b"}, CRCs: map[string]uint32{"b": 1}}
 
 	h, tree, _ := host(t, map[string]string{file: symvers})
-	assert.Empty(t, check(t, gather.New(h, "amd64"), tree, nil, module(t, spec)))
-	assert.Contains(t, check(t, gather.New(h, "amd64"), tree, nil, module(t, bad)), "error: mod: built against another kernel")
+	assert.Empty(t, check(t, gather.New(h, "amd64", ""), tree, nil, module(t, spec)))
+	assert.Contains(t, check(t, gather.New(h, "amd64", ""), tree, nil, module(t, bad)), "error: mod: built against another kernel")
 
 	h, tree, _ = host(t, map[string]string{file: strings.Replace(symvers, crc("module_layout"), "12345678", 1)})
-	assert.Contains(t, check(t, gather.New(h, "amd64"), tree, nil, module(t, bad)), "unknown: mod: CRCs differ from those the host's files have")
+	assert.Contains(t, check(t, gather.New(h, "amd64", ""), tree, nil, module(t, bad)), "unknown: mod: CRCs differ from those the host's files have")
 
 	// A kernel that does not even tell names.
 	h, tree, _ = host(t, map[string]string{file: symvers, "proc/kallsyms": "ffffffff81000000 T a\n"})
-	assert.Empty(t, check(t, gather.New(h, "amd64"), tree, nil, module(t, spec)))
-	assert.Contains(t, check(t, gather.New(h, "amd64"), tree, nil, module(t, kmodtest.Spec{Imports: []string{"x"}})), "error: mod: nobody exports: x")
+	assert.Empty(t, check(t, gather.New(h, "amd64", ""), tree, nil, module(t, spec)))
+	assert.Contains(t, check(t, gather.New(h, "amd64", ""), tree, nil, module(t, kmodtest.Spec{Imports: []string{"x"}})), "error: mod: nobody exports: x")
 }
 
 func crc(name string) string {
@@ -176,7 +179,7 @@ func TestOtherBuild(t *testing.T) {
 	h, tree, root := host(t, nil)
 	require.NoError(t, os.Remove(filepath.Join(root, "sys/module/runs/notes/.note.gnu.build-id")))
 	m := module(t, kmodtest.Spec{Imports: []string{"a", "r"}, CRCs: map[string]uint32{"a": 1, "r": 1}})
-	got := check(t, gather.New(h, "amd64"), tree, nil, m)
+	got := check(t, gather.New(h, "amd64", ""), tree, nil, m)
 	assert.NotContains(t, got, "error")
 	assert.Contains(t, got, "CRCs differ from those the host's files have, which may be of another kernel than the one that runs: a (")
 	assert.Contains(t, got, "the kernel's CRC is not known of: r")
@@ -188,7 +191,7 @@ func TestNothingKnown(t *testing.T) {
 	h, _, root := host(t, nil)
 	require.NoError(t, os.Remove(filepath.Join(root, "proc/kallsyms")))
 	m := module(t, kmodtest.Spec{Imports: []string{"a", "x"}, CRCs: map[string]uint32{"a": 1}})
-	got := check(t, gather.New(h, "amd64"), nil, nil, m)
+	got := check(t, gather.New(h, "amd64", ""), nil, nil, m)
 	assert.NotContains(t, got, "error")
 	assert.Contains(t, got, "may not be exported, the kernel does not tell: a, x")
 }
@@ -196,7 +199,7 @@ func TestNothingKnown(t *testing.T) {
 // TestNewModule: what began to run since the last time is seen.
 func TestNewModule(t *testing.T) {
 	h, tree, root := host(t, nil)
-	c := gather.New(h, "amd64")
+	c := gather.New(h, "amd64", "")
 	m := module(t, kmodtest.Spec{Imports: []string{"late"}})
 	assert.Contains(t, check(t, c, tree, nil, m), "nobody exports: late")
 	require.NoError(t, os.WriteFile(filepath.Join(root, "proc/kallsyms"), []byte(kallsyms+"ffffffffc0001000 r __crc_late\t[came]\n"), 0o644))
@@ -204,4 +207,55 @@ func TestNewModule(t *testing.T) {
 	assert.Equal(t, "unknown: mod: the kernel's CRC is not known of: late (SymbolVersion)\n"+noNamespaces+"late (UnknownSymbol)", check(t, c, tree, nil, m))
 	gpl := module(t, kmodtest.Spec{Imports: []string{"c", "late"}})
 	assert.Contains(t, check(t, c, tree, nil, gpl), "also those of a proprietary module: late of came")
+}
+
+// TestTables: a second one does not look for the kernel's tables, and finds the same in them.
+func TestTables(t *testing.T) {
+	h, tree, root := host(t, nil)
+	var exports []kcoretest.Export
+	for _, name := range []string{"a", "b", "module_layout"} {
+		exports = append(exports, kcoretest.Export{Name: name, CRC: crc32.ChecksumIEEE([]byte(name))})
+	}
+	kcoretest.Write(t, root, append(exports, kcoretest.Export{Name: "c", CRC: crc32.ChecksumIEEE([]byte("c")), GPL: true}))
+	list, file := filepath.Join(root, "proc/kallsyms"), filepath.Join(root, "symbols.json")
+	symbols, err := os.ReadFile(list)
+	require.NoError(t, err)
+	good, bad := module(t, kmodtest.Spec{Imports: []string{"a", "c"}}), module(t, kmodtest.Spec{Imports: []string{"a"}, CRCs: map[string]uint32{"a": 7}})
+	ofModule := module(t, kmodtest.Spec{Imports: []string{"register_virtio_driver"}})
+	const wrong = "error: mod: built against another kernel"
+
+	c := gather.New(h, "amd64", file)
+	assert.Empty(t, check(t, c, tree, nil, good))
+	assert.Contains(t, check(t, c, tree, nil, bad), wrong)
+	st, err := os.Stat(file)
+	require.NoError(t, err)
+	assert.Equal(t, fs.FileMode(0o600), st.Mode())
+
+	require.NoError(t, os.Remove(list))
+	c = gather.New(h, "amd64", file)
+	assert.Empty(t, check(t, c, tree, nil, good))
+	assert.Contains(t, check(t, c, tree, nil, bad), wrong)
+	require.NoError(t, os.WriteFile(list, symbols, 0o600)) // a module's symbols are only there
+	assert.Contains(t, check(t, c, tree, nil, ofModule), "the kernel's CRC is not known of: register_virtio_driver")
+	assert.Empty(t, check(t, c, tree, nil, good))
+
+	sealed, err := os.ReadFile(file)
+	require.NoError(t, err)
+	object, err := record.Open(sealed)
+	require.NoError(t, err)
+	short := bytes.Replace(object, []byte(`"stop":`), []byte(`"stop":1`), 1)
+	for name, text := range map[string][]byte{
+		"damaged":         short,
+		"moved":           record.Seal(short),
+		"of another boot": record.Seal(bytes.Replace(short, []byte(`"x"`), []byte(`"y"`), 1)),
+		"of nobody":       []byte("hello"),
+	} {
+		require.NoError(t, os.WriteFile(file, text, 0o600))
+		assert.Empty(t, check(t, gather.New(h, "amd64", file), tree, nil, good), name)
+		again, err := os.ReadFile(file)
+		require.NoError(t, err)
+		assert.Equal(t, string(sealed), string(again), name)
+	}
+	require.NoError(t, os.Remove(filepath.Join(root, "proc/kcore")))
+	assert.Contains(t, check(t, gather.New(h, "amd64", file), tree, nil, good), "unknown: mod: ")
 }

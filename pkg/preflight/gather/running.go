@@ -9,7 +9,25 @@ import (
 	"github.com/kmm-node/kmmd/pkg/kernel"
 )
 
-// readSymbols reads the kernel's symbols anew.
+// firstSymbols reads what the kernel exports. Where that is known to be, what modules export is left for the day
+// somebody needs it, see follow.
+func (c *Collector) firstSymbols(loaded []kernel.Module) error {
+	if tables, ok := c.tables.load(); ok {
+		if symbols, err := c.host.SymbolsAt(tables); err == nil {
+			c.symbols, c.running = symbols, nil
+			return nil
+		}
+	}
+	if err := c.readSymbols(loaded); err != nil {
+		return err
+	}
+	if c.symbols.Unread == nil {
+		c.tables.save(c.symbols.Tables)
+	}
+	return nil
+}
+
+// readSymbols reads the symbols of the kernel and of its modules anew.
 func (c *Collector) readSymbols(loaded []kernel.Module) error {
 	symbols, err := c.host.Symbols()
 	if err != nil {

@@ -44,6 +44,7 @@ var victims = []struct {
 	{name: "status", pattern: runDir + "/status.json"},
 	{name: "lock", pattern: runDir + "/lock"},
 	{name: "what is known to be whole", pattern: runDir + "/verified.json"},
+	{name: "where the kernel's symbols are", pattern: runDir + "/symbols.json"},
 	{name: "firmware manifest", pattern: stateDir + "/firmware.json"},
 	{name: "firmware manifest's lock", pattern: stateDir + "/firmware.json.lock"},
 	{name: "record of an image", pattern: stateDir + "/images/trees/*/tree.json"},

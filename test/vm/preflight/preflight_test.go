@@ -60,7 +60,7 @@ func open(t *testing.T) *node {
 	require.NoError(t, err)
 	tree, err := kmod.OpenTree("/lib/modules/" + h.Release())
 	require.NoError(t, err)
-	return &node{h, tree, gather.New(h, runtime.GOARCH), make(map[string]*kmod.File)}
+	return &node{h, tree, gather.New(h, runtime.GOARCH, ""), make(map[string]*kmod.File)}
 }
 
 // check gives the findings about files that are to be loaded one after the other.
@@ -138,6 +138,11 @@ func TestSymbols(t *testing.T) {
 		}
 	}
 	assert.Greater(t, namespaces, 100)
+
+	known, err := n.SymbolsAt(s.Tables)
+	require.NoError(t, err)
+	assert.Equal(t, s.Kernel, known.Kernel)
+	assert.Equal(t, s.Modversions, known.Modversions)
 }
 
 // inTree lists the in-tree modules of the guest.

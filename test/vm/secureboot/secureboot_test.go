@@ -47,7 +47,7 @@ func open(t *testing.T) (*kernel.Host, *kmod.Tree, *preflight.Kernel) {
 	require.NoError(t, err)
 	tree, err := kmod.OpenTree("/lib/modules/" + host.Release())
 	require.NoError(t, err)
-	k, err := gather.New(host, runtime.GOARCH).Kernel(tree, nil, nil)
+	k, err := gather.New(host, runtime.GOARCH, "").Kernel(tree, nil, nil)
 	require.NoError(t, err)
 	return host, tree, k
 }
