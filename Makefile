@@ -28,6 +28,9 @@ FUZZ_TIME ?= 1m
 FUZZ_JOBS ?= 8
 PACKAGES ?= ./pkg/... ./cmd/...
 
+# How often `make again` runs all tests.
+RUNS ?= 20
+
 # How many changes `make soak` makes, and which.
 STEPS ?= 2000
 SEED ?= $(shell date +%s)
@@ -38,7 +41,7 @@ export GOFLAGS := -trimpath $(filter-out -trimpath,$(GOFLAGS))
 # How many nodes `make cluster` plays.
 NODES ?= 3
 
-.PHONY: help setup setup-vm setup-cluster build test unit lab vm cluster-test cluster bench faults bench-images bench-node bench-cluster soak fuzz fuzz-short lint vuln licences gen demo images packages release-test systemd-test setup-e2e e2e clean
+.PHONY: help setup setup-vm setup-cluster build test again unit lab vm cluster-test cluster bench faults bench-images bench-node bench-cluster soak fuzz fuzz-short lint vuln licences gen demo images packages release-test systemd-test setup-e2e e2e clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -93,6 +96,9 @@ cluster-test: setup-vm setup-cluster build ## tests against a real API server, s
 cluster: setup-cluster build ## a control plane, kmm-watcher and played nodes to try things by hand, until Ctrl-C: NODES=5
 	@$(GO) build -o .lab/cluster/run ./test/cluster/run
 	@exec .lab/cluster/run -nodes $(NODES)
+
+again: ## all tests anew, RUNS times or until a run fails, a line for each in test/runs.txt: is one of them flaky?
+	test/again $(RUNS)
 
 bench: ## benchmarks
 	KMMD_LAB="$$(test ! -f .lab/kernels || echo $(CURDIR)/.lab)" $(GO) test -run '^$$' -bench . -benchmem ./pkg/...

@@ -71,7 +71,7 @@ func contains(t *testing.T, dir, text string) bool {
 
 // notInTest are targets of make that neither `make test` nor .ci/run comes to: they
 // take long, or go on until somebody ends them, or are what release-test tests.
-var notInTest = []string{"bench", "bench-images", "bench-node", "bench-cluster", "cluster", "e2e", "faults", "fuzz", "help", "images", "packages", "release-test", "setup-e2e", "soak", "vuln"}
+var notInTest = []string{"again", "bench", "bench-images", "bench-node", "bench-cluster", "cluster", "e2e", "faults", "fuzz", "help", "images", "packages", "release-test", "setup-e2e", "soak", "vuln"}
 
 // TestMake: there are these targets, with these variables; and the tests that are
 // run by themselves.
