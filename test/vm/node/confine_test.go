@@ -67,7 +67,11 @@ func TestConfined(t *testing.T) {
 		_, err := n.host.Module("kmm_sleep")
 		return err != nil
 	})
-	waits := childOf(t, "kmmd: waits")
+	waits := ""
+	n.eventually("the child waits again", func() bool { // the module goes a moment before the call is over
+		waits = childOf(t, "kmmd: waits")
+		return waits != ""
+	})
 	assert.Equal(t, child, waits, "the same for each call")
 	assert.Equal(t, "3 "+orders, descriptors(t, waits)[3], "it has let go of the module")
 	d.stop()
