@@ -67,7 +67,7 @@ func (h *Host) SymbolsAt(t Tables) (*Symbols, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Symbols{Kernel: exports, Modules: make(map[string]string), Modversions: t.Modversions, Known: true, Tables: t}, nil
+	return &Symbols{Kernel: exports, Modules: make(map[string]string), Modversions: t.modversions(), Known: true, Tables: t}, nil
 }
 
 type gplTable struct {
@@ -76,6 +76,8 @@ type gplTable struct {
 }
 
 func (t Tables) both() [2]gplTable { return [...]gplTable{{t.All, false}, {t.GPL, true}} }
+
+func (t Tables) modversions() bool { return t.All.CRCStart != t.All.CRCStop }
 
 func (t Table) plausible() bool {
 	return t.Start != 0 && t.Stop >= t.Start && t.Stop-t.Start <= maxExportTable && (t.Stop-t.Start)%kernelSymbolSize == 0
@@ -100,7 +102,7 @@ func (h *Host) readTables(t Tables, check func(address uint64, name string) erro
 		if read == nil {
 			read = make(map[string]Export, 2*(p.table.Stop-p.table.Start)/kernelSymbolSize) // they are of about the same size
 		}
-		if err := (kernelMemory{core}).table(p, t.Modversions, check, read); err != nil {
+		if err := (kernelMemory{core}).table(p, t.modversions(), check, read); err != nil {
 			return nil, fmt.Errorf("read kernel memory: %w", err)
 		}
 	}

@@ -43,9 +43,8 @@ type Symbols struct {
 // for GPL modules only. They are the same until the next boot, and nobody but root may learn them: they tell where the
 // kernel lies in memory (CONFIG_RANDOMIZE_BASE).
 type Tables struct {
-	All         Table `json:"all"`
-	GPL         Table `json:"gpl"`
-	Modversions bool  `json:"modversions"`
+	All Table `json:"all"`
+	GPL Table `json:"gpl"`
 }
 
 // Table is an array of struct kernel_symbol, and one of CRCs in the same order when there are any.
@@ -88,7 +87,7 @@ func (h *Host) Symbols() (*Symbols, error) {
 		s.Unread = errors.New("/proc/kallsyms hides the addresses (kptr_restrict, CAP_SYSLOG)")
 	default:
 		s.Tables = t.tables()
-		s.Modversions, s.Known = s.Tables.Modversions, true
+		s.Modversions, s.Known = s.Tables.modversions(), true
 		s.Unread = h.readExports(s, &t)
 	}
 	return s, nil
@@ -101,8 +100,7 @@ func (t *exportTables) tables() Tables {
 			CRCStart: t.bounds["__start___kcrctab"+suffix], CRCStop: t.bounds["__stop___kcrctab"+suffix],
 		}
 	}
-	all := of("")
-	return Tables{All: all, GPL: of("_gpl"), Modversions: all.CRCStart != all.CRCStop}
+	return Tables{All: of(""), GPL: of("_gpl")}
 }
 
 // parseKallsyms takes the exported symbols out of lines as s_show of kernel/kallsyms.c writes them. There is one

@@ -112,7 +112,7 @@ func TestSymbolsAt(t *testing.T) {
 		"from 0xffffffff81000004":      func(t *Tables) { t.All.Start += 4 },
 		"not in /proc/kcore":           func(t *Tables) { t.All.Start, t.All.Stop = t.All.Start-1200, t.All.Stop-1200 },
 		"bytes of CRCs":                func(t *Tables) { t.All.Stop = t.GPL.Stop },
-		"do not lie together":          func(t *Tables) { t.All.Start, t.All.Stop, t.Modversions = t.All.Start+60, t.All.Stop+60, false },
+		"do not lie together":          func(t *Tables) { t.All = Table{Start: t.All.Start + 60, Stop: t.All.Stop + 60} },
 	} {
 		tables := all.Tables
 		move(&tables)

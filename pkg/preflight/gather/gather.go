@@ -6,6 +6,7 @@
 package gather
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -23,6 +24,8 @@ type Collector struct {
 	host   *kernel.Host
 	arch   string
 	tables tablesFile
+
+	notSaved error // why tables could not be, for Prepare to tell
 
 	symbols *kernel.Symbols
 	running map[string]kernel.Module // the modules whose symbols are in symbols
@@ -56,7 +59,7 @@ func (c *Collector) Prepare(tree *kmod.Tree) error {
 	if err != nil {
 		return fmt.Errorf("collect facts for preflight: %w", err)
 	}
-	return c.prepare(tree, loaded)
+	return errors.Join(c.prepare(tree, loaded), c.notSaved)
 }
 
 func (c *Collector) prepare(tree *kmod.Tree, loaded []kernel.Module) error {

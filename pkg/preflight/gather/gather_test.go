@@ -5,6 +5,7 @@ package gather_test
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"hash/crc32"
 	"io/fs"
 	"os"
@@ -243,10 +244,19 @@ func TestTables(t *testing.T) {
 	require.NoError(t, err)
 	object, err := record.Open(sealed)
 	require.NoError(t, err)
-	short := bytes.Replace(object, []byte(`"stop":`), []byte(`"stop":1`), 1)
+	// Whoever believes the short one finds nobody that exports c.
+	var r struct {
+		BootID string        `json:"bootID"`
+		Tables kernel.Tables `json:"tables"`
+	}
+	require.NoError(t, json.Unmarshal(object, &r))
+	r.Tables.GPL.Stop, r.Tables.GPL.CRCStop = r.Tables.GPL.Start, r.Tables.GPL.CRCStart
+	short, err := json.Marshal(r)
+	require.NoError(t, err)
+	sum := sealed[bytes.LastIndexByte(sealed, ','):]
 	for name, text := range map[string][]byte{
-		"damaged":         short,
-		"moved":           record.Seal(short),
+		"damaged":         append(bytes.TrimSuffix(short, []byte("}")), sum...),
+		"moved":           record.Seal(bytes.Replace(object, []byte(`"stop":`), []byte(`"stop":1`), 1)),
 		"of another boot": record.Seal(bytes.Replace(short, []byte(`"x"`), []byte(`"y"`), 1)),
 		"of nobody":       []byte("hello"),
 	} {
@@ -256,6 +266,11 @@ func TestTables(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, string(sealed), string(again), name)
 	}
+	// Where it can not be kept, that is told and all else goes on.
+	c = gather.New(h, "amd64", filepath.Join(root, "none/symbols.json"))
+	assert.Empty(t, check(t, c, tree, nil, good))
+	require.ErrorIs(t, c.Prepare(tree), fs.ErrNotExist)
+
 	require.NoError(t, os.Remove(filepath.Join(root, "proc/kcore")))
 	assert.Contains(t, check(t, gather.New(h, "amd64", file), tree, nil, good), "unknown: mod: ")
 }

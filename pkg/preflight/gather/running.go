@@ -14,7 +14,7 @@ import (
 func (c *Collector) firstSymbols(loaded []kernel.Module) error {
 	if tables, ok := c.tables.load(); ok {
 		if symbols, err := c.host.SymbolsAt(tables); err == nil {
-			c.symbols, c.running = symbols, nil
+			c.symbols = symbols
 			return nil
 		}
 	}
@@ -22,7 +22,7 @@ func (c *Collector) firstSymbols(loaded []kernel.Module) error {
 		return err
 	}
 	if c.symbols.Unread == nil {
-		c.tables.save(c.symbols.Tables)
+		c.notSaved = c.tables.save(c.symbols.Tables)
 	}
 	return nil
 }

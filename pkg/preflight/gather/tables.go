@@ -4,6 +4,8 @@ package gather
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 
 	"github.com/kmm-node/kmmd/pkg/kernel"
@@ -11,7 +13,7 @@ import (
 )
 
 // tablesFile keeps where the kernel has its tables of symbols until the next boot. Without it they are looked for, so
-// that no failure here is one.
+// that no failure here keeps a module from being loaded.
 type tablesFile struct {
 	path string // "": none
 	boot string
@@ -40,13 +42,20 @@ func (f tablesFile) load() (kernel.Tables, bool) {
 	return r.Tables, true
 }
 
-func (f tablesFile) save(t kernel.Tables) {
+func (f tablesFile) save(t kernel.Tables) error {
+	if f.path == "" {
+		return nil
+	}
 	b, err := json.Marshal(rememberedTables{f.boot, t})
-	if err != nil || f.path == "" {
-		return
+	if err != nil {
+		return fmt.Errorf("remember where the kernel's symbols are: %w", err)
 	}
 	tmp := f.path + ".tmp"
-	if os.WriteFile(tmp, append(record.Seal(b), '\n'), 0o600) == nil {
-		_ = os.Rename(tmp, f.path)
+	if err = os.WriteFile(tmp, append(record.Seal(b), '\n'), 0o600); err == nil {
+		err = os.Rename(tmp, f.path)
 	}
+	if err != nil {
+		return fmt.Errorf("remember where the kernel's symbols are: %w", errors.Join(err, os.RemoveAll(tmp)))
+	}
+	return nil
 }

@@ -136,6 +136,7 @@ func TestFileModes(t *testing.T) {
 		"modprobe.firmwarePath: /firmware", "inTreeModulesToRemove: [dummy]"))
 	n.requireLoaded()
 	public := map[string]os.FileMode{n.path("run"): 0o755, n.path("run/status.json"): 0o644}
+	require.FileExists(t, n.path("run/symbols.json")) // addresses of the kernel
 	files := 0
 	for _, dir := range []string{"state", "run", "firmware"} {
 		require.NoError(t, filepath.WalkDir(n.path(dir), func(path string, d os.DirEntry, err error) error {
