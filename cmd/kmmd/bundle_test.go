@@ -92,6 +92,7 @@ func plant(t *testing.T) (dir, config string) {
 		"var/lib/kubelet/config.json":                   `{"auths":{"r.example":{"auth":"` + auth + `"},"s.example":{"identitytoken":"` + marker + `-identity"}}}`,
 		"root/.docker/config.json":                      `{"auths":{"r.example":{"password":"` + marker + `-malformed"}`,
 		"run/lock":                                      "1\n",
+		"proc/modules":                                  "nic 16384 2 nic_core,[permanent], Live 0xffffffffc0a01000 (OE)\n",
 		"run/symbols.json":                              `{"tables":"` + marker + `-address"}`,
 		"run/ledger.json":                               string(record.Seal([]byte(`{"bootID":"x","modules":{"old":{"owners":["a/b"],"file":{"name":"old","path":"/none/old.ko"}}},"failures":{"a/b":{"message":"said ` + marker + `-pull, ` + marker + `-header, ` + marker + `-identity and ` + marker + `-malformed"}}}`))),
 		"state/cluster.json":                            `{"node":"n","spec":{"token":"` + marker + `-order"}}`,
@@ -127,7 +128,7 @@ func TestBundleHasNoSecret(t *testing.T) {
 	require.NoError(t, err)
 	files := unpack(t, data)
 	for name, content := range files {
-		for _, secret := range []string{marker, base64.StdEncoding.EncodeToString([]byte("user:" + marker + "-pull")), "1234567890123"} {
+		for _, secret := range []string{marker, base64.StdEncoding.EncodeToString([]byte("user:" + marker + "-pull")), "1234567890123", "ffffffffc0a01000"} {
 			assert.NotContains(t, content, secret, name)
 		}
 	}
@@ -142,6 +143,7 @@ func TestBundleHasNoSecret(t *testing.T) {
 		"modules/old.json":                                        "/none/old.ko",
 		"kernel/log.txt":                                          "nic: bad key",
 		"kernel/proc/cmdline":                                     "quiet",
+		"kernel/proc/modules":                                     "nic 16384 2 nic_core,[permanent], Live 0x0000000000000000 (OE)\n",
 		"kernel/etc/modprobe.d/nic.conf":                          "options nic",
 		"config/effective.toml":                                   "load_timeout = '2m'",
 		"config/environment.txt":                                  "proxy.example:3128",

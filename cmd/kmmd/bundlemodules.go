@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -29,8 +30,9 @@ func (b *collector) kernelParts() []bundle.Part {
 	parts := []bundle.Part{
 		{Name: "kernel/facts.json", Collect: b.kernelFacts},
 		{Name: "kernel/log.txt", Collect: b.kernelLog},
+		{Name: "kernel/proc/modules", Collect: b.runningModules},
 	}
-	for _, path := range append([]string{b.at("proc/modules"), b.at("proc/cmdline"), b.at("proc/sys/kernel/tainted")}, b.glob("etc/modprobe.d/*.conf", "run/modprobe.d/*.conf")...) {
+	for _, path := range append([]string{b.at("proc/cmdline"), b.at("proc/sys/kernel/tainted")}, b.glob("etc/modprobe.d/*.conf", "run/modprobe.d/*.conf")...) {
 		name, err := filepath.Rel(b.at("/"), path)
 		if err != nil {
 			name = path
@@ -38,6 +40,19 @@ func (b *collector) kernelParts() []bundle.Part {
 		parts = append(parts, bundle.Part{Name: "kernel/" + name, Collect: filePart(path)})
 	}
 	return parts
+}
+
+// addresses are those of /proc/modules, which only root gets to see.
+var addresses = regexp.MustCompile(` 0x[0-9a-f]+`)
+
+// runningModules is /proc/modules as everybody else sees it.
+func (b *collector) runningModules(_ context.Context, w io.Writer) error {
+	data, err := os.ReadFile(b.at("proc/modules"))
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(addresses.ReplaceAll(data, []byte(" 0x0000000000000000")))
+	return err
 }
 
 // options of the kernel's configuration that decide about modules.
