@@ -67,6 +67,7 @@ test: ## everything: setup, unit, lab, vm on both kernels, cluster, systemd; wha
 
 unit: ## tests without root and network; those that read real kernels do so once setup has run
 	CGO_ENABLED=1 $(GO) test -race $$($(GO) list ./... | grep -vE '/test/(vm|cluster)(/|$$)') ./test/vm/ovmf
+	$(GO) test ./pkg/confine ./pkg/kernel # as they ship, without the C library
 	test ! -f .lab/kernels || KMMD_LAB="$(CURDIR)/.lab" $(GO) test -run '^TestLab' ./pkg/...
 
 vm: setup-vm build ## tests on real kernels, each in VMs of its own, side by side: KERNEL=6.1, 6.12 or all; FULL=1: all on each

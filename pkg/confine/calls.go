@@ -70,7 +70,7 @@ func childMay(call uint32, file int) []rule {
 	} {
 		rules = append(rules, rule{call: call})
 	}
-	return rules
+	return append(rules, libraryMay()...)
 }
 
 // waitingMay is all that Waiting leaves.

@@ -57,9 +57,7 @@ func inside(kind string) {
 	case "child":
 		_ = unix.Dup2(1, 3)
 		s.Filtered, err = Child(unix.SYS_DELETE_MODULE, 3)
-		if !withC {
-			work()
-		}
+		work()
 	}
 	if err != nil {
 		s.Error = err.Error()

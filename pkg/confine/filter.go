@@ -72,8 +72,10 @@ func start() []bpf.Instruction {
 	}
 }
 
-// without is a filter that lets everything through but these calls. Namespaces are not made with clone either; clone3,
-// whose flags a filter can not see, is said not to exist, and callers take clone.
+// noClone3 says that there is no clone3, whose flags a filter can not see: callers take clone.
+func noClone3() []bpf.Instruction { return rule{call: unix.SYS_CLONE3}.match(enosys) }
+
+// without is a filter that lets everything through but these calls. Namespaces are not made with clone either.
 func without(calls, more []uint32) []unix.SockFilter {
 	program := start()
 	for _, list := range [][]uint32{calls, more} {
@@ -81,7 +83,7 @@ func without(calls, more []uint32) []unix.SockFilter {
 			program = append(program, rule{call: call}.match(eperm)...)
 		}
 	}
-	program = append(program, rule{call: unix.SYS_CLONE3}.match(enosys)...)
+	program = append(program, noClone3()...)
 	program = append(program, rule{unix.SYS_CLONE, []condition{{0, bpf.JumpBitsSet, namespaces}}}.match(eperm)...)
 	// Who trusts which key is read; nothing else is done with keys.
 	program = append(program, rule{unix.SYS_KEYCTL, []condition{{0, bpf.JumpNotEqual, unix.KEYCTL_READ}}}.match(eperm)...)
@@ -90,7 +92,7 @@ func without(calls, more []uint32) []unix.SockFilter {
 
 // only is a filter that lets nothing through but this.
 func only(rules []rule) []unix.SockFilter {
-	program := start()
+	program := append(start(), noClone3()...)
 	for _, r := range rules {
 		program = append(program, r.match(allow)...)
 	}

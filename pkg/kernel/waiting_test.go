@@ -71,10 +71,11 @@ func TestWaitingChildMemory(t *testing.T) {
 	h, pid := prepared(t)
 	const orders, size, allowed = 800, 1 << 18, 200 << 10 // kB; what counts races needs several bytes for each
 	r := LoadRequest{Name: "dummy", File: moduleFile(t), Parameters: strings.Repeat("x", size)}
-	require.Error(t, h.Load(t.Context(), r))
+	first := h.Load(t.Context(), r)
+	require.Error(t, first)
 	before := inMemory(t, pid)
 	for range orders {
-		require.Error(t, h.Load(t.Context(), r))
+		require.EqualError(t, h.Load(t.Context(), r), first.Error(), "or the child is gone")
 	}
 	assert.Less(t, inMemory(t, pid)-before, allowed)
 	assert.Equal(t, pid, h.waits.process.Pid)
