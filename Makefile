@@ -1,25 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 SHELL := /bin/bash -euo pipefail
 
-# Tests in VMs. What is about the kernel runs on every one, the rest on the first of KERNELS, which has one processor: emulated,
-# that is a third cheaper. The others have two, and KMMD_VM_BRIEF (test/vm/guest). FULL=1 runs all on each.
-VM_TEST = $(GO) test -timeout 42m -count=1 -p 1 -exec "$(CURDIR)/test/vm/exec"
-VM_ALL = $(VM_TEST) $$($(GO) list ./test/vm/... | grep -v /ovmf) && KMMD_VM_QEMU="$(MORE_DEVICES)" $(VM_TEST) -tags moredevices \
-	-run "TestNamesExchanged|TestVirtualFunctions" ./test/vm/devices && GO=$(GO) test/vm/boots
-VM_KERNEL = $(VM_TEST) $(addprefix ./test/vm/,lab kernel devices preflight secureboot node) && GO=$(GO) test/vm/boots
-MORE_DEVICES = -machine q35 -netdev user,id=n1 -device virtio-net-pci,netdev=n1,romfile= \
-	-device pcie-root-port,id=r0 -device nvme-subsys,id=s0 -device nvme,serial=a,subsys=s0,bus=r0,sriov_max_vfs=2,sriov_vq_flexible=4,sriov_vi_flexible=2,max_ioqpairs=6,msix_qsize=7
-
 # The campaign of faults: in a VM, and in one that resets itself.
 FAULTS = KMMD_FAULTS=full KMMD_FAULTS_STRIDE=$(STRIDE) KMMD_VM_KERNEL=$(firstword $(KERNELS)) KMMD_VM_CPUS=1 KMMD_VM_TIMEOUT=172800
 FAULTS_TEST = $(GO) test -v -timeout 48h -count=1 -exec "$(CURDIR)/test/vm/exec" ./test/vm/faults
 FAMILY ?= .
 STRIDE ?= 1
 
-# Which kernels `make vm` boots.
+# Which kernels `make vm` boots, and how many VMs side by side. What is about the kernel runs on every one, the rest on the first
+# of them; FULL=1 runs all on each.
 KERNEL ?= all
 KERNELS := $(if $(filter all,$(KERNEL)),6.1 6.12,$(KERNEL))
 FULL ?=
+VM_JOBS ?= $(shell echo $$(($$(nproc) + 1)))
 BRIEF_KERNELS = $(if $(FULL),,$(wordlist 2,9,$(KERNELS)))
 GO ?= go
 
@@ -63,7 +56,7 @@ build: ## bin/kmmd and bin/kmm-watcher, static
 # The control plane is built meanwhile, once what it has in common with our programs is compiled. VMs and clusters both wait
 # at times: side by side they keep the processors busy.
 test: ## everything: setup, unit, lab, vm on both kernels, cluster, systemd; what passed with the very same files not again, but with FRESH=1
-	@test/stages setup-vm build "setup-cluster&" unit vm+ lab setup-cluster cluster-test vm systemd-test
+	@test/stages setup-vm build "setup-cluster&" vm+ unit lab setup-cluster cluster-test systemd-test vm
 
 unit: ## tests without root and network; those that read real kernels do so once setup has run
 	CGO_ENABLED=1 $(GO) test -race $$($(GO) list ./... | grep -vE '/test/(vm|cluster)(/|$$)') ./test/vm/ovmf
@@ -71,21 +64,9 @@ unit: ## tests without root and network; those that read real kernels do so once
 	test ! -f .lab/kernels || KMMD_LAB="$(CURDIR)/.lab" $(GO) test -run '^TestLab' ./pkg/...
 
 vm: setup-vm build ## tests on real kernels, each in VMs of its own, side by side: KERNEL=6.1, 6.12 or all; FULL=1: all on each
-	@mkdir -p .lab/log; pids=(); export KMMD_VM_DISKS=16 KMMD_VM_FILES=".lab/crun deploy/base/agent.yaml" KMMD_VM_TIMEOUT=2400; \
-	for kernel in $(KERNELS); do \
-		export KMMD_VM_KERNEL=$$kernel; \
-		case " $(BRIEF_KERNELS) " in \
-		*" $$kernel "*) KMMD_VM_BRIEF=1 $(SHELL) -c '$(VM_KERNEL)' ;; \
-		*) KMMD_VM_CPUS=1 $(SHELL) -c '$(VM_ALL)' ;; \
-		esac >.lab/log/vm-$$kernel.txt 2>&1 & \
-		pids+=($$!); \
-	done; \
-	failed=; \
-	for kernel in $(KERNELS); do \
-		wait "$${pids[0]}" || failed=1; pids=("$${pids[@]:1}"); \
-		echo "kernel $$kernel"; cat ".lab/log/vm-$$kernel.txt"; \
-	done; \
-	test -z "$$failed"
+	@$(GO) list -export -deps -test ./test/vm/... >/dev/null # compiled once, and not by several at a time
+	@$(MAKE) --no-print-directory -f test/vm/jobs.mk -k -j $(VM_JOBS) --output-sync=target \
+		GO="$(GO)" KERNELS="$(KERNELS)" BRIEF_KERNELS="$(BRIEF_KERNELS)"
 
 lab: setup-vm build ## tests of the lab: failures, panics and time-outs are seen, nothing is left behind; and make demo
 	test/vm/selftest
