@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/kmm-node/kmmd/pkg/plan"
 	"github.com/kmm-node/kmmd/pkg/spec"
@@ -11,14 +12,27 @@ import (
 
 // Plan resolves and observes, and returns what Reconcile would do now,
 // together with what can not be done for lack of an image, a mapping or a
-// valid document. It changes nothing but the image store.
+// valid document. It waits for all images, and changes nothing but their store.
 func (a *Agent) Plan(ctx context.Context) (plan.Plan, map[string]plan.Block, error) {
 	desired := a.snapshot()
 	if desired == nil {
 		return plan.Plan{}, nil, errNoDesire
 	}
-	a.seen = nil
-	a.resolveAll(ctx, desired)
+	defer a.pulling.Wait()
+	for {
+		a.seen = nil
+		a.resolveAll(ctx, desired)
+		if err := ctx.Err(); err != nil {
+			return plan.Plan{}, nil, fmt.Errorf("plan: %w", err) // a pull that was cut short is no finding
+		}
+		if !a.pullsOn() {
+			break
+		}
+		select {
+		case <-a.trigger:
+		case <-ctx.Done():
+		}
+	}
 	v, err := a.plan(desired)
 	unresolved := map[string]plan.Block{}
 	for owner, r := range a.resolved {

@@ -54,6 +54,32 @@ func TestPullHangs(t *testing.T) {
 	})
 }
 
+// TestPlanWaits: an image that takes its time is in the plan, or in the error.
+func TestPlanWaits(t *testing.T) {
+	n := newNode(t)
+	late := want{name: "late", image: n.image("1", ours("1"), nil), module: "base"}
+	never := want{name: "never", image: n.image("2", ours("2"), nil), module: "helper"}
+	n.images.delay(late.image, time.Minute)
+	synctest.Test(t, func(t *testing.T) {
+		n.start()
+		n.agent.SetDesired(documents(late))
+		p, unresolved, err := n.agent.Plan(t.Context())
+		require.NoError(t, err)
+		assert.Empty(t, unresolved)
+		require.Len(t, p.Transactions, 1)
+		assert.Equal(t, "default/late", p.Transactions[0].Owner)
+	})
+	n.images.hang(never.image, true)
+	synctest.Test(t, func(t *testing.T) {
+		n.start()
+		n.agent.SetDesired(documents(late, never))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		_, _, err := n.agent.Plan(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	})
+}
+
 // TestPullLate: what comes late is used when it comes, and is told with the reason
 // of the last try until then.
 func TestPullLate(t *testing.T) {
