@@ -214,6 +214,22 @@ vm_disks() {
 	done
 }
 
+# vm_kernel_failed says whether the kernel has failed for a known reason that has nothing to do with what is tested, and
+# sets vm_failure to it.
+vm_kernel_failed() {
+	local console=$vm_logs/console.log
+	# Two emulated processors: rarely, one runs into an instruction that Linux 6.12 is changing on the other. When that
+	# is while the kernel boots, nothing of ours has run.
+	if grep -aq 'Oops: int3' "$console" && ! grep -aq 'init: userspace' "$console"; then
+		vm_failure="oops while it booted"
+	# See TestZStuck of test/vm/node.
+	elif grep -aq 'Kernel panic .* Oopsed too often' "$console"; then
+		vm_failure="a load ran into what an oops had left"
+	else
+		return 1
+	fi
+}
+
 # vm_boot boots the VM with the files of $vm_work/guest added, shows the output of its command and sets vm_status to its
 # exit code, or to 125 and says why when there is none. What the guest left in /kmmd-test/out is in $vm_work/out then.
 vm_boot() {
@@ -251,10 +267,8 @@ vm_boot() {
 			-serial "file:$console" -serial "file:$vm_work/output" -serial "file:$vm_work/out.tar" \
 			${KMMD_VM_QEMU:-} </dev/null >"$vm_logs/qemu.log" 2>&1
 		wait "${vm_pids[-1]}" || code=$?
-		# Two emulated processors: rarely, one runs into an instruction that Linux 6.12 is changing on the other. When that
-		# is while the kernel boots, nothing of ours has run, and the machine is started again.
-		[[ $again ]] && grep -aq 'Oops: int3' "$console" && ! grep -aq 'init: userspace' "$console" || break
-		echo "${0##*/}: kernel $vm_release: oops while it booted (console-$again.log); once more" >&2
+		[[ $again ]] && vm_kernel_failed || break
+		echo "${0##*/}: kernel $vm_release: $vm_failure (console-$again.log); once more" >&2
 		mv "$console" "$vm_logs/console-$again.log"
 	done
 	((code != 124)) || why="no end after $vm_timeout s (KMMD_VM_TIMEOUT)"
