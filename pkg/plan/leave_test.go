@@ -31,6 +31,10 @@ func TestLeave(t *testing.T) {
 			Loaded: running(live(inTree("bus"), "dummy"), live(image("dummy"))), NeverRemove: set("bus"),
 			Ours: ledger(entry(inTree("bus"), nic), entry(image("dummy"), nic)),
 		}},
+		{"an in-tree dependency that is permanent is spared", nil, plan.Facts{
+			Loaded: running(permanent(live(inTree("bus"), "dummy")), live(image("dummy"))),
+			Ours:   ledger(entry(inTree("bus"), nic), entry(image("dummy"), nic)),
+		}},
 		{"what is never to be removed stays", nil, plan.Facts{
 			Loaded: running(live(image("dummy"))), NeverRemove: set("dummy"), Ours: ledger(entry(image("dummy"), nic)),
 		}},

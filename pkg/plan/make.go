@@ -165,8 +165,8 @@ func (b *builder) findDropped() {
 			b.forget = append(b.forget, Forget{b.w.Owner, name})
 			continue
 		}
-		if e.File.FromHost && b.heldByOthers(l, map[string]bool{}) {
-			continue // a dependency that something else uses by now
+		if e.File.FromHost && !b.mayGo(l) {
+			continue // a dependency that something else uses by now, or that never goes
 		}
 		b.mark(name, "no longer asked for")
 	}

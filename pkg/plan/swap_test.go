@@ -143,6 +143,9 @@ func TestChange(t *testing.T) {
 				Loaded: running(live(inTree("bus")), live(image("dummy"))),
 				Ours:   ledger(entry(inTree("bus"), nic), entry(image("dummy"), nic)),
 			}},
+		{"a dropped in-tree dependency that never goes stays", []plan.Want{wants(nic, newer(image("dummy")))},
+			plan.Facts{Loaded: running(live(inTree("bus")), permanent(live(inTree("clk"))), live(image("dummy"))), NeverRemove: set("bus"),
+				Ours: ledger(entry(inTree("bus"), nic), entry(inTree("clk"), nic), entry(image("dummy"), nic))}},
 		{"dropped, but of another Module too", []plan.Want{wants(nic, image("dummy")), wants(disk, image("dep"))},
 			plan.Facts{
 				Loaded: running(live(image("dep")), live(image("dummy"))),

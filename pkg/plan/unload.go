@@ -180,14 +180,14 @@ func leave(owner string, wants []Want, f Facts) Transaction {
 }
 
 // spare takes out of set the in-tree dependencies that something outside the
-// set uses, or that the node's policy keeps, and what these use in turn: they
-// stay and are forgotten.
+// set uses, that are permanent, or that the node's policy keeps, and what these
+// use in turn: they stay and are forgotten.
 func spare(owner string, set map[string]bool, f Facts) []Step {
 	var forget []Step
 	for again := true; again; {
 		again = false
 		for _, name := range slices.Sorted(maps.Keys(set)) {
-			if f.Ours[name].File.FromHost && (f.NeverRemove[name] || holds(f.Loaded[name], set) != "") {
+			if f.Ours[name].File.FromHost && (f.NeverRemove[name] || f.Loaded[name].Permanent || holds(f.Loaded[name], set) != "") {
 				delete(set, name)
 				forget = append(forget, Forget{owner, name})
 				again = true
