@@ -53,10 +53,11 @@ type Joint struct {
 
 	mu             sync.Mutex // guards both, and the order of calls to set
 	files, cluster *spec.Node
+	mine           map[string]string // files of Modules, by key, as they were when all could be read
 }
 
 // NewJoint has set called with each new wish. It must not block.
-func NewJoint(set func(spec.Node)) *Joint { return &Joint{set: set} }
+func NewJoint(set func(spec.Node)) *Joint { return &Joint{set: set, mine: map[string]string{}} }
 
 // Files is what files ask for now.
 func (j *Joint) Files(n spec.Node) { j.say(&j.files, n) }
@@ -69,6 +70,37 @@ func (j *Joint) say(side **spec.Node, n spec.Node) {
 	defer j.mu.Unlock()
 	*side = &n
 	if j.files != nil {
-		j.set(Merge(*j.files, j.cluster))
+		j.set(Merge(*j.files, j.leave(j.cluster)))
 	}
+}
+
+// leave takes out of the cluster's Modules those that a document had which can not be read now: what runs for it stays.
+func (j *Joint) leave(cluster *spec.Node) *spec.Node {
+	if len(j.files.Invalid) == 0 {
+		j.mine = map[string]string{}
+	}
+	read := map[string]bool{}
+	for i := range j.files.Modules {
+		m := &j.files.Modules[i]
+		j.mine[m.Key()], read[m.Key()] = m.File, true
+	}
+	if cluster == nil || len(j.files.Invalid) == 0 {
+		return cluster
+	}
+	out := *cluster
+	out.Modules = nil
+	out.Refused = append([]spec.Refused{}, cluster.Refused...)
+	for i := range cluster.Modules {
+		m := &cluster.Modules[i]
+		file, had := j.mine[m.Key()]
+		if !had || read[m.Key()] {
+			out.Modules = append(out.Modules, *m)
+			continue
+		}
+		out.Refused = append(out.Refused, spec.Refused{
+			Namespace: m.Metadata.Namespace, Name: m.Metadata.Name, Revision: m.Revision, Reason: spec.ReasonConflict,
+			Message: fmt.Sprintf("the node has a document of its own for %s in %s, which can not be read now: what runs stays", m.Key(), file),
+		})
+	}
+	return &out
 }

@@ -54,3 +54,38 @@ func TestJoint(t *testing.T) {
 	j.Files(spec.Node{})
 	assert.True(t, got[3].Partial)
 }
+
+// TestUnreadableDocument: while a document can not be read, the cluster's Module of that name does not take its place.
+func TestUnreadableDocument(t *testing.T) {
+	var got spec.Node
+	j := source.NewJoint(func(n spec.Node) { got = n })
+	names := func() (modules, refused []string) {
+		for i := range got.Modules {
+			modules = append(modules, got.Modules[i].Metadata.Name+" "+got.Modules[i].File)
+		}
+		for i := range got.Refused {
+			refused = append(refused, got.Refused[i].Name)
+		}
+		return modules, refused
+	}
+	j.Cluster(spec.Node{Modules: []spec.Module{module("nic", "", "r1"), module("gpu", "", "r2")}})
+	j.Files(spec.Node{Modules: []spec.Module{module("nic", "nic.yaml", "")}})
+	typo := spec.Node{Invalid: []error{errors.New("nic.yaml: line 3: typo")}}
+	for range 2 {
+		j.Files(typo)
+		modules, refused := names()
+		assert.Equal(t, []string{"gpu "}, modules)
+		assert.Equal(t, []string{"nic"}, refused)
+		assert.Contains(t, got.Refused[0].Message, "ns/nic in nic.yaml, which can not be read now")
+	}
+	j.Files(spec.Node{Modules: []spec.Module{module("nic", "nic.yaml", "")}})
+	modules, _ := names()
+	assert.Equal(t, []string{"nic nic.yaml", "gpu "}, modules)
+	j.Files(spec.Node{})
+	modules, refused := names()
+	assert.Equal(t, []string{"nic ", "gpu "}, modules, "it is gone: the cluster's counts")
+	assert.Empty(t, refused)
+	j.Files(typo)
+	modules, _ = names()
+	assert.Equal(t, []string{"nic ", "gpu "}, modules, "and is no longer remembered")
+}

@@ -59,6 +59,7 @@ type Source struct {
 	wanted  *order // the last order; nil when there never was one
 	heard   bool   // the API server has answered, or saved is there
 	missing bool   // the object is not there, and that was told
+	unsaved bool   // the last order is not in StateFile
 	short   int    // watches in a row, since the last list, that were over early
 
 	link sync.Mutex // guards down
@@ -204,14 +205,25 @@ func (s *Source) seen(nmc *v1beta1.NodeModulesConfig, listed bool) {
 	}
 	s.missing = false
 	o := orderOf(nmc)
-	if s.wanted != nil && s.wanted.UID == o.UID && s.wanted.Generation == o.Generation {
-		return
+	same := s.wanted != nil && s.wanted.UID == o.UID && s.wanted.Generation == o.Generation
+	if !same || s.unsaved {
+		s.keep(o)
 	}
-	if err := writeState(s.cfg.StateFile, o); err != nil {
-		s.cfg.Log.Error("the order is not kept for the next boot", "err", err)
+	if same {
+		return
 	}
 	s.wanted, s.heard = o, true
 	s.set(o.node())
+}
+
+// keep an order for the next start. When that fails it is tried again with all that is heard of the object: the next
+// start would act on an older one.
+func (s *Source) keep(o *order) {
+	err := writeState(s.cfg.StateFile, o)
+	if err != nil && !s.unsaved {
+		s.cfg.Log.Error("the order is not kept for the next boot", "err", err)
+	}
+	s.unsaved = err != nil
 }
 
 func (s *Source) gone() {

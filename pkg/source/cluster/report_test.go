@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -157,4 +159,26 @@ func TestStatusIsBounded(t *testing.T) {
 	assert.Len(t, got.Modules, 200)
 	assert.LessOrEqual(t, len(marshal(got)), maxStatus)
 	assert.Equal(t, "no modules", statusOf(spec.Status{}).Summary)
+}
+
+// TestOrderIsKeptLater: an order that could not be written down is, with the next thing that is heard of the object.
+func TestOrderIsKeptLater(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "cluster.json")
+	cfg := Config{Node: "n", StateFile: path, Log: slog.New(slog.DiscardHandler)}
+	s, err := New(cfg)
+	require.NoError(t, err)
+	told := 0
+	s.set = func(spec.Node) { told++ }
+	order := func(generation int64) *v1beta1.NodeModulesConfig {
+		return &v1beta1.NodeModulesConfig{ObjectMeta: metav1.ObjectMeta{Name: "n", UID: "u", Generation: generation}}
+	}
+	s.seen(order(1), true)
+	require.NoError(t, os.Mkdir(path+".tmp", 0o755)) // as if the disk were full
+	s.seen(order(2), false)
+	require.NoError(t, os.Remove(path+".tmp"))
+	s.seen(order(2), false)
+	assert.Equal(t, 2, told)
+	again, err := New(cfg)
+	require.NoError(t, err)
+	assert.EqualValues(t, 2, again.saved.Generation)
 }
