@@ -141,6 +141,7 @@ type Config struct {
 type Agent struct {
 	cfg     Config
 	trigger chan struct{}
+	began   time.Time    // of the last look
 	busy    atomic.Int64 // start of the running reconcile, Unix nanoseconds, 0 when idle
 	done    atomic.Bool  // a first reconcile has been finished, with all images or why not
 
@@ -198,9 +199,10 @@ func New(cfg Config) *Agent {
 		cfg.Log.Warn("ledger is unreadable and set aside: modules are adopted by their build-id", "err", err)
 	}
 	a.ledger = led
-	if !cfg.Retry {
-		a.recall()
+	if cfg.Retry {
+		clear(a.ledger.Failures)
 	}
+	a.recall()
 	if cfg.Previous.BootID == cfg.Kernel.BootID() {
 		a.status = cfg.Previous
 	}

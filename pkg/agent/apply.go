@@ -10,9 +10,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/kmm-node/kmmd/pkg/images"
 	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/plan"
 	"github.com/kmm-node/kmmd/pkg/spec"
@@ -91,6 +93,10 @@ func (a *Agent) skip(t plan.Transaction) bool {
 	if len(t.Blocked) > 0 {
 		f := blocked(t.Blocked)
 		if before != nil && before.reason == spec.ReasonNeedsReboot && f.reason == before.reason {
+			f.follow(before)
+			if !before.retryAt.IsZero() {
+				before.wait, before.retryAt = f.wait, f.retryAt
+			}
 			return true // the first message has the kernel's words
 		}
 		f.follow(before)
@@ -104,7 +110,14 @@ func (a *Agent) skip(t plan.Transaction) bool {
 	if t.Leaving && before != nil && before.tried && !before.due() {
 		return true
 	}
-	if before == nil || before.input == "" || len(t.Steps) == 0 {
+	if len(t.Steps) == 0 {
+		return false
+	}
+	if r, refused := a.ledger.Failures[t.Owner]; refused && r.Input != "" && r.Input == a.input(t.Owner) {
+		a.failures[t.Owner] = r.failure() // whatever was in the way since: the kernel would say the same again
+		return true
+	}
+	if before == nil || before.input == "" {
 		return false
 	}
 	return before.input == a.input(t.Owner) && !before.due()
@@ -133,7 +146,9 @@ func (a *Agent) input(owner string) string {
 	if r == nil || r.want == nil {
 		return ""
 	}
-	data, err := json.Marshal(r.want)
+	w := *r.want // a softdep that fails is taken out of it
+	w.Files = slices.DeleteFunc(slices.Clone(w.Files), func(f plan.File) bool { return f.Optional })
+	data, err := json.Marshal(w)
 	if err != nil {
 		return ""
 	}
@@ -156,8 +171,12 @@ func (a *Agent) succeed(owner string, pending bool) {
 // recall takes over what the kernel refused before this process started.
 func (a *Agent) recall() {
 	for owner, r := range a.ledger.Failures {
-		a.failures[owner] = &failure{reason: r.Reason, message: r.Message, rolledBack: r.RolledBack, input: r.Input}
+		a.failures[owner] = r.failure()
 	}
+}
+
+func (r refusal) failure() *failure {
+	return &failure{reason: r.Reason, message: r.Message, rolledBack: r.RolledBack, input: r.Input}
 }
 
 func (a *Agent) save() {
@@ -213,6 +232,9 @@ func (a *Agent) transact(ctx context.Context, t plan.Transaction) {
 func (a *Agent) failed(ctx context.Context, t plan.Transaction, err error) {
 	f := fail(err)
 	f.input, f.tried = a.input(t.Owner), true
+	if r := a.resolved[t.Owner]; r != nil && errors.Is(err, images.ErrDigest) {
+		r.damaged = true // the store is asked again: it mends what it has
+	}
 	if t.Leaving {
 		f.later() // no other document will ever ask for it
 	}

@@ -123,6 +123,9 @@ func (a *Agent) observeFirmware(f *plan.Facts) error {
 			return err
 		}
 		f.FirmwareCurrent[owner] = current
+		if _, known := a.ledger.Firmware[owner]; current && !known {
+			a.ledger.Firmware[owner] = r.want.FirmwareDir // of an earlier boot
+		}
 		if err := a.cfg.Firmware.Check(owner, r.firmware); err != nil {
 			f.FirmwareConflict[owner] = err
 		}

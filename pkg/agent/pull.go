@@ -107,7 +107,7 @@ func (a *Agent) forgetPulls(wanted map[string]bool) {
 // asks for others.
 func (a *Agent) toResolve(r *resolution) bool {
 	if !r.pending {
-		return r.fail != nil && r.fail.due()
+		return r.damaged || r.fail != nil && (r.fail.due() || a.hostGrew(r.fail))
 	}
 	select {
 	case <-a.pulls[r.module.Key()].done:
@@ -115,6 +115,11 @@ func (a *Agent) toResolve(r *resolution) bool {
 	default:
 		return false
 	}
+}
+
+// hostGrew says whether a module that was nowhere may be among the node's own by now: a package has changed them.
+func (a *Agent) hostGrew(f *failure) bool {
+	return f.reason == spec.ReasonModuleNotFound && a.host != nil && !a.host.Current()
 }
 
 // pullsOn says whether images are being got that a look has not waited for.

@@ -42,6 +42,7 @@ func (a *Agent) Reconcile(ctx context.Context) (spec.Status, error) {
 // pull is a hint to look again.
 func (a *Agent) look(ctx context.Context) (spec.Status, error) {
 	start := time.Now()
+	a.began = start
 	a.busy.Store(start.UnixNano())
 	defer a.busy.Store(0)
 	desired := a.snapshot()

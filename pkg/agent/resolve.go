@@ -34,6 +34,7 @@ type resolution struct {
 	warnings []string
 	fail     *failure // while pending: of the last try
 	pending  bool     // the image is being got
+	damaged  bool     // a file of it is not what it was in the store
 }
 
 // resolveAll brings a.resolved up to date with the desired Modules.

@@ -166,12 +166,21 @@ func kernelReason(err *kernel.Error) spec.Reason {
 	return spec.ReasonLoadFailed
 }
 
+// until is how long to wait for a time. One that had passed before the last look is of something that could not be tried
+// then, and need not be sooner than anything else.
+func (a *Agent) until(at time.Time) time.Duration {
+	if at.Before(a.began) {
+		return lastRetry
+	}
+	return max(time.Until(at), 10*time.Millisecond)
+}
+
 // nextLook is how long Run may sleep when nothing happens.
 func (a *Agent) nextLook() time.Duration {
 	wait := a.cfg.Resync
 	look := func(f *failure) {
 		if f != nil && !f.retryAt.IsZero() {
-			wait = min(wait, max(time.Until(f.retryAt), 10*time.Millisecond))
+			wait = min(wait, a.until(f.retryAt))
 		}
 	}
 	for _, r := range a.resolved {

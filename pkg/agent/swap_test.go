@@ -96,8 +96,8 @@ func TestFailingLoadIsRolledBack(t *testing.T) {
 		"unload dummy", "unload null_blk",
 		"load base", "load helper",
 		"unload base",
-		"load null_blk nr_devices=0", "load dummy numdummies=3",
 		"firmware-path",
+		"load null_blk nr_devices=0", "load dummy numdummies=3",
 		"hold",
 	}, n.calls())
 	m := one(t, s)

@@ -11,32 +11,63 @@ import (
 	"github.com/kmm-node/kmmd/pkg/kernel"
 )
 
-// rollBack undoes what the journal has for an owner, last first. Every undo
-// looks first whether there is anything to do, so one that was interrupted can
-// be done again. What could not be undone stays in the journal and is tried
-// again by the next reconcile.
+// rollBack undoes what the journal has for an owner. Every undo looks first
+// whether there is anything to do, so one that was interrupted can be done again.
+// What could not be undone stays in the journal and is tried again by the next
+// reconcile; with a new build that can not be unloaded, so does the old one that
+// is to be in its place.
 func (a *Agent) rollBack(ctx context.Context, owner string) error {
 	var errs []error
-	var left []undo
-	for _, u := range slices.Backward(a.ledger.Journal[owner]) {
+	var left []int
+	journal := a.ledger.Journal[owner]
+	stays := map[string]bool{} // new builds that could not be unloaded
+	for _, i := range undoOrder(journal) {
+		u := journal[i]
+		if u.Load != nil && stays[u.Load.Name] {
+			left = append(left, i) // what is there is not what is to come back
+			continue
+		}
 		if err := a.undo(ctx, owner, u); err != nil {
 			errs = append(errs, err)
-			left = append(left, u)
+			left = append(left, i)
+			if u.Unload != nil {
+				stays[u.Unload.Name] = true
+			}
 		}
 		a.afterStep()
 	}
 	if len(left) > 0 {
-		slices.Reverse(left)
-		a.ledger.Journal[owner] = left
+		slices.Sort(left)
+		var rest []undo
+		for _, i := range left {
+			rest = append(rest, journal[i])
+		}
+		a.ledger.Journal[owner] = rest
 		a.cfg.Metrics.notRolledBack()
 	} else {
-		if len(a.ledger.Journal[owner]) > 0 {
+		if len(journal) > 0 {
 			a.cfg.Metrics.rolledBack()
 		}
 		delete(a.ledger.Journal, owner)
 	}
 	a.save()
 	return errors.Join(errs...)
+}
+
+// undoOrder is last first, but for firmware: it has to be what it was when the module that asks for it is loaded again.
+func undoOrder(journal []undo) []int {
+	var unloads, firmware, rest []int
+	for i, u := range slices.Backward(journal) {
+		switch {
+		case u.Unload != nil:
+			unloads = append(unloads, i)
+		case u.Firmware != nil || u.FirmwarePath != nil:
+			firmware = append(firmware, i)
+		default:
+			rest = append(rest, i)
+		}
+	}
+	return slices.Concat(unloads, firmware, rest)
 }
 
 func (a *Agent) undo(ctx context.Context, owner string, u undo) error {

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent_test
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/pkg/agent"
+	"github.com/kmm-node/kmmd/pkg/images"
+	"github.com/kmm-node/kmmd/pkg/kernel"
+	"github.com/kmm-node/kmmd/pkg/kernel/kerneltest"
+	"github.com/kmm-node/kmmd/pkg/spec"
+)
+
+// refuseFirst has the kernel refuse the first load of a module, and tells what seen returned at each.
+func (n *node) refuseFirst(name string, seen func() string) *[]string {
+	var all []string
+	n.OnCall(func(call string) {
+		if !strings.HasPrefix(call, "load "+name) {
+			return
+		}
+		all = append(all, seen())
+		n.FailInit(name, map[bool]syscall.Errno{true: syscall.EIO}[len(all) == 1])
+	})
+	return &all
+}
+
+// TestRollbackFirmware: the old driver is loaded again with its own firmware, be that of an earlier boot.
+func TestRollbackFirmware(t *testing.T) {
+	for name, rebooted := range map[string]bool{"same boot": false, "after a boot": true} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			first := n.swap(n.image("1", ours("1"), map[string]string{"nic.bin": "old", "gone.bin": "g"}))
+			first.firmware = "/firmware"
+			require.True(t, n.reconcile(first).OK())
+			if rebooted {
+				n.Reboot(release)
+				n.start()
+				require.True(t, n.reconcile(first).OK())
+			}
+			second := first
+			second.image = n.image("2", ours("2"), map[string]string{"nic.bin": "new"})
+			seen := n.refuseFirst("dummy", func() string {
+				data, _ := os.ReadFile(n.path("firmware/nic.bin"))
+				_, err := os.Stat(n.path("firmware/gone.bin"))
+				return string(data) + map[bool]string{true: " gone.bin"}[err == nil]
+			})
+			assert.True(t, one(t, n.reconcile(second)).RolledBack)
+			assert.Equal(t, []string{"new", "old gone.bin"}, *seen)
+			assert.Equal(t, "1", n.runs("dummy"))
+			assert.Equal(t, "old", readFile(t, n.path("firmware/nic.bin")))
+			assert.FileExists(t, n.path("firmware/gone.bin"))
+		})
+	}
+}
+
+// TestRollbackInUse: the new build can not go when it is to be taken back. The old one comes as soon as it has gone.
+func TestRollbackInUse(t *testing.T) {
+	n := newNode(t)
+	n.Preload(n.inTree("dummy"), "")
+	n.FailInit("helper", syscall.ENODEV)
+	w := want{name: "nic", image: n.image("1", ours("1"), nil), module: "helper", remove: []string{"dummy"}, order: []string{"helper", "dummy"}}
+	n.OnCall(func(call string) {
+		if call == "load helper" {
+			n.Hold("dummy", 1) // somebody opens its device at once
+		}
+	})
+	n.reconcile(w)
+	assert.Equal(t, "1", n.runs("dummy"))
+	n.OnCall(nil)
+	n.reconcile(w)
+	assert.Equal(t, "1", n.runs("dummy"))
+	n.Hold("dummy", 0)
+	n.reconcile(w)
+	assert.Equal(t, "in-tree", n.runs("dummy"))
+	assert.NotContains(t, n.ledger(), "journal")
+}
+
+// TestRefusalOutlastsABlock: what the kernel has refused is not tried again because something was in the way meanwhile.
+func TestRefusalOutlastsABlock(t *testing.T) {
+	n := newNode(t)
+	n.Preload(n.inTree("dummy"), "")
+	n.FailInit("base", syscall.EIO, "base: broken")
+	w := want{name: "nic", image: n.image("1", ours("1"), nil), module: "base", remove: []string{"dummy"}}
+	n.reconcile(w)
+	n.calls()
+	for range 2 {
+		n.Hold("dummy", 1)
+		assert.Equal(t, spec.ReasonInUse, one(t, n.reconcile(w)).Reason)
+		n.Hold("dummy", 0)
+		assert.Equal(t, spec.ReasonInitFailed, one(t, n.reconcile(w)).Reason)
+	}
+	assert.Empty(t, n.calls(), "the driver that works is not taken away again")
+}
+
+// TestRefusalOutlastsAStart: also when a softdep could not be loaded, and was left out.
+func TestRefusalOutlastsAStart(t *testing.T) {
+	n := newNode(t)
+	n.Preload(n.inTree("dummy"), "")
+	files := ours("1")
+	helper := files["helper.ko"]
+	helper.Softdeps = []string{"pre: base"}
+	files["helper.ko"] = helper
+	n.FailInit("base", syscall.EIO)
+	n.FailInit("helper", syscall.EIO)
+	w := want{name: "nic", image: n.image("1", files, nil), module: "helper", remove: []string{"dummy"}}
+	n.reconcile(w)
+	require.NotEmpty(t, n.calls())
+	n.start()
+	n.reconcile(w)
+	assert.Empty(t, n.calls())
+}
+
+// removeModules takes module files out of a directory, as a disk that is cleaned up does.
+func removeModules(t *testing.T, dir string) {
+	t.Helper()
+	require.NoError(t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".ko") {
+			return err
+		}
+		return os.Remove(path)
+	}))
+}
+
+// TestStoreIsDamaged: a file of the store that is missed when it is to be loaded is got again; the driver that works is
+// not taken away for it again and again.
+func TestStoreIsDamaged(t *testing.T) {
+	n := newNode(t)
+	n.Preload(n.inTree("dummy"), "")
+	n.Hold("dummy", 1)
+	w := n.swap(n.image("1", ours("1"), nil))
+	synctest.Test(t, func(t *testing.T) {
+		n.start()
+		stop := n.daemon()
+		defer stop()
+		n.agent.SetDesired(documents(w))
+		advance(time.Second)
+		require.Equal(t, spec.ReasonInUse, one(t, n.last()).Reason)
+		removeModules(t, n.path("images"))
+		n.Hold("dummy", 0)
+		advance(20 * time.Minute)
+	})
+	assert.Equal(t, spec.StateLoaded, one(t, n.last()).State, one(t, n.last()).Message)
+	assert.LessOrEqual(t, strings.Count(strings.Join(n.calls(), "\n"), "unload dummy"), 2)
+}
+
+// TestHostGrows: a module that was nowhere is found once a package has brought it.
+func TestHostGrows(t *testing.T) {
+	n := newNode(t)
+	require.NoError(t, os.Rename(n.inTree("core"), n.path("core.ko")))
+	w := want{name: "nic", image: n.image("1", only(ours("1"), "hostuser"), nil), module: "hostuser"}
+	require.Equal(t, spec.ReasonModuleNotFound, one(t, n.reconcile(w)).Reason)
+	require.NoError(t, os.Rename(n.path("core.ko"), n.inTree("core")))
+	m := one(t, n.reconcile(w))
+	assert.Equal(t, spec.StateLoaded, m.State, m.Message)
+}
+
+// counting counts looks at the kernel's modules.
+type counting struct {
+	*kerneltest.Kernel
+	n int
+}
+
+func (c *counting) Modules(closer ...string) ([]kernel.Module, error) {
+	c.n++
+	return c.Kernel.Modules(closer...)
+}
+
+// TestBlockedRests: what is in the way, and can not be tried, has nobody look without a pause.
+func TestBlockedRests(t *testing.T) {
+	for name, play := range map[string]func(n *node, w want){
+		"in use": func(n *node, w want) {
+			n.Preload(n.inTree("dummy"), "")
+			n.Hold("dummy", 1)
+			n.agent.SetDesired(documents(w))
+		},
+		"in use, then without an image": func(n *node, w want) {
+			n.Preload(n.inTree("dummy"), "")
+			n.Hold("dummy", 1)
+			n.agent.SetDesired(documents(w))
+			advance(time.Second)
+			w.image = "localhost/none:1"
+			n.images.fail(w.image, images.ErrNoModules)
+			n.agent.SetDesired(documents(w))
+		},
+		"in use, then with an image that hangs": func(n *node, w want) {
+			n.Preload(n.inTree("dummy"), "")
+			n.Hold("dummy", 1)
+			n.agent.SetDesired(documents(w))
+			advance(time.Second)
+			w.image = "localhost/none:1"
+			n.images.hang(w.image, true)
+			n.agent.SetDesired(documents(w))
+		},
+		"hangs in its init": func(n *node, w want) {
+			n.Preload(n.inTree("dummy"), "")
+			n.SetState("dummy", "coming")
+			n.agent.SetDesired(documents(w))
+		},
+		"leaves, and then a document can not be read": func(n *node, w want) {
+			n.agent.SetDesired(documents(w))
+			advance(time.Second)
+			n.Hold("dummy", 1)
+			n.agent.SetDesired(documents())
+			advance(time.Second)
+			d := documents()
+			d.Invalid = []error{os.ErrInvalid}
+			n.agent.SetDesired(d)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			k := &counting{Kernel: n.Kernel}
+			w := n.swap(n.image("1", ours("1"), nil))
+			synctest.Test(t, func(t *testing.T) {
+				c := n.config()
+				c.Kernel = k
+				n.agent = agent.New(c)
+				stop := n.daemon()
+				defer stop()
+				play(n, w)
+				advance(10 * time.Second)
+				k.n = 0
+				advance(10 * time.Second)
+				assert.Less(t, k.n, 20, "looks in ten seconds")
+			})
+		})
+	}
+}
