@@ -144,12 +144,13 @@ func (r *renderer) one(k string, w *want) {
 		s.version = next.version()
 	}
 	s.available = !off && current != nil && r.ready(current, st)
-	answered := st != nil && target != nil && st.revision.Value() == target.Revision && settled(st)
+	answered := st != nil && target != nil && st.revision.Value() == target.Revision && settled(st) &&
+		(s.available || r.observed())
 	s.current = same(next, target) && !s.building
 	s.building = s.building || awaits
 	s.settling = target != nil && !s.held && !answered && !s.building
 	// It may be loading just now what it is not to have any more.
-	busy := r.booted && w != nil && s.selected && r.config.observed < r.config.Generation
+	busy := r.booted && w != nil && s.selected && !r.observed()
 	if st != nil {
 		r.judge(&s, st, next)
 	}
@@ -216,13 +217,17 @@ func (r *renderer) hasPlugin(k string) bool {
 	return slices.ContainsFunc(r.plugins, func(p pluginPod) bool { return p.key == k })
 }
 
+// observed reports whether the node's answer is about the last order. One to an
+// order before that may name the same revision: between the two was another.
+func (r *renderer) observed() bool { return r.config.observed >= r.config.Generation }
+
 // ready says whether the node runs this entry. While it has not yet answered to
 // one that makes no difference to its modules, it stays what it was.
 func (r *renderer) ready(e *entry, st *state) bool {
 	if st == nil || st.state.Value() != v1beta1.StateLoaded {
 		return false
 	}
-	if st.revision.Value() == e.Revision {
+	if st.revision.Value() == e.Revision && r.observed() {
 		return true
 	}
 	_, was := r.node.Labels[v1beta1.ReadyLabel(e.Namespace, e.Name)]

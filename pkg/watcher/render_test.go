@@ -137,6 +137,8 @@ func TestRender(t *testing.T) {
 	p1, p2 := module("a", "1", withPlugin), module("a", "2", withPlugin)
 	otherBoot := has(given(a1), told(a1, "Loaded"))
 	otherBoot.bootID = "before"
+	older := has(given(p1), told(p1, "Loaded")) // its order was 1, then another, and now as before
+	older.Generation, older.observed = 3, 1
 	pod := pluginPod{key: "ns/a", role: v1beta1.RoleDevicePlugin, ready: true}
 	tests := []struct {
 		name    string
@@ -159,6 +161,8 @@ func TestRender(t *testing.T) {
 		{"another boot", wanted(a1), otherBoot, labelled(isReady), nil, false, "-ns.a.ready"},
 		{"changed", wanted(a2), has(given(a1), told(a1, "Loaded")), labelled(isReady), nil, false, "-ns.a.ready, write[a:2]"},
 		{"changed, answer is about before", wanted(a2), has(given(a2), told(a1, "Loaded")), labelled(), nil, false, ""},
+		{"changed and changed back, answer is of before", wanted(p1), older, labelled(), nil, false, ""},
+		{"something else has changed, not answered yet", wanted(p1), older, labelled(isReady), nil, false, ""},
 		{"changed, nothing to reload", wanted(module("a", "1", policy("Never"))), has(given(a1), told(a1, "Loaded")), labelled(isReady), nil, false, "write[a:1]"},
 		{"and not answered yet", wanted(module("a", "1", policy("Never"))), has(given(module("a", "1", policy("Never"))), told(a1, "Loaded")), labelled(isReady), nil, false, ""},
 		{"the registry is asked again", wanted(module("a", "1", policy("Always"))), has(given(a1), told(a1, "Loaded")), labelled(isReady), nil, false, "-ns.a.ready, write[a:1]"},
@@ -199,12 +203,16 @@ func TestStanding(t *testing.T) {
 	otherBoot.bootID = "before"
 	behind := has(nil)
 	behind.Generation = 2
+	older, failedOlder := has(given(a1), told(a1, "Loaded")), has(given(a1), told(a1, "Failed/InitFailed"))
+	older.Generation, failedOlder.Generation = 3, 3
 	tests := []struct {
 		name   string
 		wants  []*want
 		config *config
 		want   string
 	}{
+		{"told, its answer is to an older order", wanted(a1), older, "selected desired settling present current"},
+		{"told, it failed with an older order", wanted(a1), failedOlder, "selected desired settling present current InitFailed"},
 		{"told", wanted(a1), has(given(a1)), "selected desired settling present current"},
 		{"loaded", wanted(a1), has(given(a1), told(a1, "Loaded")), "selected desired available present current"},
 		{"failed", wanted(a1), has(given(a1), told(a1, "Failed/InitFailed")), "selected desired present current InitFailed"},
