@@ -114,8 +114,8 @@ func (m making) from(i v1beta1.ModuleImage) (v1beta1.ModuleImage, step) {
 	case i.Hash == "" && i.Digest != "" && i.State == v1beta1.ImageReady:
 		i.Hash = m.hash // it was found when nobody could say what would be made
 		return i, stepNone
-	case i.Digest != "" && i.Hash != m.hash:
-		return m.create(i, 1)
+	case i.Hash != m.hash && (i.Digest != "" || i.Attempts > 0):
+		return m.create(i, 1) // what is in the registry, if anything, was made of something else
 	}
 	return m.ask(i)
 }

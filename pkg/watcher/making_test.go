@@ -102,8 +102,11 @@ func TestDecide(t *testing.T) {
 		{name: "failed, time", have: failed(before), job: broken, do: stepCreate, state: v1beta1.ImageBuilding, attempt: 2},
 		{name: "failed, time, Job collected", have: failed(before), do: stepCreate, state: v1beta1.ImageBuilding, attempt: 2},
 		{name: "failed, not yet time, Job collected", have: failed(later), state: v1beta1.ImageFailed, reason: "Error", attempt: 1},
-		{name: "failed, and the Dockerfile is mended: at once", have: failed(later), hash: "h2", do: stepAsk},
-		{name: "failed and mended", have: failed(later), hash: "h2", answer: none, do: stepCreate, state: v1beta1.ImageBuilding, attempt: 1},
+		{name: "failed, and the Dockerfile is mended: at once, no question", have: failed(later), hash: "h2", do: stepCreate, state: v1beta1.ImageBuilding, attempt: 1},
+		{name: "built, and the Dockerfile was mended meanwhile: no question", have: building, hash: "h2", do: stepCreate, state: v1beta1.ImageBuilding, attempt: 1},
+		{name: "nobody has answered, and the Dockerfile is mended", have: image(func(i *v1beta1.ModuleImage) {
+			i.State, i.Stage, i.Reason, i.RetryAt = v1beta1.ImageFailed, stageRegistry, reasonUnreachable, &later
+		}), hash: "h2", do: stepAsk},
 		{name: "another containerImage", have: image(func(i *v1beta1.ModuleImage) {
 			i.Image, i.State, i.Digest = "r/kmod:old", v1beta1.ImageReady, "sha256:a"
 		}), do: stepAsk},

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package watcher
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
+	"github.com/kmm-node/kmmd/pkg/api/v1beta2"
+)
+
+// storeOf is an informer that does not run: what is in its store is put there.
+func storeOf(o runtime.Object, by cache.Indexers) cache.SharedIndexInformer {
+	return cache.NewSharedIndexInformerWithOptions(nil, o, cache.SharedIndexInformerOptions{Indexers: by})
+}
+
+// idle is a Watcher with empty stores at which nobody works.
+func idle(kube *fake.Clientset, lookup func(context.Context, ImageRequest) (string, error)) *Watcher {
+	w := &Watcher{
+		cfg:   Config{Kube: kube, Log: slog.New(slog.DiscardHandler), Images: ImageConfig{Retry: time.Minute, Lookup: lookup}},
+		tally: newTally(), fanned: make(chan struct{}, 1), order: newOrder(),
+	}
+	w.cfg.Images.OurImage = "kmmd"
+	w.queue = newQueue(w.order)
+	w.wants.Store(&[]*want{})
+	w.nodes, w.configs, w.modules = storeOf(&corev1.Node{}, nil), storeOf(&v1beta1.NodeModulesConfig{}, nil), storeOf(&v1beta1.Module{}, nil)
+	w.pods = storeOf(&corev1.Pod{}, cache.Indexers{podsByNode: podNode})
+	w.accounts, w.validations = noAccounts(), storeOf(&v1beta2.PreflightValidation{}, nil)
+	w.jobs = storeOf(&batchv1.Job{}, cache.Indexers{jobsByModule: moduleOfJob, jobsByOwner: ownerOfJob})
+	w.jobPods = storeOf(&corev1.Pod{}, cache.Indexers{podsByJob: jobOfPod})
+	return w
+}
+
+// fromDockerfile is a Module whose image is built from a ConfigMap.
+func fromDockerfile(name string) *v1beta1.Module {
+	return module(name, "1", func(m *v1beta1.Module) {
+		m.UID, m.Generation = "u", 1
+		m.Spec.ModuleLoader.Container.Build = &v1beta1.Build{DockerfileConfigMap: &corev1.LocalObjectReference{Name: "df"}}
+	})
+}
+
+func dockerfile(text string) *corev1.ConfigMap {
+	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "df"}, Data: map[string]string{"dockerfile": text}}
+}
+
+// pushed is a Job that has ended well, and its pod.
+func pushed(j *batchv1.Job, digest string) (*batchv1.Job, *corev1.Pod) {
+	j = j.DeepCopy()
+	j.Status.Conditions = []batchv1.JobCondition{{Type: batchv1.JobComplete, Status: corev1.ConditionTrue}}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: j.Namespace, Name: j.Name + "-x", OwnerReferences: []metav1.OwnerReference{
+		*metav1.NewControllerRef(j, batchv1.SchemeGroupVersion.WithKind("Job")),
+	}}}
+	pod.Status.Phase = corev1.PodSucceeded
+	pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "publish", State: corev1.ContainerState{
+		Terminated: &corev1.ContainerStateTerminated{Message: `{"digest":"` + digest + `"}`},
+	}}}
+	return j, pod
+}
+
+// TestOldImageIsNotTheNewOne: a Dockerfile is mended while the one before it is
+// built, and its Job pushes before anybody has noticed.
+func TestOldImageIsNotTheNewOne(t *testing.T) {
+	kube, registry := fake.NewClientset(dockerfile("FROM old")), ""
+	w := idle(kube, func(context.Context, ImageRequest) (string, error) { return registry, nil })
+	defer w.queue.ShutDown()
+	m := fromDockerfile("a")
+	require.NoError(t, w.modules.GetStore().Add(m))
+	require.NoError(t, w.nodes.GetStore().Add(labelled()))
+	require.NoError(t, w.syncImages(t.Context(), "ns/a"))
+	first := w.makings.of(m)[madeKernel]
+	require.Equal(t, v1beta1.ImageBuilding, first.State)
+	jobs, err := kube.BatchV1().Jobs("ns").List(t.Context(), metav1.ListOptions{})
+	require.NoError(t, err)
+	require.Len(t, jobs.Items, 1)
+
+	_, err = kube.CoreV1().ConfigMaps("ns").Update(t.Context(), dockerfile("FROM new"), metav1.UpdateOptions{})
+	require.NoError(t, err)
+	w.versions.seen = nil // a while has passed
+	registry = "sha256:old"
+	jobs.Items[0].UID, jobs.Items[0].ResourceVersion = "job", "1"
+	done, pod := pushed(&jobs.Items[0], registry)
+	require.NoError(t, w.jobs.GetStore().Add(done))
+	require.NoError(t, w.jobPods.GetStore().Add(pod))
+
+	require.NoError(t, w.syncImages(t.Context(), "ns/a"))
+	got := w.makings.of(m)[madeKernel]
+	assert.NotEqual(t, first.Hash, got.Hash)
+	assert.Equal(t, v1beta1.ImageBuilding, got.State)
+	jobs, err = kube.BatchV1().Jobs("ns").List(t.Context(), metav1.ListOptions{})
+	require.NoError(t, err)
+	assert.Len(t, jobs.Items, 2, "the new one is built")
+}
