@@ -96,6 +96,9 @@ func (w *Watcher) standing(m *v1beta1.Module) report {
 	defer w.round.Unlock()
 	r := w.tally.report(key(m.Namespace, m.Name))
 	r.telling = r.telling || !w.reached(m)
+	if m.Spec.ModuleLoader == nil {
+		r.available = r.plugins // metrics, and the alert about them, compare it with desired
+	}
 	return r
 }
 

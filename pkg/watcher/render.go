@@ -166,9 +166,14 @@ func (r *renderer) target(k string, w *want, current *entry) (*entry, standing) 
 	if w == nil || w.module == nil {
 		return nil, s
 	}
-	takes, _ := TakesPart(w.module, r.node, current != nil)
+	onlyPlugin := w.entry == nil
+	takes, _ := TakesPart(w.module, r.node, current != nil || onlyPlugin && r.hasPlugin(k))
 	s.selected = matches(w.module.Spec.Selector, r.node.Labels)
-	if !w.given || !takes || w.entry == nil {
+	if onlyPlugin {
+		s.desired = w.given && takes && w.role != "" // its DaemonSet runs where taints let it
+		return nil, s
+	}
+	if !w.given || !takes {
 		return nil, s
 	}
 	target := w.entry

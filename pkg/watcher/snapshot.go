@@ -163,7 +163,7 @@ func stateOf(m *want, s *standing) page.State {
 		return page.Unmapped
 	case onlyPlugin && s.plugin:
 		return page.Loaded
-	case onlyPlugin && s.selected && m.given:
+	case onlyPlugin && s.desired:
 		return page.Changing
 	case s.present && !s.desired:
 		return page.Leaving

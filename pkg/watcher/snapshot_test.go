@@ -72,6 +72,8 @@ func TestLook(t *testing.T) {
 	made.Status.Images = []v1beta1.ModuleImage{{Kernel: "6.1.0-1-amd64", Image: "reg.example/x:1", State: "Ready", Digest: "sha256:00"}}
 	pluginOnly := module("a", "1", withPlugin)
 	pluginOnly.Spec.ModuleLoader = nil
+	pluginOnlyDeleted := pluginOnly.DeepCopy()
+	deleted(pluginOnlyDeleted)
 	dedicated := func(n *corev1.Node) {
 		n.Spec.Taints = []corev1.Taint{{Key: "dedicated", Effect: corev1.TaintEffectNoSchedule}}
 	}
@@ -108,6 +110,8 @@ func TestLook(t *testing.T) {
 		{"gone", nil, aNode("n"), has(nil, told(now, "Leaving")), page.Leaving, ""},
 		{"plugin ready", pluginOnly, aNode("n", func(n *corev1.Node) { n.Labels[v1beta1.DevicePluginReadyLabel("ns", "a")] = "" }), nil, page.Loaded, ""},
 		{"plugin not ready", pluginOnly, aNode("n"), nil, page.Changing, ""},
+		{"plugin only, taint", pluginOnly, aNode("n", dedicated), nil, page.Excluded, "the node's taint dedicated:NoSchedule is not tolerated"},
+		{"plugin only, being deleted", pluginOnlyDeleted, aNode("n"), nil, page.Excluded, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			configs := map[string]*config{}

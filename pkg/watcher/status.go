@@ -42,9 +42,6 @@ func moduleStatus(m *v1beta1.Module, r report, problem error) v1beta1.ModuleStat
 		s.ModuleLoader = daemonSetStatus(r.selected, r.desired, r.available)
 	}
 	plugins := daemonSetStatus(r.selected, r.desired, r.plugins)
-	if m.Spec.ModuleLoader == nil {
-		plugins.DesiredNumber = plugins.NodesMatchingSelectorNumber
-	}
 	if m.Spec.DevicePlugin != nil {
 		s.DevicePlugin = plugins
 	}
@@ -75,7 +72,7 @@ func condition(kind string, is bool, reason, message string) metav1.Condition {
 func readyCondition(m *v1beta1.Module, r report) metav1.Condition {
 	desired, available, what := r.desired, r.current, "run the module"
 	if m.Spec.ModuleLoader == nil {
-		desired, available, what = r.selected, r.plugins, "run the plugin"
+		available, what = r.plugins, "run the plugin"
 	}
 	message := fmt.Sprintf("%d of %d nodes %s", available, desired, what)
 	if r.available > r.current && m.Spec.ModuleLoader != nil {

@@ -165,7 +165,7 @@ func TestModuleStatus(t *testing.T) {
 			[3]string{"False Unloading the Module is being deleted", "True Unloading waiting for n1: InUse: held by fio", "True UnloadFailed waiting for n1: InUse: held by fio"}},
 		{"no mapping", module("a", "1"), report{counts: counts{desired: 1, available: 1, current: 1}, unmapped: 2}, nil,
 			[3]string{"True AllNodes 1 of 1 nodes run the module; 2 nodes have a kernel that no kernelMapping matches", "False Complete no node is changing", "False NoFailures no node has failed"}},
-		{"plugin only", module("a", "1", withPlugin, func(m *v1beta1.Module) { m.Spec.ModuleLoader = nil }), report{counts: counts{selected: 2, plugins: 2}}, nil,
+		{"plugin only", module("a", "1", withPlugin, func(m *v1beta1.Module) { m.Spec.ModuleLoader = nil }), report{counts: counts{selected: 3, desired: 2, plugins: 2}}, nil,
 			[3]string{"True AllNodes 2 of 2 nodes run the plugin", "False Complete no node is changing", "False NoFailures no node has failed"}},
 		{"problem", module("a", "1"), report{}, errors.New("apply DaemonSet: no"),
 			[3]string{"False NoNodes 0 of 0 nodes run the module", "False Complete no node is changing", "True PluginFailed apply DaemonSet: no"}},
@@ -182,6 +182,31 @@ func TestModuleStatus(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPluginOnlyStaysOffTaints: a Module that is a plugin only is Ready when that runs
+// where its DaemonSet can, and a node that was tainted later keeps its pod.
+func TestPluginOnlyStaysOffTaints(t *testing.T) {
+	m := module("a", "1", withPlugin, func(m *v1beta1.Module) { m.Spec.ModuleLoader = nil })
+	tainted := func(n *corev1.Node) {
+		n.Spec.Taints = []corev1.Taint{{Key: "node-role.kubernetes.io/control-plane", Effect: corev1.TaintEffectNoSchedule}}
+	}
+	w := &Watcher{tally: newTally()}
+	wants := wanted(m)
+	w.wants.Store(&wants)
+	pod := []pluginPod{{key: "ns/a", role: v1beta1.RoleDevicePlugin, ready: true}}
+	for _, v := range []view{
+		{node: aNode("worker"), plugins: pod}, {node: aNode("tainted later", tainted), plugins: pod}, {node: aNode("control", tainted)},
+	} {
+		v.wants = wants
+		w.tally.set(v.node.Name, render(v, func(string) bool { return true }).standings)
+	}
+	r := w.standing(m)
+	assert.Equal(t, r.desired, r.available, "no alert")
+	s := moduleStatus(m, r, nil)
+	assert.Equal(t, v1beta1.DaemonSetStatus{NodesMatchingSelectorNumber: 3, DesiredNumber: 2, AvailableNumber: 2}, s.DevicePlugin)
+	c := meta.FindStatusCondition(s.Conditions, v1beta1.ConditionReady)
+	assert.Equal(t, "True AllNodes 2 of 2 nodes run the plugin", fmt.Sprintf("%s %s %s", c.Status, c.Reason, c.Message))
 }
 
 // TestModuleEvents: each change is told once.
