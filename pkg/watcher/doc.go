@@ -6,7 +6,8 @@
 // DaemonSets that go with them.
 //
 // What is decided is decided by pure functions (Render, TakesPart, DaemonSets,
-// moduleStatus); one queue of names carries the work, and each look at a node or
-// a Module reads everything again, so that a lost or doubled event is harmless.
-// It writes only what differs. It never talks to a node.
+// moduleStatus); queues of names carry the work, one for nodes and Modules and one
+// for what may have to wait for a registry, and each look reads everything again, so
+// that a lost or doubled event is harmless. It writes only what differs. It never
+// talks to a node.
 package watcher

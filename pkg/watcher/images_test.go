@@ -33,7 +33,7 @@ func idle(kube *fake.Clientset, lookup func(context.Context, ImageRequest) (stri
 		tally: newTally(), fanned: make(chan struct{}, 1), order: newOrder(),
 	}
 	w.cfg.Images.OurImage = "kmmd"
-	w.queue = newQueue(w.order)
+	w.queue = newQueues(w.order)
 	w.wants.Store(&[]*want{})
 	w.nodes, w.configs, w.modules = storeOf(&corev1.Node{}, nil), storeOf(&v1beta1.NodeModulesConfig{}, nil), storeOf(&v1beta1.Module{}, nil)
 	w.pods = storeOf(&corev1.Pod{}, cache.Indexers{podsByNode: podNode})

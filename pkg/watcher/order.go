@@ -3,6 +3,7 @@
 package watcher
 
 import (
+	"strings"
 	"sync"
 	"time"
 
@@ -41,7 +42,49 @@ func newQueue(o *order) workqueue.TypedRateLimitingInterface[string] {
 		})
 }
 
-// later adds an item that can wait.
+// queues carry the names of what is to be looked at. What may ask a registry has a
+// queue and workers of its own: one that hangs keeps images waiting, and no node.
+type queues struct {
+	cluster  workqueue.TypedRateLimitingInterface[string] // nodes and Modules
+	registry workqueue.TypedRateLimitingInterface[string] // images and PreflightValidations
+}
+
+// newQueues are worked off in that order, as far as the registry has no part in it.
+func newQueues(o *order) *queues { return &queues{newQueue(o), newQueue(newOrder())} }
+
+// of is the queue for an item.
+func (q *queues) of(item string) workqueue.TypedRateLimitingInterface[string] {
+	if strings.HasPrefix(item, imageWork) || strings.HasPrefix(item, preflightWork) {
+		return q.registry
+	}
+	return q.cluster
+}
+
+// Add has an item looked at.
+func (q *queues) Add(item string) { q.of(item).Add(item) }
+
+// AddAfter has an item looked at in some time.
+func (q *queues) AddAfter(item string, d time.Duration) { q.of(item).AddAfter(item, d) }
+
+// AddRateLimited has an item looked at again that has failed.
+func (q *queues) AddRateLimited(item string) { q.of(item).AddRateLimited(item) }
+
+// Forget that an item has failed.
+func (q *queues) Forget(item string) { q.of(item).Forget(item) }
+
+// Done says that the look at an item has ended.
+func (q *queues) Done(item string) { q.of(item).Done(item) }
+
+// Len is how many items wait.
+func (q *queues) Len() int { return q.cluster.Len() + q.registry.Len() }
+
+// ShutDown ends those who wait for items.
+func (q *queues) ShutDown() {
+	q.cluster.ShutDown()
+	q.registry.ShutDown()
+}
+
+// later adds a node or Module that can wait.
 func (w *Watcher) later(item string) {
 	w.order.mark(item)
 	w.queue.Add(item)

@@ -34,7 +34,8 @@ type Config struct {
 	Images ImageConfig
 	// Metrics may be nil.
 	Metrics *Metrics
-	// Workers is how many nodes and Modules are looked at side by side; 0 is 8.
+	// Workers is how many nodes and Modules are looked at side by side, and beside them
+	// half as many images and PreflightValidations; 0 is 8.
 	Workers int
 }
 
@@ -56,8 +57,8 @@ const (
 // cluster at a time: whoever starts it holds a lease.
 type Watcher struct {
 	cfg   Config
-	queue workqueue.TypedRateLimitingInterface[string]
-	order *order
+	queue *queues
+	order *order // of nodes and Modules
 	informers
 	compact    configs
 	makings    makings
@@ -85,7 +86,7 @@ func New(cfg Config) (*Watcher, error) {
 		cfg.Images.Retry = time.Minute
 	}
 	w := &Watcher{cfg: cfg, tally: newTally(), fanned: make(chan struct{}, 1), order: newOrder()}
-	w.queue = newQueue(w.order)
+	w.queue = newQueues(w.order)
 	w.wants.Store(&[]*want{})
 	if err := w.newInformers(); err != nil {
 		return nil, fmt.Errorf("make informers: %w", err)
@@ -118,9 +119,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	w.adoptPreflights()
 	w.synced.Store(true)
 	w.cfg.Log.Info("the cluster is known", "nodes", len(w.nodes.GetStore().ListKeys()), "modules", len(wants))
-	for range w.cfg.Workers {
-		running.Go(func() { w.work(ctx) })
-	}
+	w.startWorkers(ctx, func(f func()) { running.Go(f) })
 	w.fan()
 	w.fanOut(ctx)
 	return nil
@@ -250,14 +249,24 @@ func (w *Watcher) rebuild() (wants []*want, changed []string) {
 	return wants, changed
 }
 
-func (w *Watcher) work(ctx context.Context) {
+// startWorkers has both queues worked off until they are shut down.
+func (w *Watcher) startWorkers(ctx context.Context, start func(func())) {
+	for range w.cfg.Workers {
+		start(func() { w.work(ctx, w.queue.cluster) })
+	}
+	for range max(1, w.cfg.Workers/2) {
+		start(func() { w.work(ctx, w.queue.registry) })
+	}
+}
+
+func (w *Watcher) work(ctx context.Context, queue workqueue.TypedRateLimitingInterface[string]) {
 	for {
-		item, quit := w.queue.Get()
+		item, quit := queue.Get()
 		if quit {
 			return
 		}
 		w.one(ctx, item)
-		w.queue.Done(item)
+		queue.Done(item)
 	}
 }
 
