@@ -47,17 +47,20 @@ func (w *Watcher) syncImages(ctx context.Context, k string) error {
 	}
 	have := w.makings.of(m)
 	if !makesImages(m) {
-		w.noteImages(k, map[string]v1beta1.ModuleImage{})
-		return w.stopJobs(ctx, m, func(string) bool { return true })
+		err := w.stopJobs(ctx, m, func(string) bool { return true })
+		w.noteImages(m, map[string]v1beta1.ModuleImage{}, err == nil)
+		return err
 	}
 	next, again := map[string]v1beta1.ModuleImage{}, lookAgain
 	demand := w.demandOf(m)
 	var errs []error
+	decided := true
 	for _, kernel := range slices.Sorted(maps.Keys(demand)) {
-		i, made, err := w.syncImage(ctx, m, kernel, have[kernel], demand[kernel])
+		i, made, waits, err := w.syncImage(ctx, m, kernel, have[kernel], demand[kernel])
 		if err != nil {
 			errs = append(errs, err)
 		}
+		decided = decided && !waits
 		if !made {
 			continue
 		}
@@ -71,17 +74,22 @@ func (w *Watcher) syncImages(ctx context.Context, k string) error {
 		return !made && demand[kernel] != nil && len(errs) == 0
 	}))
 	w.makings.running(k, demand)
-	w.noteImages(k, next)
+	err := errors.Join(errs...)
+	w.noteImages(m, next, decided && err == nil)
 	w.queue.AddAfter(imageWork+k, again)
-	return errors.Join(errs...)
+	return err
 }
 
-// noteImages remembers how the images of a Module stand, and tells who wants to
-// know.
-func (w *Watcher) noteImages(k string, images map[string]v1beta1.ModuleImage) {
+// noteImages remembers how the images of a Module stand, and whether all have been
+// decided upon, and tells who wants to know.
+func (w *Watcher) noteImages(m *v1beta1.Module, images map[string]v1beta1.ModuleImage, decided bool) {
+	k := key(m.Namespace, m.Name)
 	changed, tell := w.makings.set(k, images)
-	if changed {
+	news := decided && w.makings.finish(m)
+	if changed || news {
 		w.queue.Add(moduleWork + k)
+	}
+	if changed {
 		w.preflightsChanged()
 	}
 	if tell {
@@ -128,25 +136,26 @@ func (w *Watcher) demandOf(m *v1beta1.Module) map[string]*demand {
 }
 
 // syncImage does what decide says about one image. made is false when the cluster
-// does not make the one of this kernel.
-func (w *Watcher) syncImage(ctx context.Context, m *v1beta1.Module, kernel string, have v1beta1.ModuleImage, d *demand) (i v1beta1.ModuleImage, made bool, err error) {
+// does not make the one of this kernel; waits says that nothing could be decided yet,
+// and an event comes when it can.
+func (w *Watcher) syncImage(ctx context.Context, m *v1beta1.Module, kernel string, have v1beta1.ModuleImage, d *demand) (i v1beta1.ModuleImage, made, waits bool, err error) {
 	r, err := build.For(m, kernel)
 	if err != nil {
-		return invalid(have, kernel, reasonCanNotBeMade, err), true, nil
+		return invalid(have, kernel, reasonCanNotBeMade, err), true, false, nil
 	}
 	if r == nil {
-		return have, false, nil
+		return have, false, false, nil
 	}
 	if w.expect.behind(jobWork, key(m.Namespace, have.Job), w.jobSeen(m.Namespace, have.Job)) {
-		return have, true, nil // an event will come
+		return have, true, true, nil // an event will come
 	}
 	r.PullSecrets = w.pullSecretsOf(m)
 	var missing *errMissing
 	if err = w.addVersions(ctx, r); errors.As(err, &missing) {
-		return w.unmakeable(ctx, m, r, have, err), true, nil
+		return w.unmakeable(ctx, m, r, have, err), true, false, nil
 	}
 	if err != nil {
-		return have, have.State != "", err
+		return have, have.State != "", false, err
 	}
 	now := time.Now()
 	mk := making{
@@ -155,7 +164,7 @@ func (w *Watcher) syncImage(ctx context.Context, m *v1beta1.Module, kernel strin
 	}
 	job, busy, err := w.jobsOf(ctx, m, kernel, mk.hash)
 	if err != nil || busy {
-		return have, have.State != "", err
+		return have, have.State != "", busy, err
 	}
 	mk.job = job
 	next, do := mk.decide()
@@ -166,12 +175,12 @@ func (w *Watcher) syncImage(ctx context.Context, m *v1beta1.Module, kernel strin
 	}
 	if do == stepCreate {
 		if next.Job, err = w.createJob(ctx, r, build.Publish, next.Attempts, nil); err != nil {
-			return invalid(about(have, kernel, r.Image), kernel, reasonJobRefused, err), true, err
+			return invalid(about(have, kernel, r.Image), kernel, reasonJobRefused, err), true, false, err
 		}
 		next.Message = "the Job is about to start"
 	}
 	w.cfg.Metrics.made(have, next, job)
-	return next, true, w.makeEvents(ctx, imageEvents(m, r, have, next, now))
+	return next, true, false, w.makeEvents(ctx, imageEvents(m, r, have, next, now))
 }
 
 // unmakeable is an image that could not be made, since what goes into it is not

@@ -102,3 +102,55 @@ func TestOldImageIsNotTheNewOne(t *testing.T) {
 	require.NoError(t, err)
 	assert.Len(t, jobs.Items, 2, "the new one is built")
 }
+
+// TestStatusComesAfterImages: a look that changes nothing but what it was about has the
+// status written, and one that had to leave an image as it was does not count.
+func TestStatusComesAfterImages(t *testing.T) {
+	w := idle(fake.NewClientset(dockerfile("FROM x")), func(context.Context, ImageRequest) (string, error) { return "sha256:a", nil })
+	defer w.queue.ShutDown()
+	require.NoError(t, w.nodes.GetStore().Add(labelled()))
+	look := func(m *v1beta1.Module) (generation int64, status bool) {
+		require.NoError(t, w.modules.GetStore().Add(m))
+		require.NoError(t, w.syncImages(t.Context(), "ns/a"))
+		for w.queue.cluster.Len() > 0 {
+			item, _ := w.queue.cluster.Get()
+			w.queue.Done(item)
+			status = status || item == moduleWork+"ns/a"
+		}
+		return w.makings.finished(m), status
+	}
+	m := fromDockerfile("a")
+	assert.Zero(t, w.makings.finished(m))
+	generation, status := look(m)
+	assert.Equal(t, int64(1), generation)
+	assert.True(t, status)
+	_, status = look(m)
+	assert.False(t, status, "nothing is new")
+
+	m = fromDockerfile("a")
+	m.Generation, m.Spec.Tolerations = 2, []corev1.Toleration{{Key: "k"}}
+	assert.Equal(t, int64(1), w.makings.finished(m))
+	generation, status = look(m)
+	assert.Equal(t, int64(2), generation)
+	assert.True(t, status, "what was known of the images counts for it, too")
+
+	m = fromDockerfile("a")
+	m.Generation = 3
+	have := w.makings.of(m)
+	i := have[madeKernel]
+	i.Job = "j-1"
+	w.makings.set("ns/a", map[string]v1beta1.ModuleImage{madeKernel: i})
+	w.expect.wrote(jobWork, "ns/j-1", "1")
+	generation, _ = look(m)
+	assert.Equal(t, int64(2), generation, "its Job has not been seen yet")
+
+	m = module("a", "1", func(m *v1beta1.Module) { m.UID, m.Generation = "u", 4 })
+	generation, status = look(m)
+	assert.Equal(t, int64(4), generation, "there is nothing to be made")
+	assert.True(t, status)
+	other := m.DeepCopy()
+	other.UID = "another"
+	assert.Zero(t, w.makings.finished(other))
+	w.makings.forget("ns/a")
+	assert.Zero(t, w.makings.finished(m))
+}

@@ -4,10 +4,13 @@ package watcher
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
 	"github.com/kmm-node/kmmd/pkg/build"
@@ -94,6 +97,27 @@ func allObeyed(images []v1beta1.ModuleImage) bool {
 		}
 	}
 	return true
+}
+
+// toBeMade says why nodes do not have the images that a Module asks for now, though
+// they have what they were told, "" when they have them.
+//
+// A Watcher that has just begun has not looked yet. What is Ready, as the Module is now,
+// stays so until it has: who was before it had looked.
+func toBeMade(m *v1beta1.Module, r report) string {
+	was := meta.FindStatusCondition(m.Status.Conditions, v1beta1.ConditionReady)
+	known := r.decided == m.Generation || was != nil && was.Status == metav1.ConditionTrue && was.ObservedGeneration == m.Generation
+	switch {
+	case !makesImages(m):
+		return ""
+	case !known:
+		return "whether images have to be made is not known yet"
+	case slices.ContainsFunc(r.needed, func(i v1beta1.ModuleImage) bool { return i.State == v1beta1.ImageBuilding }):
+		return "an image that nodes need is being made"
+	case slices.ContainsFunc(r.needed, func(i v1beta1.ModuleImage) bool { return i.State == v1beta1.ImageFailed && i.Digest != "" }):
+		return "an image could not be made anew, nodes have the one before it" // between two attempts, too
+	}
+	return ""
 }
 
 // imageEvents are for what changes from one state of an image to the next.

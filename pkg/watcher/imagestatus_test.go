@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
 	"github.com/kmm-node/kmmd/pkg/build"
@@ -54,13 +55,44 @@ func TestReasonOfAStage(t *testing.T) {
 	}
 }
 
-// TestGenerationIsObeyed when all images are there, and not before.
+// TestGenerationIsObeyed when all images are there that the Module asks for now, and
+// not before; nor is it Ready.
 func TestGenerationIsObeyed(t *testing.T) {
 	three := 3
-	m := module("a", "1", func(m *v1beta1.Module) { m.Spec.ImageRebuildTriggerGeneration = &three })
-	there, not := v1beta1.ModuleImage{State: v1beta1.ImageReady}, v1beta1.ModuleImage{State: v1beta1.ImageBuilding}
-	assert.Nil(t, moduleStatus(m, report{needed: []v1beta1.ModuleImage{there, not}}, nil).ImageRebuildTriggerGeneration)
-	assert.Equal(t, &three, moduleStatus(m, report{needed: []v1beta1.ModuleImage{there, there}}, nil).ImageRebuildTriggerGeneration)
+	m := fromDockerfile("a")
+	m.Generation, m.Spec.ImageRebuildTriggerGeneration = 2, &three
+	image := func(state, digest string) v1beta1.ModuleImage {
+		return v1beta1.ModuleImage{State: state, Digest: digest}
+	}
+	there, again := image(v1beta1.ImageReady, "sha256:a"), image(v1beta1.ImageBuilding, "sha256:a")
+	ready := func(generation int64) []metav1.Condition {
+		return []metav1.Condition{{Type: v1beta1.ConditionReady, Status: metav1.ConditionTrue, ObservedGeneration: generation}}
+	}
+	for _, tt := range []struct {
+		name    string
+		was     []metav1.Condition
+		needed  []v1beta1.ModuleImage
+		decided int64
+		obeyed  bool
+		ready   string // what keeps it from being Ready
+	}{
+		{name: "just changed: they are of before", was: ready(1), needed: []v1beta1.ModuleImage{there}, decided: 1, ready: "not known yet"},
+		{name: "changed while there was no Watcher", was: ready(1), needed: []v1beta1.ModuleImage{there}, ready: "not known yet"},
+		{name: "another Watcher, it was Ready as it is", was: ready(2), needed: []v1beta1.ModuleImage{there}},
+		{name: "one is made", was: ready(2), needed: []v1beta1.ModuleImage{there, again}, decided: 2, ready: "is being made"},
+		{name: "one could not be made", needed: []v1beta1.ModuleImage{image(v1beta1.ImageFailed, "sha256:a")}, decided: 2, ready: "could not be made anew"},
+		{name: "all are there", needed: []v1beta1.ModuleImage{there, there}, decided: 2, obeyed: true},
+		{name: "none is needed", decided: 2, obeyed: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m.Status.Conditions = tt.was
+			s := moduleStatus(m, report{counts: counts{selected: 2, desired: 2, available: 2, current: 2}, needed: tt.needed, decided: tt.decided}, nil)
+			assert.Equal(t, tt.obeyed, s.ImageRebuildTriggerGeneration != nil)
+			c := meta.FindStatusCondition(s.Conditions, v1beta1.ConditionReady)
+			assert.Equal(t, tt.ready == "", c.Status == metav1.ConditionTrue)
+			assert.Contains(t, c.Message, tt.ready)
+		})
+	}
 }
 
 func TestImageEvents(t *testing.T) {

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
 )
 
@@ -23,6 +25,13 @@ type makings struct {
 	asked   map[string]map[string]string // by key and who asks: the kernel
 	adopted map[string]bool              // Modules whose status has been read
 	come    map[string]map[string]bool   // by key: kernels that no node has
+	looked  map[string]lookedAt          // by key: what the images were decided upon for
+}
+
+// lookedAt is a Module as it was at a look.
+type lookedAt struct {
+	uid        types.UID
+	generation int64
 }
 
 // of are the images of a Module by kernel; the caller may change the map.
@@ -77,6 +86,31 @@ func (s *makings) set(k string, images map[string]v1beta1.ModuleImage) (changed,
 	return changed, tell
 }
 
+// finish notes that all images of a Module have been decided upon, as it is now, and
+// reports whether that is news.
+func (s *makings) finish(m *v1beta1.Module) bool {
+	k, now := key(m.Namespace, m.Name), lookedAt{m.UID, m.Generation}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.looked == nil {
+		s.looked = map[string]lookedAt{}
+	}
+	news := s.looked[k] != now
+	s.looked[k] = now
+	return news
+}
+
+// finished is the last Generation of a Module that all its images have been decided
+// upon for; 0 is none.
+func (s *makings) finished(m *v1beta1.Module) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := s.looked[key(m.Namespace, m.Name)]; l.uid == m.UID {
+		return l.generation
+	}
+	return 0
+}
+
 // running notes which kernels nodes have.
 func (s *makings) running(k string, demands map[string]*demand) {
 	come := map[string]bool{}
@@ -113,6 +147,7 @@ func (s *makings) forget(k string) {
 	delete(s.come, k)
 	delete(s.images, k)
 	delete(s.adopted, k)
+	delete(s.looked, k)
 }
 
 // ask has the images of some Modules made for a kernel, nodes or none, until

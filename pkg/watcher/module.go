@@ -204,6 +204,7 @@ func (p *statusPace) forget(k string) {
 func (w *Watcher) writeStatus(ctx context.Context, m *v1beta1.Module, problem error) error {
 	k := key(m.Namespace, m.Name)
 	r := w.standing(m)
+	r.decided = w.makings.finished(m) // before the images: these are of then, or newer
 	r.images = w.makings.list(m)
 	r.needed = w.makings.needed(k, r.images)
 	w.cfg.Metrics.module(k, r)

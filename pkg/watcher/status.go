@@ -34,7 +34,7 @@ const (
 func moduleStatus(m *v1beta1.Module, r report, problem error) v1beta1.ModuleStatus {
 	s := *m.Status.DeepCopy()
 	s.ObservedGeneration, s.Images = m.Generation, r.images
-	if allObeyed(r.needed) {
+	if r.decided == m.Generation && allObeyed(r.needed) {
 		s.ImageRebuildTriggerGeneration = m.Spec.ImageRebuildTriggerGeneration
 	}
 	s.ModuleLoader, s.DevicePlugin, s.DRA = v1beta1.DaemonSetStatus{}, v1beta1.DaemonSetStatus{}, v1beta1.DaemonSetStatus{}
@@ -91,6 +91,8 @@ func readyCondition(m *v1beta1.Module, r report) metav1.Condition {
 		return condition(v1beta1.ConditionReady, false, reasonNotAllNodes, "not all nodes have been told of the change")
 	case desired == 0:
 		return condition(v1beta1.ConditionReady, false, reasonNoNodes, message)
+	case available == desired && toBeMade(m, r) != "":
+		return condition(v1beta1.ConditionReady, false, reasonNotAllNodes, message+"; "+toBeMade(m, r))
 	case available == desired:
 		return condition(v1beta1.ConditionReady, true, reasonAllNodes, message)
 	}

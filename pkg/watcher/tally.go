@@ -200,6 +200,7 @@ type report struct {
 	building              int  // nodes that wait for an image
 	images                []v1beta1.ModuleImage
 	needed                []v1beta1.ModuleImage // those of images that a node wants
+	decided               int64                 // the Generation that all of images were decided upon for; 0 is none
 }
 
 // standingOn is a standing with its node.
