@@ -175,7 +175,7 @@ func (w *Watcher) syncImage(ctx context.Context, m *v1beta1.Module, kernel strin
 	}
 	if do == stepCreate {
 		if next.Job, err = w.createJob(ctx, r, build.Publish, next.Attempts, nil); err != nil {
-			return invalid(about(have, kernel, r.Image), kernel, reasonJobRefused, err), true, false, err
+			return mk.refused(err), true, false, err
 		}
 		next.Message = "the Job is about to start"
 	}
@@ -202,6 +202,17 @@ func (w *Watcher) unmakeable(ctx context.Context, m *v1beta1.Module, r *build.Re
 	i := invalid(have, r.Kernel, reasonMissing, err)
 	at := metav1.NewTime(time.Now().Add(lookAgain))
 	i.RetryAt = &at
+	return i
+}
+
+// refused is an image whose Job the API server did not take. While there is none that
+// was made before, it is known what it is to be made of, and when that is tried again.
+func (m making) refused(err error) v1beta1.ModuleImage {
+	i := invalid(about(m.have, m.kernel, m.image), m.kernel, reasonJobRefused, err)
+	if i.Digest == "" {
+		at := metav1.NewTime(m.now.Add(lookAgain))
+		i.Hash, i.RetryAt = m.hash, &at
+	}
 	return i
 }
 

@@ -4,8 +4,11 @@ package watcher
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -15,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	k8stesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
@@ -101,6 +105,54 @@ func TestOldImageIsNotTheNewOne(t *testing.T) {
 	jobs, err = kube.BatchV1().Jobs("ns").List(t.Context(), metav1.ListOptions{})
 	require.NoError(t, err)
 	assert.Len(t, jobs.Items, 2, "the new one is built")
+}
+
+// TestJobRefused: the API server takes no Job. A PreflightValidation says why it goes no
+// further, and it is tried again, in a while, until the Job is taken.
+func TestJobRefused(t *testing.T) {
+	for _, push := range []bool{true, false} {
+		t.Run(fmt.Sprint("push ", push), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				kube, created, full := fake.NewClientset(dockerfile("FROM x")), 0, true
+				kube.PrependReactor("create", "jobs", func(k8stesting.Action) (bool, runtime.Object, error) {
+					created++
+					return full, nil, errors.New("exceeded quota: jobs, limited: count/jobs.batch=0")
+				})
+				w := idle(kube, func(context.Context, ImageRequest) (string, error) { return "", nil })
+				defer w.queue.ShutDown()
+				require.NoError(t, w.modules.GetStore().Add(fromDockerfile("a")))
+				p := &v1beta2.PreflightValidation{ObjectMeta: metav1.ObjectMeta{Name: "next", UID: "p"}}
+				p.Spec.KernelVersion, p.Spec.PushBuiltImage = "6.9.0-1-amd64", push
+				trials := map[string]trial{}
+				look := func() trial {
+					modules := w.validated()
+					w.askImages(p, modules)
+					_ = w.syncImages(t.Context(), "ns/a") // its error is in the image
+					var errs []error
+					trials, errs = w.tryAll(t.Context(), p, modules, []string{"ns/a"}, trials, time.Now())
+					assert.Empty(t, errs)
+					return trials["ns/a"]
+				}
+				first := look()
+				assert.Equal(t, v1beta2.VerificationFailure, first.status)
+				assert.Contains(t, first.reason, reasonJobRefused+": ")
+				assert.Contains(t, first.reason, "exceeded quota")
+				assert.False(t, first.final)
+				assert.Positive(t, nextTrial(trials, time.Now()))
+				assert.Equal(t, first, look(), "not yet time")
+				assert.Equal(t, 1, created)
+				time.Sleep(lookAgain)
+				again := look()
+				assert.Equal(t, first.reason, again.reason)
+				assert.Equal(t, first.since, again.since, "nothing has changed")
+				assert.Equal(t, 2, created)
+				full = false
+				time.Sleep(lookAgain)
+				assert.Equal(t, v1beta2.VerificationInProgress, look().status)
+				assert.Equal(t, 3, created)
+			})
+		})
+	}
 }
 
 // TestStatusComesAfterImages: a look that changes nothing but what it was about has the

@@ -113,9 +113,14 @@ func (w *Watcher) try(ctx context.Context, p *v1beta2.PreflightValidation, m *v1
 		next, do = y.decide()
 	}
 	if do == stepCreate {
-		if next.job, err = w.createTrial(ctx, p, r, next); err != nil {
+		job, err := w.createTrial(ctx, p, r, next)
+		switch {
+		case err != nil && ctx.Err() != nil:
 			return have, err
+		case err != nil:
+			return y.refused(next, err), nil
 		}
+		next.job = job
 	}
 	return next, nil
 }

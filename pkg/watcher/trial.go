@@ -71,11 +71,21 @@ func (y trying) decide() (trial, step) {
 		t = trial{revision: y.revision, image: y.image}
 	}
 	next, do := y.from(t)
-	next.since = y.have.since
-	if next.status != y.have.status || next.since.IsZero() {
-		next.since = y.now.Truncate(time.Second)
+	return y.dated(next), do
+}
+
+// dated says since when it stands so.
+func (y trying) dated(t trial) trial {
+	t.since = y.have.since
+	if t.status != y.have.status || t.since.IsZero() {
+		t.since = y.now.Truncate(time.Second)
 	}
-	return next, do
+	return t
+}
+
+// refused is a trial whose Job the API server did not take. It may the next time.
+func (y trying) refused(t trial, err error) trial {
+	return y.dated(t.failed(fmt.Sprintf("%s: %v", reasonJobRefused, err), false, y.now.Add(lookAgain)))
 }
 
 func (y trying) from(t trial) (trial, step) {
@@ -110,8 +120,9 @@ func problemText(err error) string {
 // wait for the image to be made, and pushed.
 func (y trying) wait(t trial) (trial, step) {
 	i := y.made
+	refused := i != nil && i.State == v1beta1.ImageFailed && i.Reason == reasonJobRefused // it may keep the Hash of before
 	switch {
-	case i == nil || i.Hash != y.hash:
+	case !refused && (i == nil || i.Hash != y.hash):
 		return t.progress(v1beta2.VerificationStageImage, "the image is about to be made"), stepNone
 	case i.State == v1beta1.ImageFailed && i.Stage != stageRegistry:
 		return t.failed(fmt.Sprintf("%sFailed: %s: %s", i.Stage, i.Reason, i.Message), false, time.Time{}), stepNone

@@ -79,6 +79,9 @@ func TestTrying(t *testing.T) {
 	notMade := func(stage string) *v1beta1.ModuleImage {
 		return &v1beta1.ModuleImage{State: v1beta1.ImageFailed, Stage: stage, Hash: "h1", Reason: "Error", Message: "no compiler"}
 	}
+	refused := func(hash, digest string) *v1beta1.ModuleImage {
+		return &v1beta1.ModuleImage{State: v1beta1.ImageFailed, Stage: stageBuild, Hash: hash, Digest: digest, Reason: reasonJobRefused, Message: "exceeded quota"}
+	}
 	none, isA, isB, silent := &answer{}, &answer{digest: digestA}, &answer{digest: digestB}, &answer{err: errors.New("connection refused")}
 
 	for _, tt := range []struct {
@@ -150,6 +153,8 @@ func TestTrying(t *testing.T) {
 		{name: "pushed: of what was wanted before", makes: true, push: true, made: &v1beta1.ModuleImage{State: v1beta1.ImageReady, Digest: digestA, Hash: "h0"}, want: "InProgress Image"},
 		{name: "pushed: building", makes: true, push: true, made: made(v1beta1.ImageBuilding, ""), want: "InProgress Image", says: "running: build"},
 		{name: "pushed: can not be built", makes: true, push: true, made: notMade(stageBuild), want: "Failure Done", says: "BuildFailed: Error: no compiler"},
+		{name: "pushed: its Job is refused", makes: true, push: true, made: refused("h1", ""), want: "Failure Done", says: "BuildFailed: JobRefused: exceeded quota"},
+		{name: "pushed: its Job is refused, there is one of before", makes: true, push: true, made: refused("h0", digestA), want: "Failure Done", says: "exceeded quota"},
 		{name: "pushed: nobody answers", makes: true, push: true, made: notMade(stageRegistry), want: "InProgress Image"},
 		{name: "pushed: there", makes: true, push: true, made: made(v1beta1.ImageReady, digestA), want: "InProgress Content check sha256:a -> Job 1"},
 		{name: "pushed: checking", have: checking, makes: true, push: true, made: made(v1beta1.ImageReady, digestA), job: "check sha256:a 1", result: running, want: "InProgress Content check sha256:a"},
