@@ -85,3 +85,16 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// TestDumpOfFamily: no kernel has rules, addresses or routes of NET/ROM, as one with ipv6.disable=1 has none of IPv6. It says
+// EAFNOSUPPORT, or tells those of all families.
+func TestDumpOfFamily(t *testing.T) {
+	for _, kind := range []uint16{rtmNewRule, syscall.RTM_NEWADDR, syscall.RTM_NEWROUTE} {
+		list, err := dump(kind, header(kind, syscall.AF_NETROM))
+		require.NoError(t, err, "messages %d", kind)
+		assert.Empty(t, list, "messages %d", kind)
+	}
+	list, err := dump(syscall.RTM_NEWADDR, header(syscall.RTM_NEWADDR, syscall.AF_UNSPEC))
+	require.NoError(t, err)
+	assert.NotEmpty(t, list, "of all families: those of lo")
+}

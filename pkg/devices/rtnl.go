@@ -151,8 +151,9 @@ func (m *message) set(number uint16, data []byte) {
 
 func (m *message) family() byte { return m.head[0] }
 
-// dump asks for all messages of a kind. A kernel that does not know the kind has none. A dump that was interrupted by a
-// change is asked for again.
+// dump asks for all messages of a kind, of the family in the request. A kernel that does not know the kind has none. Nor has
+// one without rules of the family (ipv6.disable=1, or no CONFIG_IPV6_MULTIPLE_TABLES), which says EAFNOSUPPORT
+// (net/core/fib_rules.c, fib_nl_dumprule). A dump that was interrupted by a change is asked for again.
 func dump(kind uint16, request []byte) ([]*message, error) {
 	var list []*message
 	var raw [][]byte
@@ -165,7 +166,7 @@ func dump(kind uint16, request []byte) ([]*message, error) {
 			break
 		}
 	}
-	if errors.Is(err, syscall.EOPNOTSUPP) {
+	if errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.EAFNOSUPPORT) {
 		return nil, nil
 	}
 	if err != nil {
@@ -176,7 +177,10 @@ func dump(kind uint16, request []byte) ([]*message, error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, m)
+		// Where nobody answers for a family, the answer is that of all (net/core/rtnetlink.c, rtnetlink_rcv_msg).
+		if family := request[0]; family == syscall.AF_UNSPEC || m.family() == family {
+			list = append(list, m)
+		}
 	}
 	return list, nil
 }
