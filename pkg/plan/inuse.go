@@ -82,8 +82,9 @@ func carries(i devices.Interface) bool {
 // obstacles says what keeps a module from being unloaded although its
 // reference count may be 0: a bound device holds no reference, and its
 // interface or disk goes away without a word (drivers/base/bus.c,
-// bus_remove_driver).
-func obstacles(u devices.Use, network, sriov bool) []string {
+// bus_remove_driver). A Module that leaves has no document any more that could
+// allow virtual functions to go.
+func obstacles(u devices.Use, network, sriov, leaving bool) []string {
 	var out []string
 	for _, b := range u.Blocks {
 		if len(b.Mounts) > 0 || b.Swap || len(b.Holders) > 0 {
@@ -94,7 +95,12 @@ func obstacles(u devices.Use, network, sriov bool) []string {
 		if d.Elsewhere {
 			out = append(out, fmt.Sprintf("%s has an interface in another network namespace, whose configuration can not be saved", d.Address))
 		}
-		if d.VFs > 0 && !sriov {
+		switch {
+		case d.VFs == 0:
+		case leaving:
+			out = append(out, fmt.Sprintf("%s has %d virtual functions, which would be lost, and no document allows that any more: "+
+				"write 0 to /sys/bus/%s/devices/%s/sriov_numvfs when nobody uses them, or put the document back", d.Address, d.VFs, d.Bus, d.Address))
+		case !sriov:
 			out = append(out, fmt.Sprintf("%s has %d virtual functions, which would be lost; beforeUnload: [%s] allows that", d.Address, d.VFs, spec.ActionSRIOVReset))
 		}
 	}
@@ -116,7 +122,7 @@ func (b *builder) checkUse(order []string) (before, after []Step) {
 			continue
 		}
 		u := b.f.Uses[name]
-		if o := obstacles(u, b.w.AllowNetwork, b.w.ResetSRIOV); len(o) > 0 {
+		if o := obstacles(u, b.w.AllowNetwork, b.w.ResetSRIOV, false); len(o) > 0 {
 			b.block(spec.ReasonInUse, "%s is in use: %s", name, strings.Join(o, "; "))
 			continue
 		}

@@ -97,14 +97,34 @@ func TestPending(t *testing.T) {
 	assert.Equal(t, "restore-network", Kind(tr.Steps[1]))
 }
 
-// TestLeavingInUse: a document that is gone allows nothing any more.
+// TestLeavingInUse: a document that is gone allows nothing any more, the node's policy only what it names.
 func TestLeavingInUse(t *testing.T) {
-	f := Facts{
-		Loaded: map[string]Loaded{"new": {Name: "new", State: "live", BuildID: "aa"}},
-		Ours:   map[string]Entry{"new": {Owners: []string{"ns/nic"}, File: File{Name: "new", BuildID: "aa"}}},
-		Uses:   map[string]devices.Use{"new": {Interfaces: []devices.Interface{{Name: "eth0", Up: true}}}},
+	eth := devices.Use{Interfaces: []devices.Interface{{Name: "eth0", Up: true}}}
+	vfs := devices.Use{Bound: []devices.Device{{Bus: "pci", Address: "0000:00:02.0", Driver: "new", VFs: 8}}}
+	for _, tt := range []struct {
+		name         string
+		use          devices.Use
+		allowNetwork bool
+		blocked      string
+	}{
+		{"interface", eth, false, "eth0"},
+		{"interface, allowed by the node", eth, true, ""},
+		{"virtual functions", vfs, false, "write 0 to /sys/bus/pci/devices/0000:00:02.0/sriov_numvfs"},
+		{"virtual functions, the node allows network", vfs, true, "8 virtual functions"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tr := Make(nil, Facts{
+				Loaded: map[string]Loaded{"new": {Name: "new", State: "live", BuildID: "aa"}},
+				Ours:   map[string]Entry{"new": {Owners: []string{"ns/nic"}, File: File{Name: "new", BuildID: "aa"}}},
+				Uses:   map[string]devices.Use{"new": tt.use}, AllowNetwork: tt.allowNetwork,
+			}).Transactions[0]
+			if tt.blocked == "" {
+				assert.Empty(t, tr.Blocked)
+				return
+			}
+			require.Len(t, tr.Blocked, 1)
+			assert.Equal(t, "InUse", tr.Blocked[0].Reason)
+			assert.Contains(t, tr.Blocked[0].Message, tt.blocked)
+		})
 	}
-	assert.NotEmpty(t, Make(nil, f).Transactions[0].Blocked)
-	f.AllowNetwork = true
-	assert.Empty(t, Make(nil, f).Transactions[0].Blocked)
 }

@@ -154,6 +154,8 @@ func leave(owner string, wants []Want, f Facts) Transaction {
 	for _, name := range usersFirst(set, f.Loaded) {
 		l := f.Loaded[name]
 		why := holds(l, set)
+		// The node's policy knows no permission for virtual functions.
+		inUse := obstacles(f.Uses[name], f.AllowNetwork, false, true)
 		switch {
 		case f.NeverRemove[name]:
 			t.Blocked = append(t.Blocked, Block{string(spec.ReasonPolicy), neverRemove(name)})
@@ -163,8 +165,8 @@ func leave(owner string, wants []Want, f Facts) Transaction {
 			t.Blocked = append(t.Blocked, Block{string(spec.ReasonInUse), fmt.Sprintf("%s can not be unloaded: %s%s", name, why, whoHolds(f.Uses[name]))})
 		case f.UseUnknown[name] != nil:
 			t.Blocked = append(t.Blocked, Block{string(spec.ReasonInternal), fmt.Sprintf("what hangs on %s can not be told: %v", name, f.UseUnknown[name])})
-		case len(obstacles(f.Uses[name], f.AllowNetwork, true)) > 0:
-			t.Blocked = append(t.Blocked, Block{string(spec.ReasonInUse), fmt.Sprintf("%s can not be unloaded: %s", name, strings.Join(obstacles(f.Uses[name], f.AllowNetwork, true), "; "))})
+		case len(inUse) > 0:
+			t.Blocked = append(t.Blocked, Block{string(spec.ReasonInUse), fmt.Sprintf("%s can not be unloaded: %s", name, strings.Join(inUse, "; "))})
 		case l.Permanent:
 			t.Blocked = append(t.Blocked, Block{string(spec.ReasonInUse), name + " can not be unloaded: it is permanent (it has no exit function)"})
 		}
