@@ -210,6 +210,27 @@ func TestNewModule(t *testing.T) {
 	assert.Contains(t, check(t, c, tree, nil, gpl), "also those of a proprietary module: late of came")
 }
 
+// TestNewBuildSamePlace: a newer build lies where the one before was, with as many pages, and exports another symbol.
+func TestNewBuildSamePlace(t *testing.T) {
+	const where = "sys/module/ours/notes/.note.gnu.build-id"
+	note := func(id string) string {
+		return "\x04\x00\x00\x00\x02\x00\x00\x00\x03\x00\x00\x00GNU\x00" + id + "\x00\x00"
+	}
+	exports := func(name string) string { return kallsyms + "ffffffffc0100000 r __ksymtab_" + name + "\t[ours]\n" }
+	h, tree, root := host(t, map[string]string{
+		"proc/modules":  "ours 16384 0 - Live 0xffffffffc0100000 (OE)\nruns 16384 0 - Live 0xffffffffc0000000\n",
+		"proc/kallsyms": exports("old"), where: note("\x07\x07"),
+	})
+	c := gather.New(h, "amd64", "")
+	m := module(t, kmodtest.Spec{Imports: []string{"old", "fresh"}})
+	assert.Contains(t, check(t, c, tree, nil, m), "nobody exports: fresh (")
+
+	for name, text := range map[string]string{"proc/kallsyms": exports("fresh"), where: note("\x08\x08")} {
+		require.NoError(t, os.WriteFile(filepath.Join(root, name), []byte(text), 0o644))
+	}
+	assert.Contains(t, check(t, c, tree, nil, m), "nobody exports: old (")
+}
+
 // TestTables: a second one does not look for the kernel's tables, and finds the same in them.
 func TestTables(t *testing.T) {
 	h, tree, root := host(t, nil)

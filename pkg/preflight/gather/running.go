@@ -5,6 +5,7 @@ package gather
 import (
 	"fmt"
 	"maps"
+	"strings"
 
 	"github.com/kmm-node/kmmd/pkg/kernel"
 )
@@ -27,19 +28,26 @@ func (c *Collector) firstSymbols(loaded []kernel.Module) error {
 	return nil
 }
 
-// readSymbols reads the symbols of the kernel and of its modules anew.
+// readSymbols reads the symbols of the kernel and of its modules anew. Which builds
+// run is asked before: one that comes in between then counts as new the next time.
 func (c *Collector) readSymbols(loaded []kernel.Module) error {
+	running := c.byName(loaded)
 	symbols, err := c.host.Symbols()
 	if err != nil {
 		return fmt.Errorf("collect facts for preflight: %w", err)
 	}
-	c.symbols, c.running = symbols, byName(loaded)
+	c.symbols, c.running = symbols, running
 	return nil
 }
 
-func byName(loaded []kernel.Module) map[string]kernel.Module {
+// byName has the build-id of modules that are out of tree, of which there are few:
+// they are what is replaced. The notes of all modules would be some hundred files.
+func (c *Collector) byName(loaded []kernel.Module) map[string]kernel.Module {
 	out := make(map[string]kernel.Module, len(loaded))
 	for _, m := range loaded {
+		if strings.Contains(m.Taint, "O") { // TAINT_OOT_MODULE (kernel/panic.c, taint_flags)
+			m.BuildID = c.host.BuildID(m.Name)
+		}
 		out[m.Name] = m
 	}
 	return out
@@ -49,7 +57,7 @@ func byName(loaded []kernel.Module) map[string]kernel.Module {
 // a file that was seen needs no look at all of the kernel's symbols, which there
 // are some 200,000 of.
 func (c *Collector) follow(loaded []kernel.Module) error {
-	now := byName(loaded)
+	now := c.byName(loaded)
 	var come []kernel.Module
 	gone := make(map[string]bool)
 	for name, m := range c.running {
@@ -79,8 +87,9 @@ func (c *Collector) follow(loaded []kernel.Module) error {
 	return nil
 }
 
-// sameModule tells whether it is still the one that was loaded then, as far as its
-// place tells: where addresses are hidden it has to be believed.
+// sameModule tells whether it is still the one that was loaded then. A new build often
+// lies where the old one was, and is as large in pages: only its build-id differs. One
+// in the tree is told by its place: where addresses are hidden it has to be believed.
 func sameModule(a, b kernel.Module) bool {
-	return a.Name == b.Name && a.Address == b.Address && a.Size == b.Size
+	return a.Name == b.Name && a.Address == b.Address && a.Size == b.Size && a.BuildID == b.BuildID
 }
