@@ -5,6 +5,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -60,4 +61,57 @@ func TestLastOrder(t *testing.T) {
 	_, err := kmmd(t, "explain", "--config", config)
 	assert.Equal(t, 2, exitCode(err))
 	assert.ErrorContains(t, err, "KMMD_CLUSTER=perhaps: true or false is needed")
+}
+
+// inCluster is root for a node whose last order is that, "" for none.
+func inCluster(t *testing.T, order string) (config string) {
+	t.Helper()
+	dir, config := root(t)
+	if order != "" {
+		write(t, filepath.Join(dir, "state/cluster.json"), order)
+	}
+	text, err := os.ReadFile(config)
+	require.NoError(t, err)
+	return write(t, filepath.Join(dir, "in.toml"), string(text)+"[cluster]\nenabled = true\nnode_name = 'worker-1'\n")
+}
+
+// TestRefusedOrder: an order that can not be obeyed is told by all that look.
+func TestRefusedOrder(t *testing.T) {
+	config := inCluster(t, strings.ReplaceAll(lastOrder, "^7", "("))
+	for _, args := range [][]string{{"explain"}, {"plan"}, {"image", "pull"}, {"image", "pull", "-o", "json"}} {
+		out, err := kmmd(t, append(args, "--config", config)...)
+		require.ErrorIs(t, err, errNotAsWanted, args)
+		assert.Contains(t, out, "error parsing regexp", args)
+	}
+	out, err := kmmd(t, "image", "pull", "--config", config)
+	require.ErrorIs(t, err, errNotAsWanted)
+	assert.Contains(t, out, "ns/nic: not ready, Invalid: ")
+	assert.Contains(t, out, "default/both: not ready, Invalid: ")
+
+	// A document in its stead is what counts.
+	document := write(t, filepath.Join(t.TempDir(), "both.yaml"), fileOfBoth)
+	out, err = kmmd(t, "image", "pull", "--config", config, "-f", document)
+	require.ErrorIs(t, err, errNotAsWanted)
+	assert.Contains(t, out, "default/both: not ready, NoMapping: ")
+	assert.NotContains(t, out, "default/both: not ready, Invalid: ")
+}
+
+// TestNotHeard: without a last order nobody knows all that the node should run, and it is said as status says it.
+func TestNotHeard(t *testing.T) {
+	config := inCluster(t, "")
+	for _, args := range [][]string{{"explain"}, {"plan"}, {"image", "pull"}} {
+		out, err := kmmd(t, append(args, "--config", config)...)
+		require.ErrorIs(t, err, errNotAsWanted, args)
+		assert.Equal(t, notHeard+"\n", out, args)
+	}
+	out, err := kmmd(t, "plan", "-o", "json", "--config", config)
+	require.ErrorIs(t, err, errNotAsWanted)
+	assert.Contains(t, out, `"partial": true`)
+
+	config = inCluster(t, `{"node":"worker-1","uid":"u","generation":4}`)
+	for _, args := range [][]string{{"explain"}, {"plan"}, {"image", "pull"}} {
+		out, err := kmmd(t, append(args, "--config", config)...)
+		require.NoError(t, err, args)
+		assert.NotContains(t, out, notHeard, args)
+	}
 }

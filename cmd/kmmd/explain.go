@@ -56,7 +56,7 @@ other fields for a cluster, it also tells what is otherwise here, for this Modul
 and for all.
 
 Exit codes: 0 each Module has a mapping for the kernel, 1 one has none or can
-not be loaded, 2 a document can not be used.`,
+not be loaded, or the cluster has not been heard yet, 2 a document can not be used.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if preflight && release != "" {
 				return usageError{errors.New("explain: --preflight is about the running kernel: leave out --kernel")}
@@ -106,12 +106,15 @@ func runExplain(cmd *cobra.Command, o *options, kernelFlag string, preflight boo
 	} else {
 		err = printExplanations(&printer{w: cmd.OutOrStdout()}, all, ofAll, notes)
 	}
+	if err == nil && node.Partial {
+		err = tellNotHeard(cmd, o)
+	}
 	switch {
 	case err != nil:
 		return err
 	case len(node.Invalid) > 0:
 		return usageError{errors.Join(node.Invalid...)}
-	case unmatched:
+	case unmatched || node.Partial:
 		return errNotAsWanted
 	}
 	return nil

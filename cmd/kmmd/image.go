@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -82,7 +83,8 @@ has run, those it knows), or only the modules named and what they depend on; and
 firmware, when asked for. REF is what
 containerImage may be, also oci:/DIRECTORY and oci-archive:/FILE.
 
-Exit codes: 0 all is in the store, 1 something is not, 2 usage or invalid document.`,
+Exit codes: 0 all is in the store, 1 something is not, or the cluster has not been
+heard yet, 2 usage or invalid document.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usageError{fmt.Errorf("image pull: one REF at a time, not %d", len(args))}
@@ -92,7 +94,10 @@ Exit codes: 0 all is in the store, 1 something is not, 2 usage or invalid docume
 		RunE: func(cmd *cobra.Command, args []string) error {
 			debug.SetMemoryLimit(pullMemory)
 			if len(args) == 0 {
-				return pullDocuments(cmd, o, f.kernel, *store)
+				if err := withoutREF(cmd, *store); err != nil {
+					return err
+				}
+				return pullDocuments(cmd, o, f.kernel)
 			}
 			return pullOne(cmd, o, &f, *store, args[0])
 		},
@@ -109,6 +114,22 @@ Exit codes: 0 all is in the store, 1 something is not, 2 usage or invalid docume
 	flags.BoolVar(&f.insecure, "insecure", false, "with REF: allow plain http")
 	flags.BoolVar(&f.skipTLS, "insecure-skip-tls-verify", false, "with REF: take any certificate")
 	return cmd
+}
+
+// ofREF are the flags that say how one image is got: of those that documents ask for, the documents say that.
+var ofREF = []string{
+	"module", "dir", "firmware", "declared-firmware", "pull-policy", "pull-secret", "insecure", "insecure-skip-tls-verify",
+}
+
+// withoutREF refuses flags that would mean nothing.
+func withoutREF(cmd *cobra.Command, store string) error {
+	if i := slices.IndexFunc(ofREF, cmd.Flags().Changed); i >= 0 {
+		return usageError{fmt.Errorf("image pull: --%s needs REF: documents say it themselves", ofREF[i])}
+	}
+	if store != "" {
+		return usageError{errors.New("image pull: --store needs REF: documents are staged in the node's own store")}
+	}
+	return nil
 }
 
 // release is the one of the flag, or the running kernel's.
@@ -187,10 +208,7 @@ func printPulled(cmd *cobra.Command, o *options, p pulled) error {
 }
 
 // pullDocuments stages what the documents ask for.
-func pullDocuments(cmd *cobra.Command, o *options, kernel, store string) error {
-	if store != "" {
-		return usageError{errors.New("image pull: --store needs REF: documents are staged in the node's own store")}
-	}
+func pullDocuments(cmd *cobra.Command, o *options, kernel string) error {
 	n, closeNode, err := openNode(o, nil, true, false)
 	if err != nil {
 		return err
@@ -208,27 +226,44 @@ func pullDocuments(cmd *cobra.Command, o *options, kernel, store string) error {
 	if err != nil {
 		return err
 	}
-	if o.output == "json" {
-		err = writeJSON(cmd.OutOrStdout(), staged)
-	} else {
-		out := &printer{w: cmd.OutOrStdout()}
-		for i := range staged {
-			printStagedLine(out, "", &staged[i])
-		}
-		err = out.err
+	staged = append(staged, notStaged(desired.Refused, staged, string(release))...)
+	err = printPull(cmd, o, staged)
+	if err == nil && desired.Partial {
+		err = tellNotHeard(cmd, o)
 	}
 	switch {
 	case err != nil:
 		return err
 	case len(desired.Invalid) > 0:
 		return usageError{errors.Join(desired.Invalid...)}
-	}
-	for i := range staged {
-		if !staged[i].Ready {
-			return errNotAsWanted
-		}
+	case desired.Partial || slices.ContainsFunc(staged, func(s spec.StagedModule) bool { return !s.Ready }):
+		return errNotAsWanted
 	}
 	return nil
+}
+
+// notStaged are the orders that are not obeyed, as a plan has them: not those in whose stead a document is.
+func notStaged(refused []spec.Refused, staged []spec.StagedModule, release string) []spec.StagedModule {
+	var out []spec.StagedModule
+	for i := range refused {
+		r := &refused[i]
+		if slices.ContainsFunc(staged, func(s spec.StagedModule) bool { return s.Key() == r.Key() }) {
+			continue
+		}
+		out = append(out, spec.StagedModule{Kernel: release, Namespace: r.Namespace, Name: r.Name, Reason: r.Reason, Message: r.Message})
+	}
+	return out
+}
+
+func printPull(cmd *cobra.Command, o *options, staged []spec.StagedModule) error {
+	if o.output == "json" {
+		return writeJSON(cmd.OutOrStdout(), staged)
+	}
+	out := &printer{w: cmd.OutOrStdout()}
+	for i := range staged {
+		printStagedLine(out, "", &staged[i])
+	}
+	return out.err
 }
 
 // storedImage is what ls and prune say of one image.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -111,6 +112,15 @@ func TestImageUsage(t *testing.T) {
 		_, err := kmmd(t, append([]string{"image", "--config", config}, args...)...)
 		require.Error(t, err, args)
 		assert.Equal(t, int(exit.Usage), exitCode(err), "%v: %v", args, err)
+	}
+	for _, flag := range []string{
+		"--module=a", "--dir=/x", "--firmware=/fw", "--declared-firmware", "--pull-policy=Never", "--pull-secret=/x", "--insecure",
+		"--insecure-skip-tls-verify",
+	} {
+		_, err := kmmd(t, "image", "pull", "--config", config, flag)
+		name, _, _ := strings.Cut(flag, "=")
+		require.ErrorContains(t, err, name+" needs REF")
+		assert.Equal(t, int(exit.Usage), exitCode(err), flag)
 	}
 }
 

@@ -26,8 +26,8 @@ run would do. Nothing on the node changes; an image that is not in the store is
 pulled into a scratch directory and thrown away. Each Module is planned as if it
 were alone: run plans again after each.
 
-Exit codes: 0 nothing to do or all can be done, 1 something can not be done,
-2 a document can not be used.`,
+Exit codes: 0 nothing to do or all can be done, 1 something can not be done, or the
+cluster has not been heard yet, 2 a document can not be used.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runPlan(cmd, o) },
 	}
@@ -54,9 +54,10 @@ func runPlan(cmd *cobra.Command, o *options) error {
 		err = writeJSON(cmd.OutOrStdout(), struct {
 			plan.Plan
 			Unresolved map[string]plan.Block `json:"unresolved,omitempty"`
-		}{p, unresolved})
+			Partial    bool                  `json:"partial,omitempty"` // the cluster has not been heard yet
+		}{p, unresolved, desired.Partial})
 	} else {
-		err = printPlan(cmd.OutOrStdout(), p, unresolved)
+		err = printPlan(cmd.OutOrStdout(), p, unresolved, desired.Partial)
 	}
 	if err != nil {
 		return err
@@ -64,13 +65,13 @@ func runPlan(cmd *cobra.Command, o *options) error {
 	if len(desired.Invalid) > 0 {
 		return usageError{errors.Join(desired.Invalid...)}
 	}
-	if len(unresolved) > 0 || slices.ContainsFunc(p.Transactions, func(t plan.Transaction) bool { return len(t.Blocked) > 0 }) {
+	if desired.Partial || len(unresolved) > 0 || slices.ContainsFunc(p.Transactions, func(t plan.Transaction) bool { return len(t.Blocked) > 0 }) {
 		return errNotAsWanted
 	}
 	return nil
 }
 
-func printPlan(w io.Writer, p plan.Plan, unresolved map[string]plan.Block) error {
+func printPlan(w io.Writer, p plan.Plan, unresolved map[string]plan.Block, partial bool) error {
 	out := &printer{w: w}
 	for _, t := range p.Transactions {
 		out.line("%s%s", t.Owner, map[bool]string{true: " (its document is gone)"}[t.Leaving])
@@ -94,7 +95,10 @@ func printPlan(w io.Writer, p plan.Plan, unresolved map[string]plan.Block) error
 		out.line("%s", owner)
 		out.line("  blocked, %s: %s", unresolved[owner].Reason, unresolved[owner].Message)
 	}
-	if len(p.Transactions)+len(unresolved) == 0 {
+	switch {
+	case partial:
+		out.line(notHeard)
+	case len(p.Transactions)+len(unresolved) == 0:
 		out.line("nothing is asked for")
 	}
 	return out.err

@@ -15,6 +15,19 @@ import (
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
+// notHeard is what is said of a partial wish (spec.Node.Partial): there may be more of it.
+const notHeard = "the cluster has not been heard yet: nothing is unloaded"
+
+// tellNotHeard says so after the answer of a command; beside it, where the answer is JSON without a place for it.
+func tellNotHeard(cmd *cobra.Command, o *options) error {
+	w := cmd.OutOrStdout()
+	if o.output == "json" {
+		w = cmd.ErrOrStderr()
+	}
+	_, err := fmt.Fprintln(w, notHeard)
+	return err
+}
+
 func statusCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
@@ -65,7 +78,7 @@ func printStatus(w io.Writer, o *options, s spec.Status) error {
 	}
 	if s.Partial {
 		out.line("")
-		out.line("the cluster has not been heard yet: nothing is unloaded")
+		out.line(notHeard)
 	}
 	printStaged(out, s.Staged)
 	for _, e := range s.Invalid {

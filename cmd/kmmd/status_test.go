@@ -99,10 +99,10 @@ func TestPrintPlan(t *testing.T) {
 		{Owner: "default/nic", Steps: []plan.Step{plan.Hold{Owner: "default/nic", Names: []string{"dummy"}}, plan.Load{Owner: "default/nic", File: dummy}}},
 	}}
 	var out strings.Builder
-	require.NoError(t, printPlan(&out, p, map[string]plan.Block{"default/z": {Reason: "NoMapping", Message: "no kernel mapping matches"}, "default/y": {Reason: "ImageNotFound", Message: "none"}}))
+	require.NoError(t, printPlan(&out, p, map[string]plan.Block{"default/z": {Reason: "NoMapping", Message: "no kernel mapping matches"}, "default/y": {Reason: "ImageNotFound", Message: "none"}}, false))
 	golden(t, "plan.txt", out.String())
 	out.Reset()
-	require.NoError(t, printPlan(&out, plan.Plan{}, nil))
+	require.NoError(t, printPlan(&out, plan.Plan{}, nil, false))
 	assert.Equal(t, "nothing is asked for\n", out.String())
 }
 
