@@ -44,6 +44,24 @@ func (h *Host) bound(module string) []boundDevice {
 	return list
 }
 
+// functions are the virtual functions of a device, which go with its driver though another one may drive them: the links
+// virtfn0, virtfn1, … in its directory lead to them, its siblings (drivers/pci/iov.c, pci_iov_sysfs_link).
+func functions(d boundDevice) []boundDevice {
+	if d.VFs == 0 {
+		return nil
+	}
+	var list []boundDevice
+	for _, name := range names(d.path) {
+		if !strings.HasPrefix(name, "virtfn") {
+			continue
+		}
+		if path := real(filepath.Join(d.path, name)); path != "" {
+			list = append(list, boundDevice{Device: Device{Bus: d.Bus, Address: filepath.Base(path)}, path: path})
+		}
+	}
+	return list
+}
+
 // on says whether a path in sysfs lies below one of the devices.
 func on(path string, devices []boundDevice) bool {
 	for _, d := range devices {

@@ -424,6 +424,44 @@ func TestOfInterfaces(t *testing.T) {
 	assert.EqualError(t, err, "look up interfaces of dummy: no netlink")
 }
 
+// TestOfVirtualFunctions: what is on a virtual function goes with its device, whatever drives it.
+func TestOfVirtualFunctions(t *testing.T) {
+	const pf, vf, other = "sys/devices/pci0000:00/0000:00:02.0", "sys/devices/pci0000:00/0000:00:02.1", "sys/devices/pci0000:00/0000:00:02.2"
+	card := files{
+		"sys/module/ice/refcnt": "0\n", "sys/module/ice/drivers/pci:ice": "-> /sys/bus/pci/drivers/ice",
+		"sys/bus/pci/drivers/ice/0000:00:02.0": "-> " + pf, "sys/bus/pci/devices/0000:00:02.0": "-> " + pf,
+		"sys/module/iavf/refcnt": "0\n", "sys/module/iavf/drivers/pci:iavf": "-> /sys/bus/pci/drivers/iavf",
+		"sys/bus/pci/drivers/iavf/0000:00:02.1": "-> " + vf, "sys/bus/pci/drivers/iavf/0000:00:02.2": "-> " + other,
+		pf + "/sriov_numvfs": "2\n", pf + "/virtfn0": "-> " + vf, pf + "/virtfn1": "-> " + other,
+		pf + "/virtfn2":       "-> sys/devices/pci0000:00/0000:00:02.3", // it goes this moment
+		vf + "/subsystem":     "-> sys/bus/pci",
+		vf + "/physfn":        "-> " + pf,
+		vf + "/net/v0/device": "-> " + vf, "sys/class/net/v0": "-> " + vf + "/net/v0",
+		vf + "/block/n0/dev": "259:0\n", "sys/block/n0": "-> " + vf + "/block/n0", "sys/class/block/n0": "-> " + vf + "/block/n0",
+	}
+	state := &netState{links: []linkState{{Index: 7, Name: "v0", Flags: syscall.IFF_UP}}, addresses: []*message{address(7, 0, 24, 10, 0, 2, 15)}}
+	host := func(more files) *Host {
+		h := tree(t, card, more)
+		h.net = func() (*netState, error) { return state, nil }
+		return h
+	}
+
+	h := host(nil)
+	use := of(t, h, "ice")
+	assert.Equal(t, []Device{{Bus: "pci", Address: "0000:00:02.0", Driver: "ice", VFs: 2}}, use.Bound, "they are not unbound")
+	assert.Equal(t, []Interface{{Name: "v0", Bus: "pci", Address: "0000:00:02.1", Up: true, Addresses: []string{"10.0.2.15/24"}}}, use.Interfaces)
+	assert.Equal(t, []Block{{Name: "n0"}}, use.Blocks)
+	n, err := h.SaveNetwork(use.Interfaces)
+	require.NoError(t, err)
+	assert.Equal(t, identity{Bus: "pci", Address: "0000:00:02.1"}, n.Links[0].identity)
+	assert.Equal(t, []string{"address 10.0.2.15/24 dev v0"}, savedTexts(n.Addresses))
+
+	use = of(t, host(files{other + "/net/": ""}), "ice")
+	assert.True(t, use.Bound[0].Elsewhere, "a pod has the interface of the other one")
+	use = of(t, host(files{pf + "/sriov_numvfs": "0\n"}), "ice")
+	assert.Empty(t, use.Interfaces, "a link that is left over")
+}
+
 // Numbers of virtio devices change, the place of the PCI device that carries them does not.
 func TestIdentify(t *testing.T) {
 	h := tree(t, files{

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 )
 
@@ -21,10 +22,10 @@ type Use struct {
 	Holders []string
 	// Bound are the devices whose driver is one of this module's.
 	Bound []Device
-	// Interfaces are the network interfaces below a bound device, and those without a device whose kind the module
-	// implements. Interfaces in other network namespaces are not seen; a bound device says when it has one there.
+	// Interfaces are the network interfaces below a bound device or one of its virtual functions, and those without a
+	// device whose kind the module implements. Interfaces in other network namespaces are not seen; a bound device says when it has one there.
 	Interfaces []Interface
-	// Blocks are the disks below a bound device, and those without a device whose major number is registered under the
+	// Blocks are the disks below a bound device or one of its virtual functions, and those without a device whose major number is registered under the
 	// module's name.
 	Blocks []Block
 	// Files are open device files: of devices below a bound device, and those without one that bear the module's name
@@ -38,7 +39,8 @@ type Device struct {
 	Bus     string // "pci", "virtio", "usb", …
 	Address string // "0000:00:02.0"
 	Driver  string
-	// Elsewhere is true when the device has a network interface that is in another network namespace.
+	// Elsewhere is true when the device, or a virtual function of it, has a network interface that is in another network
+	// namespace.
 	Elsewhere bool `json:",omitempty"`
 	// VFs is the number of SR-IOV virtual functions it has now; they go with the driver.
 	VFs int `json:",omitempty"`
@@ -97,18 +99,23 @@ func (h *Host) Of(module string) (Use, error) {
 	u.Holders = h.holders(u.Module)
 
 	bound := h.bound(u.Module)
+	going := slices.Clone(bound) // and their virtual functions
 	var tree subtree
-	for i := range bound {
-		t := h.scan(bound[i].path)
-		bound[i].Elsewhere = t.elsewhere
+	for _, d := range bound {
+		t := h.scan(d.path)
+		d.Elsewhere = t.elsewhere
+		for _, f := range functions(d) {
+			going = append(going, f)
+			d.Elsewhere = d.Elsewhere || h.scan(f.path).elsewhere
+		}
 		tree.char = append(tree.char, t.char...)
-		u.Bound = append(u.Bound, bound[i].Device)
+		u.Bound = append(u.Bound, d.Device)
 	}
 	var err error
-	if u.Interfaces, err = h.interfaces(u.Module, bound); err != nil {
+	if u.Interfaces, err = h.interfaces(u.Module, going); err != nil {
 		return u, fmt.Errorf("look up interfaces of %s: %w", u.Module, err)
 	}
-	disks := h.disks(u.Module, bound)
+	disks := h.disks(u.Module, going)
 	u.Blocks = h.blocks(disks)
 	u.Files = h.openFiles(h.wanted(u.Module, tree.char, disks))
 	return u, nil

@@ -93,7 +93,8 @@ func obstacles(u devices.Use, network, sriov, leaving bool) []string {
 	}
 	for _, d := range u.Bound {
 		if d.Elsewhere {
-			out = append(out, fmt.Sprintf("%s has an interface in another network namespace, whose configuration can not be saved", d.Address))
+			whose := map[bool]string{true: " or a virtual function of it"}[d.VFs > 0]
+			out = append(out, fmt.Sprintf("%s%s has an interface in another network namespace, whose configuration can not be saved", d.Address, whose))
 		}
 		switch {
 		case d.VFs == 0:

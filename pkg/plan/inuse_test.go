@@ -36,6 +36,8 @@ func TestInUse(t *testing.T) {
 		{"disk under another", devices.Use{Blocks: []devices.Block{{Name: "vda", Holders: []string{"dm-0"}}}}, allow, "a disk in use never", nil},
 		{"disk that nobody uses", devices.Use{Blocks: []devices.Block{{Name: "vda"}}}, nil, "", []string{"hold", "unload", "load"}},
 		{"other network namespace", devices.Use{Bound: []devices.Device{{Bus: "pci", Address: "a", Elsewhere: true}}}, allow, "another network namespace", nil},
+		{"other network namespace, of a virtual function", devices.Use{Bound: []devices.Device{{Bus: "pci", Address: "a", Elsewhere: true, VFs: 1}}},
+			func(w *Want) { w.AllowNetwork, w.ResetSRIOV = true, true }, "a or a virtual function of it has an interface in another", nil},
 		{"virtual functions", devices.Use{Bound: []devices.Device{vfs}}, nil, "4 virtual functions", nil},
 		{"virtual functions, allowed", devices.Use{Bound: []devices.Device{vfs}}, func(w *Want) { w.ResetSRIOV = true }, "",
 			[]string{"hold", "reset-sriov", "unload", "load", "restore-sriov"}},
