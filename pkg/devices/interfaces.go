@@ -63,6 +63,7 @@ func (h *Host) interfaces(module string, bound []boundDevice) ([]Interface, erro
 			continue
 		}
 		i := Interface{Name: l.Name, Kind: l.Kind, Bus: id.Bus, Address: id.Address, MAC: l.MAC, Up: l.up()}
+		i.Unmakeable = id.Bus == "" && !l.canBeMade()
 		if m := state.link(l.Master); m != nil && l.Master != 0 {
 			i.Master = m.Name
 		}

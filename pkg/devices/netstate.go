@@ -208,6 +208,9 @@ var stackable = []string{"vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "vxla
 // makeable are the kinds without a device that can be made again.
 var makeable = append([]string{"dummy", "ifb"}, stackable...)
 
+// canBeMade says whether a link without a device can be made again from what the kernel tells about it.
+func (l linkState) canBeMade() bool { return slices.Contains(makeable, l.Kind) }
+
 // stacked returns the links that go with one, each after what it is stacked on.
 func (s *netState) stacked(index int) []linkState {
 	var list []linkState

@@ -185,7 +185,7 @@ func (n *Network) sysctl(index int, key string) string {
 func (s *netState) lost(links []savedLink, set map[int]bool) []string {
 	var list []string
 	for _, l := range links {
-		if !l.hardware() && !slices.Contains(makeable, l.Kind) {
+		if !l.hardware() && !l.canBeMade() {
 			list = append(list, fmt.Sprintf("%s (%s) can not be made again", l.Name, l.Kind))
 		}
 		if l.xdp {

@@ -410,7 +410,7 @@ func TestOfInterfaces(t *testing.T) {
 			Addresses: []string{"10.0.2.15/24"}, Routes: 2, Default: true, Master: "br0", Stacked: []string{"eth0.5"}}}},
 		{"8021q", []Interface{{Name: "eth0.5", Kind: "vlan", Routes: 1}}},
 		{"bridge", []Interface{{Name: "br0", Kind: "bridge", MAC: "52:54:00:12:34:57", Addresses: []string{"10.9.9.9/24"},
-			Routes: 1, Default: true}}},
+			Routes: 1, Default: true, Unmakeable: true}}},
 		{"dummy", nil},
 	}
 	for _, tt := range tests {

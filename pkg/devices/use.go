@@ -60,6 +60,8 @@ type Interface struct {
 	Default      bool     // a default route leads over it, over what is stacked on it, or over its master
 	Master       string   `json:",omitempty"` // the bridge, bond, … it is a port of
 	Stacked      []string `json:",omitempty"` // VLANs, macvlans, … that go with it
+	// Unmakeable is true for one without a device of a kind that RestoreNetwork can not make: a bond, a bridge, WireGuard.
+	Unmakeable bool `json:",omitempty"`
 }
 
 // Block is a disk that goes when the module goes.

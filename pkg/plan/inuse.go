@@ -106,7 +106,13 @@ func obstacles(u devices.Use, network, sriov, leaving bool) []string {
 		}
 	}
 	for _, i := range u.Interfaces {
-		if carries(i) && !network {
+		switch {
+		case !carries(i):
+		case i.Unmakeable && !leaving:
+			// It does not come back with the driver, and its keys or ports are nowhere but in it.
+			out = append(out, fmt.Sprintf("%s would be lost: a link of the kind %s can not be made again, so allowInUse: [%s] does not help; "+
+				"delete it before, and make it anew after", i, i.Kind, spec.UseNetwork))
+		case !network:
 			out = append(out, fmt.Sprintf("%s would lose its driver; allowInUse: [%s] (annotation %s) allows that, and its configuration is given back", i, spec.UseNetwork, spec.AnnotationAllowInUse))
 		}
 	}

@@ -31,6 +31,10 @@ func TestInUse(t *testing.T) {
 		{"interface in use", devices.Use{Interfaces: []devices.Interface{eth}}, nil, "eth0", nil},
 		{"interface in use, allowed", devices.Use{Interfaces: []devices.Interface{eth}}, allow, "",
 			[]string{"hold", "save-network", "unload", "load", "restore-network"}},
+		{"link that can not be made again", devices.Use{Interfaces: []devices.Interface{{Name: "wg0", Kind: "wireguard", Up: true, Unmakeable: true}}}, allow,
+			"a link of the kind wireguard can not be made again", nil},
+		{"link that can not be made again and nobody misses", devices.Use{Interfaces: []devices.Interface{{Name: "wg0", Kind: "wireguard", Unmakeable: true}}},
+			nil, "", []string{"hold", "unload", "load"}},
 		{"mounted disk", devices.Use{Blocks: []devices.Block{{Name: "vda", Mounts: []string{"/"}}}}, allow, "a disk in use never", nil},
 		{"swap", devices.Use{Blocks: []devices.Block{{Name: "vda", Swap: true}}}, allow, "a disk in use never", nil},
 		{"disk under another", devices.Use{Blocks: []devices.Block{{Name: "vda", Holders: []string{"dm-0"}}}}, allow, "a disk in use never", nil},
@@ -103,6 +107,7 @@ func TestPending(t *testing.T) {
 func TestLeavingInUse(t *testing.T) {
 	eth := devices.Use{Interfaces: []devices.Interface{{Name: "eth0", Up: true}}}
 	vfs := devices.Use{Bound: []devices.Device{{Bus: "pci", Address: "0000:00:02.0", Driver: "new", VFs: 8}}}
+	wg := devices.Use{Interfaces: []devices.Interface{{Name: "wg0", Kind: "wireguard", Up: true, Unmakeable: true}}}
 	for _, tt := range []struct {
 		name         string
 		use          devices.Use
@@ -111,6 +116,7 @@ func TestLeavingInUse(t *testing.T) {
 	}{
 		{"interface", eth, false, "eth0"},
 		{"interface, allowed by the node", eth, true, ""},
+		{"link that can not be made again, allowed by the node", wg, true, ""},
 		{"virtual functions", vfs, false, "write 0 to /sys/bus/pci/devices/0000:00:02.0/sriov_numvfs"},
 		{"virtual functions, the node allows network", vfs, true, "8 virtual functions"},
 	} {
