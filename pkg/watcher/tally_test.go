@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/cache"
 
 	corev1 "k8s.io/api/core/v1"
@@ -112,6 +113,31 @@ func TestTally(t *testing.T) {
 	tally.drop("ns/b")
 	assert.Empty(t, tally.modules)
 	assert.Empty(t, tally.nodes)
+}
+
+// TestNothingIsLeftOfAModule that is gone, also when that is seen before its nodes are.
+func TestNothingIsLeftOfAModule(t *testing.T) {
+	w := idle(fake.NewClientset(), nil)
+	defer w.queue.ShutDown()
+	m := module("a", "1")
+	require.NoError(t, w.nodes.GetStore().Add(labelled()))
+	require.NoError(t, w.modules.GetStore().Add(m))
+	round := func() {
+		wants, changed := w.rebuild()
+		w.takeStock(wants)
+		w.publish(wants, changed, []string{"n"})
+	}
+	round()
+	require.Contains(t, w.tally.modules, "ns/a")
+	require.NoError(t, w.modules.GetStore().Delete(m))
+	require.NoError(t, w.syncModule(t.Context(), "ns/a"))
+	round()
+	for w.queue.Len() > 0 {
+		item, _ := w.queue.cluster.Get()
+		require.NoError(t, w.sync(t.Context(), item))
+		w.queue.Done(item)
+	}
+	assert.Empty(t, w.tally.modules)
 }
 
 // TestTelling: a Module that has changed is not ready because its nodes were

@@ -130,14 +130,18 @@ func (w *Watcher) Ready() bool { return w.synced.Load() }
 
 // takeStock counts how everything stands before anything is changed: a rollout
 // that an earlier Watcher began goes on within its limits, and nodes take their
-// turns by name.
+// turns by name. Modules that stand otherwise now are looked at, also those that are
+// gone: what is left of them is dropped then.
 func (w *Watcher) takeStock(wants []*want) {
 	for _, m := range wants {
 		w.tally.setLimit(m.key, limitOf(m.module.Spec.Rollout))
 	}
 	for _, name := range w.nodes.GetStore().ListKeys() {
 		if v, ok := w.view(name, wants); ok {
-			w.tally.set(name, render(v, func(k string) bool { return w.tally.hasBegun(k, name) }).standings)
+			changed, _ := w.tally.set(name, render(v, func(k string) bool { return w.tally.hasBegun(k, name) }).standings)
+			for _, k := range changed {
+				w.queue.Add(moduleWork + k) // the next look at the node finds it as it is here
+			}
 		}
 	}
 }
