@@ -223,7 +223,7 @@ func (b *collector) module(w io.Writer, name string) error {
 		return nil // what can not be looked into has nothing for us
 	})
 	if b.host != nil {
-		if tree, err := kmod.OpenTree(filepath.Join(b.c.hostModules(), b.host.Release())); err == nil {
+		if tree, err := kmod.OpenHostTree(filepath.Join(b.c.hostModules(), b.host.Release())); err == nil {
 			if path, ok := tree.Find(name); ok {
 				add("host", path)
 			}

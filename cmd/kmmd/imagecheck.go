@@ -164,7 +164,7 @@ func (f *checkFlags) wants() (k content.Kernel, w content.Want, err error) {
 	k = content.Kernel{Release: spec.Release(f.kernel), Arch: runtime.GOARCH}
 	w = content.Want{Modules: f.modules, Parameters: f.parameters, IgnoreVermagic: f.force}
 	if f.modulesDir != "" {
-		if k.Modules, err = kmod.OpenTree(f.modulesDir); err != nil {
+		if k.Modules, err = kmod.OpenHostTree(f.modulesDir); err != nil {
 			return k, w, usageError{fmt.Errorf("--modules-dir: %w", err)}
 		}
 	}

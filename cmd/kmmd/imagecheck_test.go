@@ -78,6 +78,8 @@ func TestImageCheck(t *testing.T) {
 	imagestest.AddToLayout(t, layout, imagestest.Image(t, layer), nil)
 	own := t.TempDir()
 	kmodtest.WriteTree(t, own, map[string]kmodtest.Spec{"kernel/mdio.ko": {InTree: true, Vermagic: kerneltest.Vermagic(nextKernel)}})
+	links := t.TempDir()
+	require.NoError(t, os.Symlink(filepath.Join(own, "kernel/mdio.ko"), filepath.Join(links, "mdio.ko")))
 
 	for _, tt := range []struct {
 		name   string
@@ -90,6 +92,7 @@ func TestImageCheck(t *testing.T) {
 		{"all of them", "--from " + good, "", "3 files fit"},
 		{"with its firmware", "--module a --firmware /firmware --from " + good, "", "2 files fit"},
 		{"with the kernel's own modules", "--module a --modules-dir " + own + " --from " + good, "", digest + "\nfile    /" + below + "b.ko\nfile    /" + below + "a.ko\n2 files fit"},
+		{"with links to the kernel's own modules", "--module a --modules-dir " + links + " --from " + good, "", "a.ko\n2 files fit"},
 		{"with a parameter", "--module a --parameter level=3 --from " + good, "", "2 files fit"},
 		{"signed", "--module c --signed --cert " + cert + " --from " + good, "", "1 files fit"},
 		{"some of them signed", "--module a --module c --signed --cert " + cert + " --files /opt/lib/modules/*/[!ab].ko --from " + good, "", "3 files fit"},

@@ -98,7 +98,7 @@ func (a *Agent) openHost() {
 		return
 	}
 	dir := filepath.Join(a.cfg.ModulesDir, a.cfg.Kernel.Release())
-	host, err := kmod.OpenTree(dir)
+	host, err := kmod.OpenHostTree(dir)
 	if err != nil {
 		a.cfg.Log.Warn("the node's own modules can not be read: no dependency, and no way back, comes from there", "dir", dir, "err", err)
 		return

@@ -35,7 +35,7 @@ func (a *Agent) Stage(ctx context.Context, release string) ([]spec.StagedModule,
 
 func (a *Agent) stage(ctx context.Context, desired *spec.Node, release string) []spec.StagedModule {
 	out := []spec.StagedModule{}
-	host, err := kmod.OpenTree(filepath.Join(a.cfg.ModulesDir, release))
+	host, err := kmod.OpenHostTree(filepath.Join(a.cfg.ModulesDir, release))
 	if err != nil {
 		host = nil // what the image brings has to be enough
 	}

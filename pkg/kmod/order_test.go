@@ -240,6 +240,48 @@ func TestTreeStaysInside(t *testing.T) {
 	require.Error(t, err)
 }
 
+// TestHostTree has the weak-updates of RHEL and SLES: links to the modules of an older kernel.
+func TestHostTree(t *testing.T) {
+	root := t.TempDir()
+	old, dir := filepath.Join(root, "old"), filepath.Join(root, "new")
+	kmodtest.WriteTree(t, old, specs{"extra/kmod-foo/foo.ko": {Version: "2"}, "extra/kmod-foo/bar.ko": needs("foo")})
+	kmodtest.WriteTree(t, dir, specs{"kernel/foo.ko": {Version: "1"}})
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "weak-updates/kmod-foo"), 0o755))
+	for _, name := range []string{"foo.ko", "bar.ko", "gone.ko"} {
+		require.NoError(t, os.Symlink(filepath.Join(old, "extra/kmod-foo", name), filepath.Join(dir, "weak-updates/kmod-foo", name)))
+	}
+	require.NoError(t, os.Symlink(filepath.Join(old, "extra"), filepath.Join(dir, "weak-updates/directory.ko")))
+	const dep = "weak-updates/kmod-foo/foo.ko:\nweak-updates/kmod-foo/bar.ko: weak-updates/kmod-foo/foo.ko\nweak-updates/kmod-foo/gone.ko:\n"
+	for name, files := range map[string]texts{"by a walk": nil, "by modules.dep": {"modules.dep": dep}} {
+		t.Run(name, func(t *testing.T) {
+			writeFiles(t, dir, files)
+			defer os.Remove(filepath.Join(dir, "modules.dep"))
+			tree, err := kmod.OpenHostTree(dir)
+			require.NoError(t, err)
+			for _, name := range []string{"foo", "bar"} {
+				path, _ := tree.Find(name)
+				assert.Equal(t, filepath.Join(dir, "weak-updates/kmod-foo", name+".ko"), path)
+			}
+			assert.Equal(t, files != nil, tree.Current(), "modules.dep is enough")
+			for _, name := range []string{"gone", "directory"} {
+				_, ok := tree.Find(name)
+				assert.False(t, ok, name)
+			}
+			items, err := kmod.LoadOrder("bar", tree)
+			require.NoError(t, err)
+			assert.Equal(t, "0:foo 0:bar", render(items))
+			assert.Equal(t, "2", items[0].Info.Version)
+
+			tree, err = kmod.OpenTree(dir)
+			require.NoError(t, err)
+			_, ok := tree.Find("bar")
+			assert.False(t, ok, "not in an image")
+		})
+	}
+	_, err := kmod.OpenHostTree(filepath.Join(dir, "nosuch"))
+	assert.ErrorIs(t, err, kmod.ErrNotFound)
+}
+
 func TestBuiltin(t *testing.T) {
 	tree := openTree(t, nil, texts{"modules.builtin": "kernel/fs/ext4/ext4.ko\nkernel/lib/libblake2s-x86_64.ko\n\n#junk\n"})
 	assert.True(t, tree.Builtin("ext4"))

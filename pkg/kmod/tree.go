@@ -19,9 +19,10 @@ import (
 const maxTreeEntries = 200_000
 
 // Tree is one lib/modules/<release> directory as it was when opened: an image's
-// or the host's. Only regular files that physically lie in it count; a link that
-// leads out of it is not followed, and the file behind it is not there. It holds
-// nothing open and may be used by several goroutines.
+// or the host's. In an image's only regular files that physically lie in it count; a
+// link that leads out of it is not followed, and the file behind it is not there. In
+// that of a host, see OpenHostTree, links are followed to wherever they lead. It
+// holds nothing open and may be used by several goroutines.
 type Tree struct {
 	dir     string
 	stamps  [len(indexes)]stamp // of the index files when they were read
@@ -31,6 +32,7 @@ type Tree struct {
 	softText, aliasText string // of modules.softdep, modules.alias; parsed when asked for
 
 	whole bool // module files are read whole
+	host  bool // module files may be links out of dir
 
 	mu       sync.Mutex
 	walked   map[string]string // name to file, all module files; nil until needed; guarded by mu
@@ -100,6 +102,17 @@ func OpenWholeTree(dir string) (*Tree, error) {
 	return t, err
 }
 
+// OpenHostTree is OpenTree for the modules of a node itself, whose links lead to files of that node: RHEL and SLES have
+// weak-updates/foo.ko -> /lib/modules/OLD/extra/foo.ko for a module that was built for an older kernel. It is not for what
+// comes out of an image.
+func OpenHostTree(dir string) (*Tree, error) {
+	t, err := OpenTree(dir)
+	if err == nil {
+		t.host = true
+	}
+	return t, err
+}
+
 // Current reports whether OpenTree would give the same again: the index files are
 // as they were, and know all modules that were asked for.
 func (t *Tree) Current() bool {
@@ -152,14 +165,23 @@ func (t *Tree) find(name string) (file string, ok bool) {
 	return file, ok
 }
 
-// has tells whether the file is a regular one inside the tree.
+// has tells whether the file is a regular one of the tree.
 func (t *Tree) has(file string) bool {
 	root, err := os.OpenRoot(t.dir)
 	if err != nil {
 		return false
 	}
 	defer root.Close()
-	st, err := root.Stat(file)
+	return t.regular(root, file)
+}
+
+// regular tells whether the file is one, behind links or not. Those of an image must not lead out of root, which is the tree.
+func (t *Tree) regular(root *os.Root, file string) bool {
+	stat := root.Stat
+	if t.host {
+		stat = func(file string) (fs.FileInfo, error) { return os.Stat(filepath.Join(t.dir, file)) }
+	}
+	st, err := stat(file)
 	return err == nil && st.Mode().IsRegular()
 }
 
@@ -179,10 +201,8 @@ func (t *Tree) walk() map[string]string {
 		if err != nil || d.IsDir() || !isModuleFile(d.Name()) {
 			return nil // what can not be read is skipped, the walk goes on
 		}
-		if !d.Type().IsRegular() {
-			if st, err := root.Stat(file); err != nil || !st.Mode().IsRegular() {
-				return nil
-			}
+		if !d.Type().IsRegular() && !t.regular(root, file) {
+			return nil
 		}
 		name := Name(file)
 		if old, ok := files[name]; !ok || preferred(file, old) {
