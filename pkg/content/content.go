@@ -162,6 +162,9 @@ func (c *check) read(item kmod.Item) {
 		c.report.Files = append(c.report.Files, l.path)
 	}
 	file, err := kmod.ReadFile(item.Info.Path)
+	if err == nil {
+		err = file.Examine() // whether the signature is of a kind the kernel checks; of a packed file it is known
+	}
 	if err != nil {
 		c.blame(l, item.Info.Name, reasonOf(err), "%v", c.atImage(err))
 		return

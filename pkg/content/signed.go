@@ -35,7 +35,11 @@ func (c *check) signature(l load) {
 	name, s, want := l.module.File.Info.Name, l.module.File.Signature, c.want.Signed
 	asked := want != nil && (want.Match == nil || want.Match(l.path))
 	switch {
-	case s != nil && s.Problem != "": // the kernel refuses it, and so pkg/preflight has said
+	case s != nil && s.Problem != "":
+		// What the kernel refuses, pkg/preflight has said. One of a kind that the kernel does not check is none to it.
+		if asked && !c.said(name, spec.ReasonSignature) {
+			c.blame(l, name, spec.ReasonSignature, "the signature of %s can not be read (%s)", l.path, s.Problem)
+		}
 	case s == nil && want != nil && !asked:
 		c.add(preflight.Warning, name, spec.ReasonSignature, "%s is not signed, and not among the files to sign: a kernel that enforces signatures refuses it", l.path)
 	case !asked:

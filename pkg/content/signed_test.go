@@ -11,6 +11,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kmm-node/kmmd/pkg/content"
+	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
 	"github.com/kmm-node/kmmd/pkg/sign"
 )
@@ -55,6 +57,11 @@ func TestSigned(t *testing.T) {
 	changed[64] ^= 1 // the first byte of its code
 	cut := sound(ours, a)
 	cut = append(cut[:len(cut)-60], cut[len(cut)-40:]...)
+	// PKEY_ID_X509 is a kind that no kernel checks, and so as good as none.
+	foreign := slices.Concat(plainA, []byte("junk\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x04~Module signature appended~\n"))
+	packed, err := kmod.Compress("xz", foreign)
+	require.NoError(t, err)
+	const unusable = "error: a: the signature of " + inImage + "/a.ko can not be read (not PKCS#7 but type 1)"
 	tests := []struct {
 		name string
 		a, b []byte
@@ -71,6 +78,12 @@ func TestSigned(t *testing.T) {
 		{"signed by another, and not among the files to sign", sound(ours, a), sound(theirs, b), aByUs, ""},
 		{"the one that is to be signed is not", plainA, sound(ours, b), aByUs, "error: a: " + inImage + "/a.ko is not signed"},
 		{"damaged", cut, sound(ours, b), anybody, "error: a: its signature can not be read (not PKCS#7)"},
+		{"of another kind", foreign, sound(ours, b), anybody, unusable},
+		{"of another kind, by us", foreign, sound(ours, b), byUs, unusable},
+		{"of another kind, packed", packed, sound(ours, b), anybody, unusable},
+		{"of another kind, packed, by us", packed, sound(ours, b), byUs, unusable},
+		{"of another kind, and nobody asks", foreign, sound(ours, b), nil, ""},
+		{"of another kind, packed, and nobody asks", packed, sound(ours, b), nil, ""},
 		{"damaged, and nobody asks", cut, sound(ours, b), nil, "error: a: its signature can not be read (not PKCS#7)"},
 	}
 	for _, tt := range tests {
