@@ -25,8 +25,8 @@ import (
 // long pull.
 //
 // A credential goes to the host it is for, or to the token service that this
-// host names, and to no host that we are redirected to: that one gets at most a
-// token for anybody.
+// host names, and to no host that one of them redirects us to: that one gets at
+// most a token for anybody.
 type authorizer struct {
 	next   http.RoundTripper
 	origin url.URL                // scheme and host the credential is for
@@ -121,10 +121,12 @@ func (a *authorizer) authorize(r *http.Request, asked []transport.Challenge) (ok
 func (a *authorizer) token(ctx context.Context, host string, cred credentials.Credential, c *transport.Challenge) (string, error) {
 	// The library takes a service on a private address for an attack unless it
 	// is the registry's own host and port; a service on another port is usual.
-	if realm, err := url.Parse(c.Parameters["realm"]); err == nil {
-		if asked := (&url.URL{Host: host}).Hostname(); realm.Hostname() == asked {
-			host = realm.Host
-		}
+	realm, err := url.Parse(c.Parameters["realm"])
+	if err != nil {
+		return "", &tokenError{fmt.Errorf("parse the address of the token service: %w", err)}
+	}
+	if asked := (&url.URL{Host: host}).Hostname(); realm.Hostname() == asked {
+		host = realm.Host
 	}
 	reg, err := name.NewRegistry(host)
 	if err != nil {
@@ -140,7 +142,7 @@ func (a *authorizer) token(ctx context.Context, host string, cred credentials.Cr
 			Username: cred.Username, Password: cred.Password, IdentityToken: cred.IdentityToken,
 		})
 	}
-	t, err := transport.Exchange(ctx, reg, auth, a.next, []string{scope}, c)
+	t, err := transport.Exchange(ctx, reg, auth, &bodyGuard{a.next, site(realm)}, []string{scope}, c)
 	if err != nil {
 		return "", &tokenError{err}
 	}
@@ -148,6 +150,21 @@ func (a *authorizer) token(ctx context.Context, host string, cred credentials.Cr
 		t.Token = t.AccessToken
 	}
 	return t.Token, nil
+}
+
+// bodyGuard sends what has a body to one site only. The body is a form with an identity token in it, and a redirect
+// with 307 or 308 would have it sent to wherever that leads; headers with credentials net/http drops by itself.
+type bodyGuard struct {
+	next http.RoundTripper
+	site string
+}
+
+func (g *bodyGuard) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Body != nil && site(r.URL) != g.site {
+		_ = r.Body.Close()
+		return nil, fmt.Errorf("%w: credentials are not sent on to %s", errRedirect, r.URL.Host)
+	}
+	return g.next.RoundTrip(r)
 }
 
 // tokenError is an answer of the token service.

@@ -362,6 +362,41 @@ func TestCredentialsStayWithTheirHost(t *testing.T) {
 	}
 }
 
+// TestIdentityTokenAfterRedirect has a token service that redirects, and keeps the form that it was sent.
+func TestIdentityTokenAfterRedirect(t *testing.T) {
+	for _, code := range []int{http.StatusFound, http.StatusTemporaryRedirect, http.StatusPermanentRedirect} {
+		for at, stays := range map[string]bool{"localhost": false, "127.0.0.1": true} {
+			var told []string
+			answer := func(w http.ResponseWriter, r *http.Request) {
+				b, _ := io.ReadAll(r.Body)
+				told = append(told, string(b)+r.Header.Get("Authorization"))
+				_, _ = io.WriteString(w, `{"token": "x"}`)
+			}
+			mux := http.NewServeMux()
+			service, _ := https(t, mux)
+			mux.HandleFunc("/there", answer)
+			mux.HandleFunc("/token", func(w http.ResponseWriter, r *http.Request) {
+				http.Redirect(w, r, "https://"+at+service[len("127.0.0.1"):]+"/there", code)
+			})
+			host, _ := https(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("WWW-Authenticate", `Bearer realm="https://`+service+`/token",service="reg"`)
+				w.WriteHeader(http.StatusUnauthorized)
+			}))
+			s := nodeStore(t, map[string]string{"etc/containerd/certs.d/" + host + "/hosts.toml": "skip_verify = true\n"})
+			r := request(host + "/kmod:v1")
+			r.Insecure = false
+			r.PullSecrets = secretsOf([]byte(`{"auths": {"` + host + `": {"username": "0000", "identitytoken": "refresh-secret"}}}`))
+			_, err := s.Ensure(t.Context(), r)
+			require.Error(t, err)
+			kept := code != http.StatusFound // which makes it a GET
+			assert.Equal(t, kept && stays, strings.Contains(strings.Join(told, " "), "refresh-secret"), "%d to %s", code, at)
+			if kept && !stays {
+				assert.ErrorIs(t, err, errRedirect)
+			}
+		}
+	}
+}
+
 // TestRegistryThatDoesNotAsk answers 404 to those it does not know, and asks who
 // they are at its root only.
 func TestRegistryThatDoesNotAsk(t *testing.T) {
