@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 
@@ -33,6 +34,9 @@ const (
 	// make a decoder take; kbuild uses 1 MiB (xz) and at most 128 MiB (zstd).
 	xzDictLimit     = 128 << 20
 	zstdWindowLimit = 128 << 20
+	// xzDictTotal bounds the dictionaries of all blocks of a stream: each is made anew, for a block that may have 30
+	// bytes in the file. xz -T makes blocks of at least three times the dictionary.
+	xzDictTotal = 4 << 30
 )
 
 // Compression tells what the file is packed with, by content: "gzip", "xz",
@@ -176,11 +180,7 @@ func decoder(f io.Reader, kind string) (io.ReadCloser, error) {
 	case "gzip":
 		return gzip.NewReader(bufio.NewReader(f))
 	case "xz":
-		b := bufio.NewReader(f)
-		if err := checkXZDict(b); err != nil {
-			return nil, err
-		}
-		r, err := xz.ReaderConfig{DictCap: xzDictMin, SingleStream: true}.NewReader(b)
+		r, err := xz.ReaderConfig{DictCap: xzDictMin, SingleStream: true}.NewReader(newXZGuard(f))
 		if err != nil {
 			return nil, err
 		}
@@ -195,34 +195,79 @@ func decoder(f io.Reader, kind string) (io.ReadCloser, error) {
 	return io.NopCloser(f), nil
 }
 
-// checkXZDict looks at the dictionary size in the header of the first block,
-// which is the only one kbuild and xz(1) make for a module: after the stream
-// header (12 bytes) there are size, flags, two optional sizes and the filters,
-// LZMA2 being id 0x21, length 1, dictionary size (xz-file-format 5.3.1).
-func checkXZDict(b *bufio.Reader) error {
-	const streamHeader, lzma2 = 12, 0x21
-	head, err := b.Peek(streamHeader + 32)
-	if err != nil && err != io.EOF {
+// xzGuard hands on an xz stream, and refuses block headers that ask for too much memory before the decoder sees them. It
+// does not go from block to block: the decoder takes a chunk to be as long as what it decodes of it, not as long as it
+// says, so that a header may be where none seems to be. But all headers are 4 bytes aligned and have a checksum
+// (xz-file-format 3.1), and so it looks at each place that could be one.
+type xzGuard struct {
+	b     *bufio.Reader
+	good  int    // bytes of b that were looked at
+	total uint64 // of all dictionaries
+}
+
+const (
+	xzAhead     = 16 << 10
+	xzMaxHeader = 1024
+)
+
+func newXZGuard(r io.Reader) *xzGuard { return &xzGuard{b: bufio.NewReaderSize(r, xzAhead)} }
+
+func (g *xzGuard) Read(p []byte) (int, error) {
+	if g.good == 0 {
+		if err := g.look(); err != nil {
+			return 0, err
+		}
+	}
+	n, err := g.b.Read(p[:min(len(p), g.good)])
+	g.good -= n
+	return n, err
+}
+
+// look looks at what comes next, io.EOF when there is no more.
+func (g *xzGuard) look() error {
+	ahead, err := g.b.Peek(xzAhead)
+	n := len(ahead)
+	switch {
+	case err == nil:
+		n -= xzMaxHeader // what begins later may go on behind what is here
+	case !errors.Is(err, io.EOF) || n == 0:
 		return err
 	}
-	if len(head) < streamHeader+2 {
-		return io.ErrUnexpectedEOF
+	for at := 0; at < n; at += 4 {
+		size := xzDict(ahead[at:])
+		if g.total += size; size > xzDictLimit || g.total > xzDictTotal {
+			return fmt.Errorf("dictionary of %d bytes, of %d in all: %w", size, g.total, ErrTooLarge)
+		}
 	}
-	flags, rest := head[streamHeader+1], head[streamHeader+2:]
-	for _, bit := range []byte{0x40, 0x80} { // compressed and uncompressed size
-		if flags&bit != 0 {
+	g.good = n
+	return nil
+}
+
+// xzDict is the size of the dictionary that a block header asks for, 0 when b does not begin with one: there are size,
+// flags, two optional sizes and the only filter the xz package knows, LZMA2, being id 0x21, length 1, dictionary size;
+// zeros and a checksum fill it up (xz-file-format 3.1, 5.3.1).
+func xzDict(b []byte) uint64 {
+	const lzma2, compressed, uncompressed = 0x21, 0x40, 0x80
+	length := (int(b[0]) + 1) * 4
+	if b[0] == 0 || length > len(b) || b[1]&^(compressed|uncompressed) != 0 {
+		return 0
+	}
+	sum, rest := b[length-4:length], b[2:length-4]
+	for _, bit := range []byte{compressed, uncompressed} {
+		if b[1]&bit != 0 {
 			_, n := binary.Uvarint(rest)
 			rest = rest[max(n, 0):]
 		}
 	}
-	if len(rest) < 3 || rest[0] != lzma2 || rest[1] != 1 {
-		return nil // the xz package knows no other filter and refuses
+	id, n := binary.Uvarint(rest)
+	if id != lzma2 || len(rest) < n+2 || rest[n] != 1 {
+		return 0
 	}
-	bits := rest[2] & 0x3f
-	if size := uint64(2|bits&1) << (bits/2 + 11); size > xzDictLimit {
-		return fmt.Errorf("dictionary of %d bytes: %w", size, ErrTooLarge)
+	bits, rest := rest[n+1], rest[n+2:]
+	if bits > 40 || len(bytes.Trim(rest, "\x00")) > 0 || crc32.ChecksumIEEE(b[:length-4]) != binary.LittleEndian.Uint32(sum) {
+		return 0 // the xz package refuses it
 	}
-	return nil
+	return uint64(2|bits&1) << (bits/2 + 11)
 }
 
 // streamError marks what a decoder says as ErrFormat. Errors of the operating
