@@ -60,21 +60,26 @@ func (a *Agent) fetch(ctx context.Context, m *spec.Module, choice *spec.Choice, 
 // host, if there are any.
 type sources struct {
 	trees  []*kmod.Tree
-	orders map[string][]kmod.Item
+	orders map[string]ordered
 }
 
-func sourcesOf(trees ...*kmod.Tree) *sources { return &sources{trees, map[string][]kmod.Item{}} }
+// ordered is what kmod.LoadOrder has said.
+type ordered struct {
+	items []kmod.Item
+	err   error
+}
 
-// order is kmod.LoadOrder, the second time what it was the first time.
+func sourcesOf(trees ...*kmod.Tree) *sources { return &sources{trees, map[string]ordered{}} }
+
+// order is kmod.LoadOrder, the second time what it was the first time, errors too: it may take a while, and the second time
+// is in the goroutine of the agent.
 func (s *sources) order(name string) ([]kmod.Item, error) {
-	if items, ok := s.orders[name]; ok {
-		return items, nil
+	o, ok := s.orders[name]
+	if !ok {
+		o.items, o.err = kmod.LoadOrder(name, s.trees...)
+		s.orders[name] = o
 	}
-	items, err := kmod.LoadOrder(name, s.trees...)
-	if err == nil {
-		s.orders[name] = items
-	}
-	return items, err
+	return o.items, o.err
 }
 
 // left are the modules that would come from the host though the image has them.

@@ -5,6 +5,7 @@ package kmod_test
 import (
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -52,6 +53,29 @@ func BenchmarkOpenTreeLoadOrder(b *testing.B) {
 		if items, err := kmod.LoadOrder("m1007", tree); err != nil || len(items) != 8 {
 			b.Fatal(items, err)
 		}
+	}
+}
+
+// BenchmarkManyDepends has twice as many, and must not take four times as long.
+func BenchmarkManyDepends(b *testing.B) {
+	for _, n := range []int{20_000, 40_000} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			spec := kmodtest.Spec{}
+			for i := range n {
+				spec.Depends = append(spec.Depends, fmt.Sprintf("m%06d", i))
+			}
+			dir := b.TempDir()
+			kmodtest.WriteTree(b, dir, map[string]kmodtest.Spec{"nic.ko": spec})
+			tree, err := kmod.OpenTree(dir)
+			if err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				if _, _, err := kmod.OrderWithin("nic", tree); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

@@ -4,6 +4,7 @@ package kmod
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path"
@@ -26,7 +27,8 @@ import (
 // is the host's too: links are not followed.
 //
 // ErrNotFound when dir does not exist, ErrTooLarge for index files beyond the
-// limits. A file that is no module is no error: whoever loads it will say so.
+// limits, and for more soft dependencies and aliases than can be compared. A file
+// that is no module is no error: whoever loads it will say so.
 func Closure(dir string, modules []string) (files []string, complete bool, err error) {
 	t, err := OpenTree(dir)
 	if err != nil {
@@ -37,7 +39,7 @@ func Closure(dir string, modules []string) (files []string, complete bool, err e
 		return nil, false, err
 	}
 	defer root.Close()
-	c := &closing{tree: t, root: root, seen: map[string]bool{}, complete: true}
+	c := &closing{tree: t, root: root, seen: map[string]bool{}, looked: map[string]bool{}, complete: true}
 	if err := c.indexFiles(); err != nil {
 		return nil, false, err
 	}
@@ -46,6 +48,9 @@ func Closure(dir string, modules []string) (files []string, complete bool, err e
 		name := c.todo[0]
 		c.todo = c.todo[1:]
 		c.module(name, len(modules) > 0)
+		if c.compared > maxCompared {
+			return nil, false, fmt.Errorf("look for aliases of the soft dependencies of %s: %w", name, ErrTooLarge)
+		}
 	}
 	slices.Sort(c.files)
 	return slices.Compact(c.files), c.complete, nil
@@ -59,6 +64,9 @@ type closing struct {
 	todo     []string // names
 	files    []string
 	complete bool
+
+	looked   map[string]bool // for these aliases
+	compared int             // aliases with what soft dependencies name
 }
 
 // indexFiles takes the modules.* files of the directory.
@@ -149,6 +157,13 @@ func (c *closing) soft(wanted string) {
 	if _, found := c.tree.find(name); found || known {
 		c.add(name)
 		return
+	}
+	if c.looked[wanted] {
+		return
+	}
+	c.looked[wanted] = true
+	if c.compared += c.tree.aliasCount(); c.compared > maxCompared {
+		return // it ends in an error
 	}
 	for _, m := range c.tree.byAlias(wanted) {
 		c.add(m)

@@ -3,8 +3,10 @@
 package kmod_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -87,6 +89,31 @@ func TestClosure(t *testing.T) {
 	}
 	_, _, err := kmod.Closure(filepath.Join(t.TempDir(), "none"), nil)
 	assert.ErrorIs(t, err, kmod.ErrNotFound)
+}
+
+// TestManyAliases has soft dependencies that are compared with aliases, of the image and of the host: too many of both are an error.
+func TestManyAliases(t *testing.T) {
+	var words, aliases strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&words, " s%d", i%50)
+		fmt.Fprintf(&aliases, "alias a%d* nic\n", i)
+	}
+	files := depmodFiles("nic.ko:\n", "softdep nic pre:"+words.String()+"\n", aliases.String())
+	tree := openTree(t, specs{"nic.ko": {}}, files)
+	own, host := openTree(t, specs{"nic.ko": softly("pre:" + words.String())}, nil), openTree(t, nil, texts{"modules.alias": aliases.String()})
+	for limit, want := range map[int]error{5000: nil, 4999: kmod.ErrTooLarge} {
+		t.Run(strconv.Itoa(limit), func(t *testing.T) {
+			defer kmod.LimitCompared(limit)()
+			_, _, err := kmod.Closure(tree.Dir(), []string{"nic"})
+			require.ErrorIs(t, err, want)
+			_, err = kmod.LoadOrder("nic", tree)
+			require.ErrorIs(t, err, want)
+			_, err = kmod.LoadOrder("nic", own, host)
+			require.ErrorIs(t, err, want)
+			_, _, err = kmod.OrderWithin("nic", tree)
+			require.ErrorIs(t, err, want)
+		})
+	}
 }
 
 func TestDeclaredFirmware(t *testing.T) {

@@ -21,6 +21,13 @@ func ParseConfig(file, cmdline string) *Config {
 	return c
 }
 
+// LimitCompared sets the limit for soft dependencies and aliases until undo is called.
+func LimitCompared(n int) (undo func()) {
+	old := maxCompared
+	maxCompared = n
+	return func() { maxCompared = old }
+}
+
 // Options are the lines of a configuration, "module options".
 func (c *Config) Options() []string {
 	var lines []string

@@ -27,7 +27,8 @@ type Item struct {
 // modules.softdep; those that are not there, or can not be loaded, are left out.
 //
 // Errors: *MissingError (ErrNotFound), ErrCycle, ErrBuiltin when the module itself
-// is builtin and in no tree as a file, and those of ReadInfo.
+// is builtin and in no tree as a file, ErrTooLarge for more soft dependencies and
+// aliases than can be compared, and those of ReadInfo.
 func LoadOrder(name string, trees ...*Tree) ([]Item, error) {
 	o := newOrder(trees)
 	if _, err := o.all(Name(name)); err != nil {
@@ -50,7 +51,7 @@ func OrderWithin(name string, tree *Tree) (items []Item, absent []*MissingError,
 }
 
 func newOrder(trees []*Tree) *order {
-	return &order{trees: trees, nodes: make(map[string]*node), done: make(map[string]int)}
+	return &order{trees: trees, nodes: make(map[string]*node), done: make(map[string]int), lacks: make(map[string]bool)}
 }
 
 // all orders everything, and returns what was hard to be without.
@@ -68,6 +69,9 @@ func (o *order) all(name string) (absent []*MissingError, err error) {
 		next := o.deferred[0]
 		o.deferred = o.deferred[1:]
 		o.soft(next)
+	}
+	if o.compared > maxCompared {
+		return nil, fmt.Errorf("order module %s: look for aliases of its soft dependencies: %w", name, ErrTooLarge)
 	}
 	return absent, nil
 }
@@ -90,6 +94,9 @@ type order struct {
 
 	partial bool // what is not there may be elsewhere, and is put in absent
 	absent  []*MissingError
+	lacks   map[string]bool // by the names in absent
+
+	compared int // aliases with what soft dependencies name
 }
 
 // hardOrder lists a module after everything it can not do without. It is empty
@@ -146,10 +153,11 @@ func (o *order) node(name, neededBy string) (*node, error) {
 			return nil, err
 		}
 		n := &node{known: k, tree: i, depends: t.depends(name, file, k.info)}
-		for _, s := range append(t.softdepsOf(name), k.info.Softdeps...) {
-			n.pre = appendNew(n.pre, s.Pre)
-			n.post = appendNew(n.post, s.Post)
+		for _, s := range slices.Concat(t.softdepsOf(name), k.info.Softdeps) {
+			n.pre = append(n.pre, s.Pre...)
+			n.post = append(n.post, s.Post...)
 		}
+		n.pre, n.post = unique(n.pre), unique(n.post)
 		o.nodes[name] = n
 		return n, nil
 	}
@@ -161,7 +169,8 @@ func (o *order) node(name, neededBy string) (*node, error) {
 		missing.Dirs = append(missing.Dirs, t.dir)
 	}
 	if o.partial && neededBy != "" {
-		if !slices.ContainsFunc(o.absent, func(m *MissingError) bool { return m.Module == name }) {
+		if !o.lacks[name] {
+			o.lacks[name] = true
 			o.absent = append(o.absent, missing)
 		}
 		return nil, nil
@@ -169,13 +178,14 @@ func (o *order) node(name, neededBy string) (*node, error) {
 	return nil, missing
 }
 
-func appendNew(list, more []string) []string {
-	for _, s := range more {
-		if !slices.Contains(list, s) {
-			list = append(list, s)
-		}
-	}
-	return list
+// unique leaves of each name the first one. An image may have very many, so that they are not compared with each other.
+func unique(names []string) []string {
+	seen := make(map[string]bool, len(names))
+	return slices.DeleteFunc(names, func(name string) bool {
+		again := seen[name]
+		seen[name] = true
+		return again
+	})
 }
 
 func (o *order) builtin(name string) bool {
@@ -240,6 +250,9 @@ func (o *order) resolve(wanted string) []string {
 		return nil
 	}
 	for _, t := range o.trees {
+		if o.compared += t.aliasCount(); o.compared > maxCompared {
+			return nil // the order ends in an error
+		}
 		if list := t.byAlias(wanted); list != nil {
 			return list
 		}

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -269,12 +268,7 @@ func (t *Tree) depends(name, file string, info *Info) []string {
 			names = append(names, Name(f))
 		}
 	}
-	for _, d := range info.Depends {
-		if !slices.Contains(names, d) {
-			names = append(names, d)
-		}
-	}
-	return names
+	return unique(append(names, info.Depends...))
 }
 
 // softdepsOf gives what modules.softdep has for a module, all lines of it.
@@ -295,6 +289,26 @@ func (t *Tree) softdepsOf(name string) []Softdep {
 // HasAlias tells whether a module has that alias, so that the kernel could ask for it: "crypto-sha512".
 func (t *Tree) HasAlias(alias string) bool { return len(t.byAlias(alias)) > 0 }
 
+// maxCompared bounds how often the soft dependencies of modules are compared with aliases, each with all: about a second.
+// All modules of a distribution kernel need some millions.
+var maxCompared = 100_000_000
+
+// aliasCount is how many aliases modules.alias has.
+func (t *Tree) aliasCount() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.aliasTable().count
+}
+
+// aliasTable parses modules.alias when it is first needed; mu is held.
+func (t *Tree) aliasTable() *aliasTable {
+	if t.aliases == nil {
+		t.aliases = &aliasTable{}
+		parseAliases(t.aliasText, t.aliases.add)
+	}
+	return t.aliases
+}
+
 // byAlias gives the modules that modules.alias has for a name.
 func (t *Tree) byAlias(alias string) []string {
 	name, ok := normalizeAlias(alias)
@@ -303,12 +317,8 @@ func (t *Tree) byAlias(alias string) []string {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.aliases == nil {
-		t.aliases = &aliasTable{}
-		parseAliases(t.aliasText, t.aliases.add)
-	}
 	var names []string
-	for _, e := range t.aliases.find(name) {
+	for _, e := range t.aliasTable().find(name) {
 		names = append(names, e.module)
 	}
 	return names
