@@ -30,7 +30,7 @@ func (j *job) decide(ctx context.Context, i int) (*selection, error) {
 		return nil, err
 	case err != nil: // an older layer may have what is missing
 		return nil, nil
-	case !bottom && !j.closed(sel):
+	case !bottom && (m.uncertain() || !j.closed(sel)):
 		return nil, nil
 	}
 	done, err := j.narrow(ctx, sel)

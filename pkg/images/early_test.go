@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kmm-node/kmmd/pkg/images/imagestest"
+	"github.com/kmm-node/kmmd/pkg/kmod"
 )
 
 // listed is a closure for tests: modules.dep has a line of files for each
@@ -81,6 +82,9 @@ func TestStopsWhenComplete(t *testing.T) {
 		{"no header of the last", []layer{{file("y", "")}, slices.Concat(a[:3], a[4:])}, 3, got},
 		{"opaque above instead of a header", []layer{{file("x", "")}, slices.Concat(a[:2], a[4:], layer{imagestest.Opaque("opt/lib")})}, 1, got},
 		{"taken away, then new without a header", []layer{{file("x", "")}, {dir("opt"), imagestest.Whiteout("opt/lib")}, a[4:]}, 2, got},
+		{"no header elsewhere", []layer{{file("y", "")}, append(slices.Clip(a), file("etc/x", ""))}, 3, got},
+		{"whiteout elsewhere", []layer{{file("y", "")}, append(slices.Clip(a), dir("etc"), imagestest.Whiteout("etc/x"))}, 1, got},
+		{"whiteout elsewhere, no header", []layer{{file("y", "")}, append(slices.Clip(a), imagestest.Whiteout("etc/x"))}, 3, got},
 		{"no modules.dep", []layer{{file("y", "")}, with(file(mods+"a.ko", "a"))}, 3, map[string]string{"a.ko": "a"}},
 		{"a file is missing", []layer{{file("y", "")}, with(file(mods+"a.ko", "a"), file(mods+"modules.dep", "a a.ko b.ko\n"))}, 3,
 			map[string]string{"a.ko": "a", "modules.dep": "a a.ko b.ko\n"}},
@@ -113,6 +117,46 @@ func TestStopsWhenComplete(t *testing.T) {
 			assert.Equal(t, tt.want, contents(t, tree.ModulesDir))
 			assert.Equal(t, tt.read, *read)
 			assert.Empty(t, names(t, s.path("tmp")))
+		})
+	}
+}
+
+// TestOlderLayerMatters has images whose newer layers look complete, and are not: what is taken is what all layers say.
+func TestOlderLayerMatters(t *testing.T) {
+	file, dir, sym := imagestest.File, imagestest.Directory, imagestest.Symlink
+	head := layer{dir("opt"), dir("opt/lib"), dir("opt/lib/modules"), dir(mods)}
+	with := func(more ...imagestest.Entry) layer { return append(slices.Clip(head), more...) }
+	// depmod's files say that the module is in extra.
+	indexed := func(more ...imagestest.Entry) layer {
+		return with(append(more, file(mods+"modules.dep", "extra/nic.ko:\n"), file(mods+"modules.softdep", ""), file(mods+"modules.alias", ""))...)
+	}
+	complete := indexed(dir(mods+"extra"), file(mods+"extra/nic.ko", "old"))
+	common := with(dir(mods+"common"), file(mods+"common/nic.ko", "new"))
+	alias := layer{sym("alias", "opt")}
+	tests := []struct {
+		name   string
+		layers []layer
+		want   string // of the module; "" is: not there
+	}{
+		{"written through a link", []layer{alias, complete, {file("alias/lib/modules/"+testRelease+"/extra/nic.ko", "new")}}, "new"},
+		{"taken away through a link", []layer{alias, complete, {imagestest.Whiteout("alias/lib/modules/" + testRelease + "/extra/nic.ko")}}, ""},
+		{"an inner link", []layer{{file("x", "")}, common, indexed(sym(mods+"extra", "common"))}, "new"},
+		{"an inner link, up and down", []layer{{file("x", "")}, common, indexed(sym(mods+"extra", "../"+testRelease+"/common"))}, "new"},
+		{"an inner link, absolute", []layer{{file("x", "")}, common, indexed(sym(mods+"extra", "/"+mods+"common"))}, "new"},
+		{"an inner link, by another link", []layer{{file("x", "")}, common, indexed(sym(mods+"extra", "/srv/lib/modules/"+testRelease+"/common"), sym("srv", "opt"))}, "new"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			reg, s := imagestest.NewRegistry(t), openStore(t)
+			var blobs []*imagestest.Blob
+			for _, l := range tt.layers {
+				blobs = append(blobs, deepened(t, l))
+			}
+			r := Request{Ref: reg.Host + "/kmod:v1", Releases: []string{testRelease}, Insecure: true, Modules: []string{"nic"}, Closure: kmod.Closure}
+			imagestest.Push(t, r.Ref, blobs...)
+			tree, err := s.Ensure(t.Context(), r)
+			require.NoError(t, err)
+			assert.Equal(t, tt.want, contents(t, tree.ModulesDir)["extra/nic.ko"])
 		})
 	}
 }

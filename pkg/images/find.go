@@ -194,6 +194,7 @@ func (f *finder) look(n int) (found []Found, loose bool, err error) {
 		}
 	}
 	m.loose = false
+	loose = m.uncertain()
 	total := 0
 	for _, g := range f.globs {
 		x := &expansion{m: m, l: f.i.l, glob: g, files: map[string]File{}}

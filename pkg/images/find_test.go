@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -78,6 +79,8 @@ func TestFind(t *testing.T) {
 		{"parent is a link, wildcard", "/li?/d/*", []layer{{file("usr/lib/d/a.ko", "a")}, {sym("lib", "/usr/lib")}}, map[string]string{"/usr/lib/d/a.ko": "a"}},
 		{"link out and back", "/x/y/a.ko", []layer{{dir("x"), sym("x/y", "../../../d"), file("d/a.ko", "a")}}, onlyA},
 		{"written through a link", "/d/*.ko", []layer{{sym("e", "d"), dir("d")}, {file("e/a.ko", "a")}}, onlyA},
+		{"written through a link, literal", "/d/a.ko", []layer{{sym("e", "d")}, {dir("d"), file("d/a.ko", "old")}, {file("e/a.ko", "a")}}, onlyA},
+		{"taken away through a link, literal", "/d/a.ko", []layer{{sym("e", "d")}, {dir("d"), file("d/a.ko", "old")}, {imagestest.Whiteout("e/a.ko")}}, map[string]string{}},
 		{"file is a link", "/e/*.ko", []layer{{file("d/a.ko", "a"), dir("e"), sym("e/z.ko", "../d/a.ko")}}, onlyA},
 		{"link and file", "/d/*.ko", []layer{{file("d/a.ko", "a"), sym("d/z.ko", "a.ko")}}, onlyA},
 		{"dangling link", "/d/*.ko", []layer{{file("d/a.ko", "a"), sym("d/z.ko", "none")}}, onlyA},
@@ -139,6 +142,10 @@ func TestFindReadsNoMoreThanNeeded(t *testing.T) {
 		{"wildcard", "/d/*.ko", dirs, true},
 		{"wildcard, opaque", "/d/*.ko", append(dirs, imagestest.Opaque("d")), false},
 		{"literal, implied directory", "/d/a.ko", dirs[1:], true},
+		{"literal, implied directory elsewhere", "/d/a.ko", append(slices.Clip(dirs), imagestest.File("e/x", "")), true},
+		{"literal, whiteout elsewhere", "/d/a.ko", append(slices.Clip(dirs), imagestest.Directory("e"), imagestest.Whiteout("e/x")), false},
+		{"literal, whiteout of nothing known", "/d/a.ko", append(slices.Clip(dirs), imagestest.Whiteout("e/x")), true},
+		{"literal, below what is taken away", "/d/a.ko", append(slices.Clip(dirs), imagestest.Whiteout("e"), imagestest.File("e/f/x", "")), false},
 		{"not there", "/d/b.ko", dirs, true},
 	}
 	for _, tt := range tests {

@@ -83,6 +83,9 @@ type merge struct {
 	steps int // walked, at most stepsPerNode for each allowed node
 	limit int
 	loose bool
+
+	stuck  []*node // how far the last walk got that found nothing
+	astray bool    // a whiteout was about something that only an older layer may have
 }
 
 // stepsPerNode bounds the time spent on long names and chains of symlinks.
@@ -96,8 +99,14 @@ func newMerge(limit int) *merge {
 // about lower layers only, wherever in the stream they are (OCI image spec,
 // layer.md, "Whiteouts").
 func (m *merge) apply(layer int, entries []entry) error {
+	dirs := map[string]bool{} // it has an entry for
 	for _, e := range entries {
-		if err := m.whiteout(e); err != nil {
+		if parts, err := components(e.name); err == nil && e.kind == kindDir {
+			dirs[strings.Join(parts, "/")] = true
+		}
+	}
+	for _, e := range entries {
+		if err := m.whiteout(e, dirs); err != nil {
 			return err
 		}
 	}
@@ -223,6 +232,7 @@ const noLayer = -1
 // fails with errMissing, or ErrUnsafe for a loop.
 func (m *merge) walk(stack []*node, parts []string, layer int) ([]*node, error) {
 	stack = append([]*node(nil), stack...)
+	m.stuck = nil
 	hops := 0
 	for len(parts) > 0 {
 		if m.steps++; m.steps > stepsPerNode*m.limit {
@@ -244,7 +254,7 @@ func (m *merge) walk(stack []*node, parts []string, layer int) ([]*node, error) 
 		}
 		next, err := m.step(top, part, layer)
 		if err != nil {
-			m.loose = m.loose || !sealed(stack)
+			m.loose, m.stuck = m.loose || !sealed(stack), stack
 			return nil, err
 		}
 		m.loose = m.loose || !settled(stack, next)

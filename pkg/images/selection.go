@@ -206,6 +206,9 @@ func (s *selector) symlink(stack, visiting []*node, n *node, at string, loose bo
 		}
 	}
 	s.part.open = s.part.open || loose
+	if loose && slices.Contains(s.m.stuck, s.root) {
+		s.part.loose = true // an older layer may have what it leads to as a directory of the selection
+	}
 	s.out.links = append(s.out.links, dropped{Path: at, Target: n.target})
 	return nil
 }

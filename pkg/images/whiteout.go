@@ -18,8 +18,9 @@ const (
 
 func isWhiteout(base string) bool { return strings.HasPrefix(base, whiteoutPrefix) }
 
-// whiteout removes what e says the lower layers do not have any more.
-func (m *merge) whiteout(e entry) error {
+// whiteout removes what e says the lower layers do not have any more. dirs are the
+// directories of the layer.
+func (m *merge) whiteout(e entry, dirs map[string]bool) error {
 	base := path.Base(strings.TrimRight(e.name, "/"))
 	if !isWhiteout(base) {
 		return nil
@@ -31,6 +32,9 @@ func (m *merge) whiteout(e entry) error {
 	gone := strings.TrimPrefix(base, whiteoutPrefix)
 	if gone == "" || gone == "." || gone == ".." {
 		return fmt.Errorf("%w: whiteout %q names a directory itself", ErrUnsafe, e.name)
+	}
+	if m.replaced(parts[:len(parts)-1], dirs) {
+		return nil
 	}
 	stack, err := m.walk([]*node{m.root}, parts[:len(parts)-1], noLayer)
 	if errors.Is(err, errMissing) {
@@ -58,11 +62,14 @@ func (m *merge) seal(e entry) {
 	if !isWhiteout(base) || err != nil {
 		return
 	}
-	dir := m.root
+	dir, way := m.root, []*node{m.root}
 	for _, part := range parts[:len(parts)-1] {
-		if dir = dir.children[part]; dir == nil || dir.kind != kindDir {
+		next := dir.children[part]
+		m.astray = m.astray || next == nil && !dir.gone[part] && !sealed(way)
+		if dir = next; dir == nil || dir.kind != kindDir {
 			return
 		}
+		way = append(way, dir)
 	}
 	if base == whiteoutOpaque {
 		dir.sealed = true
@@ -93,4 +100,37 @@ func sealed(stack []*node) bool {
 // directory hides what is older.
 func settled(stack []*node, n *node) bool {
 	return n.kind != kindDir || n.explicit || sealed(stack)
+}
+
+// uncertain says whether older layers could change what a name that was merged stands for, all over the image: they may
+// have a symlink, to anywhere, where there is an implied directory, or where a whiteout has found nothing. What is below
+// it was meant for the place the link leads to.
+func (m *merge) uncertain() bool { return m.astray || m.root.implied() }
+
+// implied says whether a directory below n has no entry of its own, and nothing hides what is older.
+func (n *node) implied() bool {
+	if n.sealed {
+		return false
+	}
+	for _, child := range n.children {
+		if child.kind == kindDir && (!child.explicit || child.implied()) {
+			return true
+		}
+	}
+	return false
+}
+
+// replaced says whether the layer, whose directories are dirs, puts a directory in the
+// place of a symlink on this way: then there is nothing below it to be taken away.
+func (m *merge) replaced(parts []string, dirs map[string]bool) bool {
+	n := m.root
+	for i, part := range parts {
+		if n = n.children[part]; n == nil {
+			return false
+		}
+		if n.kind == kindSymlink {
+			return dirs[strings.Join(parts[:i+1], "/")]
+		}
+	}
+	return false
 }
