@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -168,11 +169,11 @@ func TestHostGrows(t *testing.T) {
 // counting counts looks at the kernel's modules.
 type counting struct {
 	*kerneltest.Kernel
-	n int
+	n atomic.Int64
 }
 
 func (c *counting) Modules(closer ...string) ([]kernel.Module, error) {
-	c.n++
+	c.n.Add(1)
 	return c.Kernel.Modules(closer...)
 }
 
@@ -230,9 +231,9 @@ func TestBlockedRests(t *testing.T) {
 				defer stop()
 				play(n, w)
 				advance(10 * time.Second)
-				k.n = 0
+				k.n.Store(0)
 				advance(10 * time.Second)
-				assert.Less(t, k.n, 20, "looks in ten seconds")
+				assert.Less(t, k.n.Load(), int64(20), "looks in ten seconds")
 			})
 		})
 	}
