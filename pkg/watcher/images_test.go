@@ -10,11 +10,13 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unique"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
@@ -205,4 +207,67 @@ func TestStatusComesAfterImages(t *testing.T) {
 	assert.Zero(t, w.makings.finished(other))
 	w.makings.forget("ns/a")
 	assert.Zero(t, w.makings.finished(m))
+}
+
+// TestReadyOnceNodesAreTold: between an image that has been made anew, under the same name, and the nodes that are told of it.
+func TestReadyOnceNodesAreTold(t *testing.T) {
+	kube := fake.NewClientset(dockerfile("FROM a"))
+	w := idle(kube, func(context.Context, ImageRequest) (string, error) { return "sha256:a", nil })
+	defer w.queue.ShutDown()
+	m := fromDockerfile("a")
+	require.NoError(t, w.modules.GetStore().Add(m))
+	require.NoError(t, w.nodes.GetStore().Add(labelled(isReady)))
+	require.NoError(t, w.syncImages(t.Context(), "ns/a"))
+	tell := func() {
+		wants, changed := w.rebuild()
+		w.takeStock(wants)
+		w.publish(wants, changed, nil)
+	}
+	tell()
+	e := (*w.wants.Load())[0].made[madeKernel]
+	st := told(m, v1beta1.StateLoaded)
+	st.revision = unique.Make(e.Revision)
+	c := has([]*entry{e}, st)
+	c.Name = "n"
+	require.NoError(t, w.configs.GetStore().Add(c))
+	tell()
+	ready := func() metav1.ConditionStatus {
+		m.Status = moduleStatus(m, w.reportOf(m), nil)
+		return meta.FindStatusCondition(m.Status.Conditions, v1beta1.ConditionReady).Status
+	}
+	require.Equal(t, metav1.ConditionTrue, ready())
+
+	_, err := kube.CoreV1().ConfigMaps("ns").Update(t.Context(), dockerfile("FROM b"), metav1.UpdateOptions{})
+	require.NoError(t, err)
+	w.versions.seen = nil // time passes
+	require.NoError(t, w.syncImages(t.Context(), "ns/a"))
+	require.Equal(t, metav1.ConditionFalse, ready(), "it is being made")
+	jobs, err := kube.BatchV1().Jobs("ns").List(t.Context(), metav1.ListOptions{})
+	require.NoError(t, err)
+	jobs.Items[0].UID, jobs.Items[0].ResourceVersion = "job", "1"
+	done, pod := pushed(&jobs.Items[0], "sha256:b")
+	require.NoError(t, w.jobs.GetStore().Add(done))
+	require.NoError(t, w.jobPods.GetStore().Add(pod))
+	require.NoError(t, w.syncImages(t.Context(), "ns/a"))
+	require.Equal(t, "sha256:b", w.makings.of(m)[madeKernel].Digest)
+	assert.Equal(t, metav1.ConditionFalse, ready(), "nobody has been told")
+	tell()
+	assert.Equal(t, metav1.ConditionFalse, ready(), "the node has the one before")
+}
+
+// TestReadyOverAStart: a Watcher that has just begun does not know which of the images are for nodes.
+func TestReadyOverAStart(t *testing.T) {
+	w := idle(fake.NewClientset(), nil)
+	defer w.queue.ShutDown()
+	m := fromDockerfile("a")
+	m.Status.Images = []v1beta1.ModuleImage{
+		{Kernel: madeKernel, Image: "reg.example/x:1", Digest: "sha256:a", State: v1beta1.ImageReady},
+		{Kernel: "6.9", Image: "reg.example/x:1", State: v1beta1.ImageBuilding},
+	}
+	m.Status.Conditions = []metav1.Condition{{Type: v1beta1.ConditionReady, Status: metav1.ConditionTrue, ObservedGeneration: m.Generation}}
+	r := report{counts: counts{selected: 1, desired: 1, available: 1, current: 1}}
+	r.images = w.makings.list(m)
+	r.needed = w.makings.needed("ns/a", r.images)
+	s := moduleStatus(m, r, nil)
+	assert.Equal(t, metav1.ConditionTrue, meta.FindStatusCondition(s.Conditions, v1beta1.ConditionReady).Status)
 }

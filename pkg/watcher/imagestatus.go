@@ -112,6 +112,8 @@ func toBeMade(m *v1beta1.Module, r report) string {
 		return ""
 	case !known:
 		return "whether images have to be made is not known yet"
+	case r.decided != m.Generation:
+		return "" // nor is it which of the images in the status a node needs
 	case slices.ContainsFunc(r.needed, func(i v1beta1.ModuleImage) bool { return i.State == v1beta1.ImageBuilding }):
 		return "an image that nodes need is being made"
 	case slices.ContainsFunc(r.needed, func(i v1beta1.ModuleImage) bool { return i.State == v1beta1.ImageFailed && i.Digest != "" }):

@@ -89,6 +89,16 @@ func (w *Watcher) reached(m *v1beta1.Module) bool {
 	return ok && wants[i].module.UID == m.UID && wants[i].module.Generation == m.Generation && wants[i].given == isGiven(m)
 }
 
+// toldOf reports whether what nodes are told of a Module has these images.
+func (w *Watcher) toldOf(k string, images []v1beta1.ModuleImage) bool {
+	wants := *w.wants.Load()
+	at, ok := slices.BinarySearchFunc(wants, k, func(w *want, k string) int { return strings.Compare(w.key, k) })
+	return ok && !slices.ContainsFunc(images, func(i v1beta1.ModuleImage) bool {
+		e := wants[at].made[i.Kernel]
+		return i.Digest != "" && (e == nil || e.Made == nil || !slices.Contains(e.Made.Images, v1beta1.MadeImage{Image: i.Image, Digest: i.Digest}))
+	})
+}
+
 // standing is how a Module stands on its nodes, and whether they have been told
 // what it says now.
 func (w *Watcher) standing(m *v1beta1.Module) report {
@@ -200,13 +210,21 @@ func (p *statusPace) forget(k string) {
 	delete(p.last, k)
 }
 
-// writeStatus writes a Module's status when it differs, and not too often.
-func (w *Watcher) writeStatus(ctx context.Context, m *v1beta1.Module, problem error) error {
+// reportOf is how a Module and its images stand.
+func (w *Watcher) reportOf(m *v1beta1.Module) report {
 	k := key(m.Namespace, m.Name)
 	r := w.standing(m)
 	r.decided = w.makings.finished(m) // before the images: these are of then, or newer
 	r.images = w.makings.list(m)
 	r.needed = w.makings.needed(k, r.images)
+	r.telling = r.telling || makesImages(m) && !w.toldOf(k, r.needed)
+	return r
+}
+
+// writeStatus writes a Module's status when it differs, and not too often.
+func (w *Watcher) writeStatus(ctx context.Context, m *v1beta1.Module, problem error) error {
+	k := key(m.Namespace, m.Name)
+	r := w.reportOf(m)
 	w.cfg.Metrics.module(k, r)
 	status := moduleStatus(m, r, problem)
 	if apiequality.Semantic.DeepEqual(status, m.Status) {
