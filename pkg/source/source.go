@@ -5,7 +5,11 @@
 package source
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/kmm-node/kmmd/pkg/spec"
@@ -93,7 +97,7 @@ func (j *Joint) leave(cluster *spec.Node) *spec.Node {
 	for i := range cluster.Modules {
 		m := &cluster.Modules[i]
 		file, had := j.mine[m.Key()]
-		if !had || read[m.Key()] {
+		if !had || read[m.Key()] || !slices.ContainsFunc(j.files.Invalid, func(err error) bool { return about(err, file) }) {
 			out.Modules = append(out.Modules, *m)
 			continue
 		}
@@ -103,4 +107,14 @@ func (j *Joint) leave(cluster *spec.Node) *spec.Node {
 		})
 	}
 	return &out
+}
+
+// about says whether an error is of a file, or of all that are there: not of another one.
+func about(err error, file string) bool {
+	var document *spec.Problem
+	if errors.As(err, &document) {
+		return document.File == file
+	}
+	var path *fs.PathError
+	return !errors.As(err, &path) || path.Path == file || path.Path == filepath.Dir(file)
 }

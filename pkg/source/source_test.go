@@ -4,6 +4,7 @@ package source_test
 
 import (
 	"errors"
+	"io/fs"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -69,22 +70,26 @@ func TestUnreadableDocument(t *testing.T) {
 		return modules, refused
 	}
 	j.Cluster(spec.Node{Modules: []spec.Module{module("nic", "", "r1"), module("gpu", "", "r2")}})
-	j.Files(spec.Node{Modules: []spec.Module{module("nic", "nic.yaml", "")}})
-	typo := spec.Node{Invalid: []error{errors.New("nic.yaml: line 3: typo")}}
+	j.Files(spec.Node{Modules: []spec.Module{module("nic", "/docs/nic.yaml", "")}})
+	typo := spec.Node{Invalid: []error{&spec.Problem{File: "/docs/nic.yaml", Message: "typo"}}}
 	for range 2 {
 		j.Files(typo)
 		modules, refused := names()
 		assert.Equal(t, []string{"gpu "}, modules)
 		assert.Equal(t, []string{"nic"}, refused)
-		assert.Contains(t, got.Refused[0].Message, "ns/nic in nic.yaml, which can not be read now")
+		assert.Contains(t, got.Refused[0].Message, "ns/nic in /docs/nic.yaml, which can not be read now")
 	}
-	j.Files(spec.Node{Modules: []spec.Module{module("nic", "nic.yaml", "")}})
+	j.Files(spec.Node{Modules: []spec.Module{module("nic", "/docs/nic.yaml", "")}})
 	modules, _ := names()
-	assert.Equal(t, []string{"nic nic.yaml", "gpu "}, modules)
-	j.Files(spec.Node{})
+	assert.Equal(t, []string{"nic /docs/nic.yaml", "gpu "}, modules)
+	j.Files(spec.Node{Invalid: []error{&fs.PathError{Op: "open", Path: "/docs", Err: fs.ErrPermission}}})
+	modules, _ = names()
+	assert.Equal(t, []string{"gpu "}, modules, "nothing there can be read")
+	j.Files(spec.Node{Invalid: []error{&spec.Problem{File: "/docs/other.yaml", Message: "typo"}}})
 	modules, refused := names()
 	assert.Equal(t, []string{"nic ", "gpu "}, modules, "it is gone: the cluster's counts")
 	assert.Empty(t, refused)
+	j.Files(spec.Node{})
 	j.Files(typo)
 	modules, _ = names()
 	assert.Equal(t, []string{"nic ", "gpu "}, modules, "and is no longer remembered")
