@@ -101,7 +101,11 @@ func TestNotHeard(t *testing.T) {
 	config := inCluster(t, "")
 	for _, args := range [][]string{{"explain"}, {"plan"}, {"image", "pull"}} {
 		out, err := kmmd(t, append(args, "--config", config)...)
-		require.ErrorIs(t, err, errNotAsWanted, args)
+		if args[0] == "image" {
+			require.NoError(t, err, "what is known is in the store: it is filled before a node has heard its cluster")
+		} else {
+			require.ErrorIs(t, err, errNotAsWanted, args)
+		}
 		assert.Equal(t, notHeard+"\n", out, args)
 	}
 	out, err := kmmd(t, "plan", "-o", "json", "--config", config)

@@ -83,8 +83,7 @@ has run, those it knows), or only the modules named and what they depend on; and
 firmware, when asked for. REF is what
 containerImage may be, also oci:/DIRECTORY and oci-archive:/FILE.
 
-Exit codes: 0 all is in the store, 1 something is not, or the cluster has not been
-heard yet, 2 usage or invalid document.`,
+Exit codes: 0 all is in the store, 1 something is not, 2 usage or invalid document.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usageError{fmt.Errorf("image pull: one REF at a time, not %d", len(args))}
@@ -236,7 +235,7 @@ func pullDocuments(cmd *cobra.Command, o *options, kernel string) error {
 		return err
 	case len(desired.Invalid) > 0:
 		return usageError{errors.Join(desired.Invalid...)}
-	case desired.Partial || slices.ContainsFunc(staged, func(s spec.StagedModule) bool { return !s.Ready }):
+	case slices.ContainsFunc(staged, func(s spec.StagedModule) bool { return !s.Ready }):
 		return errNotAsWanted
 	}
 	return nil
