@@ -235,7 +235,7 @@ func (a *Agent) failed(ctx context.Context, t plan.Transaction, err error) {
 	if r := a.resolved[t.Owner]; r != nil && errors.Is(err, images.ErrDigest) {
 		r.damaged = true // the store is asked again: it mends what it has
 	}
-	if t.Leaving {
+	if t.Leaving || errors.Is(err, errWrongBuild) { // whoever loaded the other build may take it away again
 		f.later() // no other document will ever ask for it
 	}
 	f.follow(a.failures[t.Owner])

@@ -27,8 +27,8 @@ func (a *Agent) note(owner string, s plan.Step) {
 		names := append([]string{}, a.ledger.Holds[owner]...)
 		u.Hold = &names
 	case plan.Unload:
-		if a.comesBack(owner, s.Name) {
-			return // an interrupted transaction has noted what ran before it
+		if a.comesBack(owner, s.Name) || a.goesAgain(owner, s.Undo) {
+			return // an interrupted transaction has noted what ran before it, or has brought this one itself
 		}
 		u.Load, u.Ours = s.Undo, s.Undo != nil && s.Ours
 	case plan.Load:
@@ -64,6 +64,13 @@ func (a *Agent) note(owner string, s plan.Step) {
 // comesBack reports whether a rollback loads a module of this name again.
 func (a *Agent) comesBack(owner, name string) bool {
 	return slices.ContainsFunc(a.ledger.Journal[owner], func(u undo) bool { return u.Load != nil && u.Load.Name == name })
+}
+
+// goesAgain reports whether a rollback unloads this very build: it was not there before the transaction.
+func (a *Agent) goesAgain(owner string, file *plan.File) bool {
+	return file != nil && slices.ContainsFunc(a.ledger.Journal[owner], func(u undo) bool {
+		return u.Unload != nil && u.Unload.Name == file.Name && u.Unload.BuildID == file.BuildID
+	})
 }
 
 // finish writes into the ledger what a step has done.

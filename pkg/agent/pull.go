@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kmm-node/kmmd/pkg/images"
+	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
@@ -20,6 +21,7 @@ const pullGrace = 3 * time.Second
 type pull struct {
 	module spec.Module
 	image  string
+	host   *kmod.Tree // where it is looked for what the image does not have
 	cancel context.CancelFunc
 	done   chan struct{} // closed at the end
 	left   atomic.Bool   // no look waits for it: its end is a hint
@@ -72,10 +74,9 @@ func (a *Agent) startPull(ctx context.Context, m *spec.Module, choice *spec.Choi
 			before = other.done
 		}
 	}
-	p := &pull{module: *m, image: choice.Image, done: make(chan struct{})}
+	p := &pull{module: *m, image: choice.Image, host: a.host, done: make(chan struct{})}
 	ctx, p.cancel = context.WithCancel(ctx)
 	a.pulls[m.Key()] = p
-	host := a.host
 	a.pulling.Go(func() {
 		defer p.cancel()
 		if before != nil {
@@ -84,7 +85,7 @@ func (a *Agent) startPull(ctx context.Context, m *spec.Module, choice *spec.Choi
 			case <-ctx.Done():
 			}
 		}
-		p.tree, p.from, p.err = a.fetch(ctx, &p.module, choice, a.cfg.Kernel.Release(), host)
+		p.tree, p.from, p.err = a.fetch(ctx, &p.module, choice, a.cfg.Kernel.Release(), p.host)
 		close(p.done)
 		if p.left.Load() {
 			a.Trigger()
@@ -107,7 +108,7 @@ func (a *Agent) forgetPulls(wanted map[string]bool) {
 // asks for others.
 func (a *Agent) toResolve(r *resolution) bool {
 	if !r.pending {
-		return r.damaged || r.fail != nil && (r.fail.due() || a.hostGrew(r.fail))
+		return r.damaged || r.fail != nil && (r.fail.due() || hostGrew(r))
 	}
 	select {
 	case <-a.pulls[r.module.Key()].done:
@@ -117,9 +118,10 @@ func (a *Agent) toResolve(r *resolution) bool {
 	}
 }
 
-// hostGrew says whether a module that was nowhere may be among the node's own by now: a package has changed them.
-func (a *Agent) hostGrew(f *failure) bool {
-	return f.reason == spec.ReasonModuleNotFound && a.host != nil && !a.host.Current()
+// hostGrew says whether a module that was nowhere may be among the node's own by now: a package has changed them since the
+// tree was read in which it was not found.
+func hostGrew(r *resolution) bool {
+	return r.fail.reason == spec.ReasonModuleNotFound && r.host != nil && r.host.Changed()
 }
 
 // pullsOn says whether images are being got that a look has not waited for.

@@ -32,9 +32,10 @@ type resolution struct {
 	firmware []firmware.File
 	parsed   map[string]*kmod.File // by path
 	warnings []string
-	fail     *failure // while pending: of the last try
-	pending  bool     // the image is being got
-	damaged  bool     // a file of it is not what it was in the store
+	fail     *failure   // while pending: of the last try
+	pending  bool       // the image is being got
+	host     *kmod.Tree // the node's own modules as they were then
+	damaged  bool       // a file of it is not what it was in the store
 }
 
 // resolveAll brings a.resolved up to date with the desired Modules.
@@ -127,6 +128,7 @@ func (a *Agent) resolve(ctx context.Context, m spec.Module, grace <-chan struct{
 		r.pending = true
 		return r
 	}
+	r.host = got.host
 	if r.tree, err = got.tree, got.err; err != nil {
 		r.fail = fail(err)
 		return r

@@ -159,11 +159,57 @@ func TestStoreIsDamaged(t *testing.T) {
 func TestHostGrows(t *testing.T) {
 	n := newNode(t)
 	require.NoError(t, os.Rename(n.inTree("core"), n.path("core.ko")))
+	index := n.path("host/lib/modules", release, "modules.dep")
+	require.NoError(t, os.WriteFile(index, []byte("kernel/dummy.ko:\n"), 0o644))
 	w := want{name: "nic", image: n.image("1", only(ours("1"), "hostuser"), nil), module: "hostuser"}
 	require.Equal(t, spec.ReasonModuleNotFound, one(t, n.reconcile(w)).Reason)
+	asked := len(n.images.asked)
+	n.reconcile(w)
+	require.Len(t, n.images.asked, asked, "nothing has changed")
 	require.NoError(t, os.Rename(n.path("core.ko"), n.inTree("core")))
+	require.NoError(t, os.WriteFile(index, []byte("kernel/dummy.ko:\nkernel/core.ko:\n"), 0o644)) // depmod
 	m := one(t, n.reconcile(w))
 	assert.Equal(t, spec.StateLoaded, m.State, m.Message)
+}
+
+// TestForeignBuildGoes: what was loaded by somebody in between is no refusal of the kernel.
+func TestForeignBuildGoes(t *testing.T) {
+	n := newNode(t)
+	n.beat(n.inTree("dummy"), 1)
+	w := n.swap(n.image("1", ours("1"), nil))
+	w.remove = nil
+	for range 2 {
+		require.Equal(t, spec.ReasonWrongBuild, one(t, n.reconcile(w)).Reason)
+	}
+	require.NoError(t, n.Rmmod("dummy"))
+	m := one(t, n.reconcile(w))
+	assert.Equal(t, spec.StateLoaded, m.State, m.Message)
+	assert.Equal(t, "1", n.runs("dummy"))
+}
+
+// TestRollbackOfTwoImages: a change was killed, gone on with for another image, and refused: of neither is anything left.
+func TestRollbackOfTwoImages(t *testing.T) {
+	n := newNode(t)
+	n.Preload(n.inTree("dummy"), "")
+	first := want{name: "nic", image: n.image("1", ours("1"), nil), module: "dummy", remove: []string{"dummy"}, order: []string{"dummy", "helper"}}
+	second := want{name: "nic", image: n.image("2", ours("2"), nil), module: "base", remove: []string{"dummy"}}
+	n.OnCall(func(call string) {
+		if strings.HasPrefix(call, "load dummy") {
+			panic(killed{})
+		}
+	})
+	n.start()
+	assert.Panics(t, func() { n.reconcile(first) })
+	require.Equal(t, "1", n.runs("helper"))
+	n.OnCall(nil)
+	n.FailInit("base", syscall.EIO)
+	n.start()
+	for range 2 {
+		assert.Equal(t, spec.ReasonInitFailed, one(t, n.reconcile(second)).Reason)
+		assert.Equal(t, "in-tree", n.runs("dummy"))
+		assert.Empty(t, n.runs("helper"))
+		assert.Empty(t, n.runs("base"))
+	}
 }
 
 // counting counts looks at the kernel's modules.

@@ -118,15 +118,17 @@ func (t *Tree) Current() bool {
 	t.mu.Lock()
 	walked := t.walked != nil
 	t.mu.Unlock()
-	if walked || t.stamps[0] == (stamp{}) {
-		return false
-	}
+	return !walked && t.stamps[0] != (stamp{}) && !t.Changed()
+}
+
+// Changed reports whether an index file is not as it was when OpenTree read it: depmod has run since.
+func (t *Tree) Changed() bool {
 	for i, name := range indexes {
 		if stampOf(filepath.Join(t.dir, name)) != t.stamps[i] {
-			return false
+			return true
 		}
 	}
-	return true
+	return false
 }
 
 // Dir is the absolute path of the directory.
