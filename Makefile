@@ -56,7 +56,7 @@ build: ## bin/kmmd and bin/kmm-watcher, static
 # The control plane is built meanwhile, once what it has in common with our programs is compiled. VMs and clusters both wait
 # at times: side by side they keep the processors busy.
 test: ## everything: setup, unit, lab, vm on both kernels, cluster, systemd; what passed with the very same files not again, but with FRESH=1
-	@test/stages setup-vm build "setup-cluster&" vm+ unit lab setup-cluster cluster-test systemd-test vm
+	@test/stages setup-vm build "setup-cluster&" unit vm+ lab setup-cluster cluster-test systemd-test vm
 
 unit: ## tests without root and network; those that read real kernels do so once setup has run
 	CGO_ENABLED=1 $(GO) test -race $$($(GO) list ./... | grep -vE '/test/(vm|cluster)(/|$$)') ./test/vm/ovmf
