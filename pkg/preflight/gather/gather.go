@@ -52,14 +52,18 @@ type request struct {
 	out     *preflight.Kernel
 }
 
-// Prepare reads what does not change until the next boot, so that Kernel need not. It takes some ten milliseconds, the
-// second time none.
+// Prepare reads what does not change until the next boot, so that Kernel need not, and what modules export. It takes
+// some hundred milliseconds, the second time none.
 func (c *Collector) Prepare(tree *kmod.Tree) error {
 	loaded, err := c.host.Modules()
 	if err != nil {
 		return fmt.Errorf("collect facts for preflight: %w", err)
 	}
-	return errors.Join(c.prepare(tree, loaded), c.notSaved)
+	err = c.prepare(tree, loaded)
+	if err == nil && c.running == nil {
+		err = c.readSymbols(loaded)
+	}
+	return errors.Join(err, c.notSaved)
 }
 
 func (c *Collector) prepare(tree *kmod.Tree, loaded []kernel.Module) error {

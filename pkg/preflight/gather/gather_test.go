@@ -261,6 +261,13 @@ func TestTables(t *testing.T) {
 	assert.Contains(t, check(t, c, tree, nil, ofModule), "the kernel's CRC is not known of: register_virtio_driver")
 	assert.Empty(t, check(t, c, tree, nil, good))
 
+	// What is prepared has them too: the first change does not wait for the list.
+	c = gather.New(h, "amd64", file)
+	require.NoError(t, c.Prepare(tree))
+	require.NoError(t, os.Remove(list))
+	assert.Contains(t, check(t, c, tree, nil, ofModule), "the kernel's CRC is not known of: register_virtio_driver")
+	require.NoError(t, os.WriteFile(list, symbols, 0o600))
+
 	sealed, err := os.ReadFile(file)
 	require.NoError(t, err)
 	object, err := record.Open(sealed)

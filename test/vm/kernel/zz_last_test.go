@@ -16,9 +16,11 @@ import (
 
 // What follows can not be undone before the next boot: it must run last, in this order.
 
-// TestOops kills the thread that loads.
+// TestOops kills the thread that loads. On Linux 6.12 a later load, one in some 250, runs into what that has left, and oopses with
+// a lock held: the kernel is told to panic then, and test/vm/exec begins anew.
 func TestOops(t *testing.T) {
 	h := open(t)
+	require.NoError(t, os.WriteFile("/proc/sys/kernel/oops_limit", []byte("2"), 0))
 	err := load(t, h, "kmm_oops.ko", "", 2*time.Second)
 	require.ErrorIs(t, err, kernel.ErrTimeout)
 	assert.Equal(t, kernel.Timeout, kernel.CauseOf(err))
