@@ -26,7 +26,7 @@ func SameParameter(typ, wanted, shown string) (same, known bool) {
 		}
 		w, ok := parseBool(wanted)
 		s, ok2 := parseBool(shown)
-		return w == s, ok && ok2
+		return ok && ok2 && w == s, ok && ok2
 	case "charp", "string":
 		return wanted == shown, true
 	}

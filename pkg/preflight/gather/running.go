@@ -10,8 +10,8 @@ import (
 	"github.com/kmm-node/kmmd/pkg/kernel"
 )
 
-// firstSymbols reads what the kernel exports. Where that is known to be, what modules export is left for the day
-// somebody needs it, see follow.
+// firstSymbols reads what the kernel exports. Where that is known to be, what modules export is left to Prepare, or to
+// follow when somebody needs it before.
 func (c *Collector) firstSymbols(loaded []kernel.Module) error {
 	if tables, ok := c.tables.load(); ok {
 		if symbols, err := c.host.SymbolsAt(tables); err == nil {
