@@ -235,8 +235,9 @@ func (a *Agent) failed(ctx context.Context, t plan.Transaction, err error) {
 	if r := a.resolved[t.Owner]; r != nil && errors.Is(err, images.ErrDigest) {
 		r.damaged = true // the store is asked again: it mends what it has
 	}
-	if t.Leaving || errors.Is(err, errWrongBuild) { // whoever loaded the other build may take it away again
-		f.later() // no other document will ever ask for it
+	// No other document will ever ask for what leaves, and whoever has loaded another build may take it away.
+	if t.Leaving || errors.Is(err, errWrongBuild) {
+		f.later()
 	}
 	f.follow(a.failures[t.Owner])
 	if f.reason == spec.ReasonSignature {

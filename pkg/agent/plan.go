@@ -28,10 +28,7 @@ func (a *Agent) Plan(ctx context.Context) (plan.Plan, map[string]plan.Block, err
 		if !a.pullsOn() {
 			break
 		}
-		select {
-		case <-a.trigger:
-		case <-ctx.Done():
-		}
+		a.awaitHint(ctx)
 	}
 	v, err := a.plan(desired)
 	unresolved := map[string]plan.Block{}

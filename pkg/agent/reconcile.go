@@ -31,10 +31,15 @@ func (a *Agent) Reconcile(ctx context.Context) (spec.Status, error) {
 		if err != nil || !a.pullsOn() {
 			return status, err
 		}
-		select {
-		case <-a.trigger:
-		case <-ctx.Done():
-		}
+		a.awaitHint(ctx)
+	}
+}
+
+// awaitHint waits for a hint, such as the end of a pull.
+func (a *Agent) awaitHint(ctx context.Context) {
+	select {
+	case <-a.trigger:
+	case <-ctx.Done():
 	}
 }
 

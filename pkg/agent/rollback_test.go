@@ -225,30 +225,24 @@ func (c *counting) Modules(closer ...string) ([]kernel.Module, error) {
 
 // TestBlockedRests: what is in the way, and can not be tried, has nobody look without a pause.
 func TestBlockedRests(t *testing.T) {
+	inUse := func(n *node, w want) {
+		n.Preload(n.inTree("dummy"), "")
+		n.Hold("dummy", 1)
+		n.agent.SetDesired(documents(w))
+	}
+	elsewhere := func(how func(n *node, ref string)) func(n *node, w want) {
+		return func(n *node, w want) {
+			inUse(n, w)
+			advance(time.Second)
+			w.image = "localhost/none:1"
+			how(n, w.image)
+			n.agent.SetDesired(documents(w))
+		}
+	}
 	for name, play := range map[string]func(n *node, w want){
-		"in use": func(n *node, w want) {
-			n.Preload(n.inTree("dummy"), "")
-			n.Hold("dummy", 1)
-			n.agent.SetDesired(documents(w))
-		},
-		"in use, then without an image": func(n *node, w want) {
-			n.Preload(n.inTree("dummy"), "")
-			n.Hold("dummy", 1)
-			n.agent.SetDesired(documents(w))
-			advance(time.Second)
-			w.image = "localhost/none:1"
-			n.images.fail(w.image, images.ErrNoModules)
-			n.agent.SetDesired(documents(w))
-		},
-		"in use, then with an image that hangs": func(n *node, w want) {
-			n.Preload(n.inTree("dummy"), "")
-			n.Hold("dummy", 1)
-			n.agent.SetDesired(documents(w))
-			advance(time.Second)
-			w.image = "localhost/none:1"
-			n.images.hang(w.image, true)
-			n.agent.SetDesired(documents(w))
-		},
+		"in use":                                inUse,
+		"in use, then without an image":         elsewhere(func(n *node, ref string) { n.images.fail(ref, images.ErrNoModules) }),
+		"in use, then with an image that hangs": elsewhere(func(n *node, ref string) { n.images.hang(ref, true) }),
 		"hangs in its init": func(n *node, w want) {
 			n.Preload(n.inTree("dummy"), "")
 			n.SetState("dummy", "coming")

@@ -143,13 +143,13 @@ func TestJobRefused(t *testing.T) {
 				assert.Positive(t, nextTrial(trials, time.Now()))
 				assert.Equal(t, first, look(), "not yet time")
 				assert.Equal(t, 1, created)
-				time.Sleep(lookAgain)
+				time.Sleep(lookAgain) // of the test's clock
 				again := look()
 				assert.Equal(t, first.reason, again.reason)
 				assert.Equal(t, first.since, again.since, "nothing has changed")
 				assert.Equal(t, 2, created)
 				full = false
-				time.Sleep(lookAgain)
+				time.Sleep(lookAgain) // of the test's clock
 				assert.Equal(t, v1beta2.VerificationInProgress, look().status)
 				assert.Equal(t, 3, created)
 			})

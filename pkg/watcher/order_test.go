@@ -60,6 +60,7 @@ func TestOrder(t *testing.T) {
 	assert.Equal(t, 2*fair-n+1, w.queue.Len())
 }
 
+// TestQueues: what may ask a registry has a queue of its own.
 func TestQueues(t *testing.T) {
 	q := newQueues(newOrder())
 	for _, item := range []string{nodeWork + "n", moduleWork + "ns/a", imageWork + "ns/a", preflightWork + "p"} {
