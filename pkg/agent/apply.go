@@ -93,10 +93,6 @@ func (a *Agent) skip(t plan.Transaction) bool {
 	if len(t.Blocked) > 0 {
 		f := blocked(t.Blocked)
 		if before != nil && before.reason == spec.ReasonNeedsReboot && f.reason == before.reason {
-			f.follow(before)
-			if !before.retryAt.IsZero() {
-				before.wait, before.retryAt = f.wait, f.retryAt
-			}
 			return true // the first message has the kernel's words
 		}
 		f.follow(before)
