@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 
 	"github.com/kmm-node/kmmd/test/faults/relay"
+	"github.com/kmm-node/kmmd/test/vm/guest"
 )
 
 // ill is a registry in trouble.
@@ -177,7 +177,7 @@ func well(t *testing.T) {
 // registry is in trouble.
 func requireNeighbour(t *testing.T, d *daemon, s *scenario) {
 	t.Helper()
-	require.NoError(t, unix.DeleteModule("kmm_base", unix.O_NONBLOCK))
+	guest.Unload(t, "kmm_base")
 	began := time.Now()
 	d.until("the neighbour's module comes back", func() error { return isNow(s.from.state(t)) })
 	require.Less(t, time.Since(began), 20*time.Second, "the neighbour's module comes back at once")

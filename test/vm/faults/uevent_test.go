@@ -12,6 +12,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/kmm-node/kmmd/test/vm/guest"
 )
 
 // storms have so many uevents; the short form has a hundredth.
@@ -71,7 +73,7 @@ func TestStorm(t *testing.T) {
 			s.ask(t, s.toImage)
 			d.untilIs(s.to.state(t))
 			require.NoError(t, <-done)
-			require.NoError(t, unix.DeleteModule("dummy", unix.O_NONBLOCK))
+			guest.Unload(t, "dummy")
 			d.untilIs(s.to.state(t))
 			assert.Less(t, d.resident(), before+32<<20, "memory in use")
 			d.stop()
@@ -97,7 +99,7 @@ func TestOverflow(t *testing.T) {
 			lost := drops(t)
 			require.NoError(t, blow(source, max(events(), storm/30)))
 			require.Greater(t, drops(t), lost, "the socket has overflowed")
-			require.NoError(t, unix.DeleteModule("kmm_fw", unix.O_NONBLOCK))
+			guest.Unload(t, "kmm_fw")
 			d.signal(unix.SIGCONT)
 			d.untilIs(s.to.state(t))
 			d.stop()

@@ -88,14 +88,14 @@ func TestDaemon(t *testing.T) {
 	n.eventually("the new document is obeyed", func() bool { return n.runs("dummy.ko") && n.status().OK() && len(n.status().Modules) == 1 })
 	assert.Contains(t, guest.Get("/metrics"), `kmmd_module_state{name="dummy",namespace="default",reason="",state="Loaded"} 1`)
 
-	n.command("rmmod", "dummy")
+	guest.Unload(n.t, "dummy")
 	gone := time.Now()
 	n.eventually("removed by hand: back", func() bool { return n.runs("dummy.ko") })
 	assert.Less(t, time.Since(gone), 20*time.Second, "at once, though emulated, and not by a look now and then")
 	t.Logf("removed by hand: back after %s", time.Since(gone).Round(time.Millisecond))
 
 	// The in-tree one by its path: nothing holds off insmod.
-	n.command("rmmod", "dummy")
+	guest.Unload(n.t, "dummy")
 	tree := n.requireInTreeFile("dummy")
 	_ = exec.Command("insmod", tree).Run() // kmmd may be faster
 	n.eventually("in-tree one back: replaced", func() bool { return n.runs("dummy.ko") })

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/test/vm/guest"
 )
 
 // Steps in which kmmd does not run, or ends.
@@ -46,7 +48,7 @@ func (s *soak) down() string {
 	s.daemon.kill()
 	did := s.several()
 	if name := s.pick(s.removable()); name != "" {
-		require.NoError(s, s.host.rmmod(s.world.docs[name].what.module))
+		guest.Unload(s, s.world.docs[name].what.module)
 		did += "; rmmod " + name
 	}
 	s.daemon.start()

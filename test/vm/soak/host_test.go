@@ -168,8 +168,6 @@ func (h *host) insmod(s *soak, image []byte, parameters string) error {
 	return unix.FinitModule(fd, parameters, 0)
 }
 
-func (h *host) rmmod(name string) error { return unix.DeleteModule(name, unix.O_NONBLOCK) }
-
 // event has the kernel send one module event.
 func (h *host) event(s *soak) {
 	s.Helper()

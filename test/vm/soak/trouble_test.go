@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/test/vm/guest"
 )
 
 // Steps behind kmmd's back.
@@ -28,7 +30,7 @@ func (s *soak) removable() []string {
 func (s *soak) rmmodWanted() string {
 	name := s.pick(s.removable())
 	if name != "" {
-		require.NoError(s, s.host.rmmod(s.world.docs[name].what.module))
+		guest.Unload(s, s.world.docs[name].what.module)
 	}
 	return name
 }
@@ -56,7 +58,7 @@ func (s *soak) modprobe() string {
 func (s *soak) rmmodForeign() string {
 	name := s.pick(slices.Sorted(maps.Keys(s.world.foreign)))
 	if name != "" {
-		require.NoError(s, s.host.rmmod(name))
+		guest.Unload(s, name)
 		delete(s.world.foreign, name)
 	}
 	return name
@@ -71,7 +73,7 @@ func (s *soak) insist() string {
 	}
 	name := s.pick(d.runs.remove)
 	if name == "dummy" {
-		require.NoError(s, s.host.rmmod("dummy"))
+		guest.Unload(s, "dummy")
 	}
 	_ = s.host.modprobe("-i", name)
 	return name
@@ -89,13 +91,13 @@ func (s *soak) usurp() string {
 	other := *good
 	other.image.build = -1
 	s.daemon.signal(syscall.SIGSTOP)
-	require.NoError(s, s.host.rmmod(d.what.module))
+	guest.Unload(s, d.what.module)
 	image := withBuildID(s, d.what.module+".ko", id(d.what.module, -1))
 	require.NoError(s, s.host.insmod(s, image, strings.Join(good.parameters, " ")))
 	s.daemon.signal(syscall.SIGCONT)
 	d.runs, d.reason = &other, "WrongBuild"
 	s.settle()
-	require.NoError(s, s.host.rmmod(d.what.module))
+	guest.Unload(s, d.what.module)
 	d.runs, d.reason = good, ""
 	return name
 }
