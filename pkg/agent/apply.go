@@ -50,6 +50,13 @@ func (a *Agent) apply(ctx context.Context, desired *spec.Node) (changed bool, er
 		if a.skip(t) {
 			continue
 		}
+		if !begun[t.Owner] && a.functionsGone(t) {
+			a.takeBack(ctx, t.Owner)
+			changed, begun[t.Owner], seen[t.Owner] = true, true, false
+			v, err = a.plan(desired)
+			i = -1
+			continue
+		}
 		begun[t.Owner] = true
 		if len(t.Steps) == 0 {
 			a.succeed(t.Owner, pending)
@@ -72,18 +79,29 @@ func (a *Agent) apply(ctx context.Context, desired *spec.Node) (changed bool, er
 // rollBackRest takes back what was interrupted and is not gone on with.
 func (a *Agent) rollBackRest(ctx context.Context, begun map[string]bool) (changed bool) {
 	for owner := range a.ledger.Journal {
-		if begun[owner] {
-			continue
+		if !begun[owner] && a.takeBack(ctx, owner) {
+			changed = true
 		}
-		a.cfg.Log.Warn("rolling back an interrupted change", "module", owner)
-		a.seen = nil
-		if err := a.rollBack(context.WithoutCancel(ctx), owner); err != nil {
-			a.cfg.Log.Error("roll back", "module", owner, "err", err)
-			continue
-		}
-		changed = true
 	}
 	return changed
+}
+
+// takeBack undoes what an interrupted change of an owner has done, and reports whether nothing of it is left.
+func (a *Agent) takeBack(ctx context.Context, owner string) bool {
+	a.cfg.Log.Warn("rolling back an interrupted change", "module", owner)
+	a.seen = nil
+	err := a.rollBack(context.WithoutCancel(ctx), owner)
+	if err != nil {
+		a.cfg.Log.Error("roll back", "module", owner, "err", err)
+	}
+	return err == nil
+}
+
+// functionsGone says whether a change that was interrupted has removed virtual functions, and this one would begin with the
+// configuration of what is left: it would take the place of the one that was saved with their interfaces.
+func (a *Agent) functionsGone(t plan.Transaction) bool {
+	return slices.ContainsFunc(a.ledger.Journal[t.Owner], func(u undo) bool { return u.SRIOV != nil }) &&
+		slices.ContainsFunc(t.Steps, func(s plan.Step) bool { _, saves := s.(plan.SaveNetwork); return saves })
 }
 
 // skip says whether a transaction must not be tried now: it is blocked, or it

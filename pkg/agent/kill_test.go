@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kmm-node/kmmd/pkg/agent"
+	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
 // killed is what a test panics with in place of a SIGKILL.
@@ -100,7 +101,7 @@ func (st story) play(t *testing.T, images *stock, where string, count int) (dead
 			n.FailInit(st.fails, syscall.EIO)
 		}
 		n.calls()
-		if dead = n.kill(where, count, st.wants); !dead {
+		if dead = n.kill(where, count, documents(st.wants...)); !dead {
 			return
 		}
 		if st.after == nil {
@@ -137,16 +138,16 @@ func with(refs map[string]string, wants []want) []want {
 }
 
 // kill starts a kmmd that dies. It reports false when it was done before.
-func (n *node) kill(where string, count int, wants []want) (dead bool) {
+func (n *node) kill(where string, count int, desired spec.Node, change ...func(*agent.Config)) (dead bool) {
 	die := func() {
 		if count--; count == 0 {
 			panic(killed{})
 		}
 	}
-	change := func(c *agent.Config) { c.AfterStep = die }
 	if where == "before call" {
-		change = func(*agent.Config) {}
 		n.OnCall(func(string) { die() })
+	} else {
+		change = append(change, func(c *agent.Config) { c.AfterStep = die })
 	}
 	defer n.OnCall(nil)
 	defer func() {
@@ -158,8 +159,8 @@ func (n *node) kill(where string, count int, wants []want) (dead bool) {
 			panic(p)
 		}
 	}()
-	n.start(change)
-	n.reconcile(wants...)
+	n.start(change...)
+	n.reconcileNode(desired)
 	return false
 }
 
@@ -207,7 +208,7 @@ func TestKillThenRace(t *testing.T) {
 	second.image, second.module, second.order = n.image("2", ours("2"), nil), "side", []string{"side", "dummy"}
 	require.True(t, n.reconcile(first).OK())
 	n.FailInit("side", syscall.EIO)
-	require.True(t, n.kill("after step", 1, []want{second}), "after the unload")
+	require.True(t, n.kill("after step", 1, documents(second)), "after the unload")
 	require.Empty(t, n.runs("dummy"))
 	n.Preload(n.inTree("dummy"), "")
 	n.calls()

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent_test
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/kmm-node/kmmd/pkg/agent"
+	"github.com/kmm-node/kmmd/pkg/devices"
+	"github.com/kmm-node/kmmd/pkg/spec"
+)
+
+// card is a network card that dummy drives: with the interface pf, and vf of a
+// virtual function. What is configured on either is one word. It loses all of
+// that, and the function, with its driver.
+type card struct {
+	n      *node
+	driver string // the build it has been with
+	vfs    int
+	words  map[string]string // of interfaces that have one
+}
+
+var _ agent.Devices = (*card)(nil)
+
+func (c *card) sync() {
+	if now := c.n.runs("dummy"); now != c.driver {
+		c.driver, c.vfs, c.words = now, 0, map[string]string{}
+	}
+}
+
+func (c *card) pci() devices.Device {
+	return devices.Device{Bus: "pci", Address: "0000:00:02.0", Driver: "dummy", VFs: c.vfs}
+}
+
+func (c *card) Of(module string) (devices.Use, error) {
+	c.sync()
+	u := devices.Use{Module: module}
+	if c.n.runs(module) == "" {
+		return u, devices.ErrNotLoaded
+	}
+	if module != "dummy" {
+		return u, nil
+	}
+	u.Bound = []devices.Device{c.pci()}
+	for _, name := range c.interfaces() {
+		u.Interfaces = append(u.Interfaces, devices.Interface{Name: name, Up: c.words[name] != ""})
+	}
+	return u, nil
+}
+
+func (c *card) interfaces() []string { return []string{"pf", "vf"}[:1+c.vfs] }
+
+// SaveNetwork keeps the words as what is lost, which goes into the ledger as it is.
+func (c *card) SaveNetwork(interfaces []devices.Interface) (*devices.Network, error) {
+	c.sync()
+	n := &devices.Network{Saved: time.Now()}
+	for _, i := range interfaces {
+		if c.words[i.Name] != "" {
+			n.Lost = append(n.Lost, i.Name)
+		}
+	}
+	return n, nil
+}
+
+func (c *card) RestoreNetwork(_ context.Context, n *devices.Network) error {
+	c.sync()
+	for _, name := range n.Lost {
+		if !slices.Contains(c.interfaces(), name) {
+			return devices.ErrMissing
+		}
+		c.words[name] = "configured"
+	}
+	return nil
+}
+
+func (c *card) Bind([]devices.Device) error   { return nil }
+func (c *card) Unbind([]devices.Device) error { return nil }
+
+func (c *card) ResetSRIOV(devices.Device) (before int, err error) {
+	c.sync()
+	before, c.vfs = c.vfs, 0
+	delete(c.words, "vf")
+	return before, nil
+}
+
+func (c *card) SetSRIOV(_ devices.Device, vfs int) error {
+	c.sync()
+	c.vfs = vfs
+	return nil
+}
+
+// TestKillVirtualFunctions kills kmmd anywhere in the exchange of a driver whose
+// virtual function has a configured interface: the next kmmd gives it back, with
+// the driver it loads.
+func TestKillVirtualFunctions(t *testing.T) {
+	shelf := newNode(t)
+	document := want{name: "nic", image: shelf.image("1", ours("1"), nil), module: "dummy", remove: []string{"dummy"}}.document()
+	document.Metadata.Annotations = map[string]string{
+		spec.AnnotationAllowInUse: spec.UseNetwork, spec.AnnotationBeforeUnload: spec.ActionSRIOVReset,
+	}
+	for _, where := range []string{"after step", "before call"} {
+		times := 0
+		for dead := true; dead; times++ {
+			n := newNode(t)
+			n.images = shelf.images
+			n.Preload(n.inTree("dummy"), "")
+			c := &card{n: n, driver: n.runs("dummy"), vfs: 1, words: map[string]string{"pf": "configured", "vf": "configured"}}
+			withCard := func(cfg *agent.Config) { cfg.Devices = c }
+			desired := spec.Node{Modules: []spec.Module{document}}
+			dead = n.kill(where, times+1, desired, withCard)
+			if dead {
+				n.start(withCard)
+				s := n.reconcileNode(desired)
+				require.True(t, s.OK(), "%+v", s)
+			}
+			assert.Equal(t, "1", n.runs("dummy"))
+			assert.Equal(t, 1, c.vfs, "killed %s %d", where, times+1)
+			assert.Equal(t, []string{"pf", "vf"}, slices.Sorted(maps.Keys(c.words)), "killed %s %d", where, times+1)
+			assert.NotContains(t, n.ledger(), "journal", "nothing is left to undo")
+		}
+		assert.GreaterOrEqual(t, times, 3)
+	}
+}
