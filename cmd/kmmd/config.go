@@ -43,9 +43,11 @@ type config struct {
 	// How long systemd, and what it starts after kmmd, waits for the first look at
 	// the node. A slow registry does not keep the kubelet from starting.
 	StartWait duration `toml:"start_wait"`
-	// How long one module's init may take. After that the module needs a reboot.
+	// How long one module's init may take, or a driver to take a device. After that
+	// the module needs a reboot.
 	LoadTimeout duration `toml:"load_timeout"`
-	// How long one unload may take. After that the module needs a reboot.
+	// How long one unload may take, or a driver to leave a device. After that the
+	// module needs a reboot.
 	UnloadTimeout duration `toml:"unload_timeout"`
 	// How often everything is looked at without a hint.
 	Resync duration `toml:"resync"`

@@ -29,6 +29,7 @@ import (
 type Kernel interface {
 	Observer
 	Loader
+	Writer
 	Host
 }
 
@@ -48,6 +49,12 @@ type Loader interface {
 	Load(ctx context.Context, r kernel.LoadRequest) error
 	LoadAll(ctx context.Context, requests []kernel.LoadRequest) []kernel.Loaded
 	Unload(ctx context.Context, name string, timeout time.Duration) error
+}
+
+// Writer has drivers take and leave devices.
+type Writer interface {
+	Write(ctx context.Context, r kernel.WriteRequest) error
+	Hanging(device string) error
 }
 
 // Host is what decides on firmware and automatic loading.
@@ -93,8 +100,8 @@ type Config struct {
 	RunDir string
 	// FirmwareDir is the firmware directory as the kernel sees it.
 	FirmwareDir string
-	// LoadTimeout and UnloadTimeout bound one system call; 0 is the kernel
-	// package's default.
+	// LoadTimeout and UnloadTimeout bound one system call, also one that gives
+	// a device to a driver or takes it away; 0 is the kernel package's default.
 	LoadTimeout, UnloadTimeout time.Duration
 	// Resync is how often everything is looked at without a hint; 0 is 5 minutes.
 	Resync time.Duration

@@ -79,7 +79,7 @@ func (a *Agent) apply(ctx context.Context, desired *spec.Node) (changed bool, er
 // rollBackRest takes back what was interrupted and is not gone on with.
 func (a *Agent) rollBackRest(ctx context.Context, begun map[string]bool) (changed bool) {
 	for owner := range a.ledger.Journal {
-		if !begun[owner] && a.takeBack(ctx, owner) {
+		if !begun[owner] && a.hanging(owner) == nil && a.takeBack(ctx, owner) {
 			changed = true
 		}
 	}
@@ -108,6 +108,12 @@ func (a *Agent) functionsGone(t plan.Transaction) bool {
 // has failed with the same input.
 func (a *Agent) skip(t plan.Transaction) bool {
 	before := a.failures[t.Owner]
+	if err := a.hanging(t.Owner); err != nil {
+		if before == nil {
+			a.failures[t.Owner] = fail(err)
+		}
+		return true
+	}
 	if len(t.Blocked) > 0 {
 		f := blocked(t.Blocked)
 		if before != nil && before.reason == spec.ReasonNeedsReboot && f.reason == before.reason {
@@ -332,11 +338,11 @@ func (a *Agent) doAround(ctx context.Context, s plan.Step) error {
 	case plan.RestoreNetwork:
 		return a.restoreNetwork(ctx, s.Owner)
 	case plan.Unbind:
-		return a.cfg.Devices.Unbind(s.Devices)
+		return a.cfg.Devices.Unbind(s.Devices, a.write(ctx, a.cfg.UnloadTimeout))
 	case plan.ResetSRIOV:
-		return a.resetSRIOV(s)
+		return a.resetSRIOV(ctx, s)
 	case plan.RestoreSRIOV:
-		return a.restoreSRIOV(s.Owner, s.Device)
+		return a.restoreSRIOV(ctx, s.Owner, s.Device)
 	}
 	return fmt.Errorf("step %T: not known", s)
 }

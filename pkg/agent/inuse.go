@@ -6,10 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
 	"github.com/kmm-node/kmmd/pkg/devices"
+	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/plan"
 )
 
@@ -28,10 +30,10 @@ type Network interface {
 
 // PCI takes devices from their driver and gives them back.
 type PCI interface {
-	Bind(devs []devices.Device) error
-	Unbind(devs []devices.Device) error
-	ResetSRIOV(d devices.Device) (before int, err error)
-	SetSRIOV(d devices.Device, n int) error
+	Bind(devs []devices.Device, write devices.Write) error
+	Unbind(devs []devices.Device, write devices.Write) error
+	ResetSRIOV(d devices.Device, write devices.Write) (before int, err error)
+	SetSRIOV(d devices.Device, n int, write devices.Write) error
 }
 
 // defaultNetworkTimeout is how long the devices of saved interfaces may take to
@@ -92,20 +94,47 @@ func (a *Agent) restoreNetwork(ctx context.Context, owner string) error {
 	return nil
 }
 
+// write has the kernel call a driver, which may take as long as one that is
+// loaded or unloaded.
+func (a *Agent) write(ctx context.Context, timeout time.Duration) devices.Write {
+	return func(d devices.Device, file *os.File, text string) error {
+		return a.cfg.Kernel.Write(ctx, kernel.WriteRequest{Device: d.Address, Driver: d.Driver, File: file, Text: text, Timeout: timeout})
+	}
+}
+
+// hanging is what is to be said of a change in which a driver did not come
+// back, while it has not: its device is locked, and modules that drive it could
+// be neither loaded nor unloaded. Which devices that may be is in the ledger.
+func (a *Agent) hanging(owner string) error {
+	devs := a.ledger.SRIOV[owner]
+	for _, u := range a.ledger.Journal[owner] {
+		devs = slices.Concat(devs, u.Bind)
+		if u.SRIOV != nil {
+			devs = append(devs, *u.SRIOV)
+		}
+	}
+	for _, d := range devs {
+		if err := a.cfg.Kernel.Hanging(d.Address); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // resetSRIOV notes how many virtual functions there were, then removes them.
-func (a *Agent) resetSRIOV(s plan.ResetSRIOV) error {
+func (a *Agent) resetSRIOV(ctx context.Context, s plan.ResetSRIOV) error {
 	a.ledger.SRIOV[s.Owner] = append(a.ledger.SRIOV[s.Owner], s.Device)
 	if err := a.ledger.save(); err != nil {
 		return err
 	}
-	_, err := a.cfg.Devices.ResetSRIOV(s.Device)
+	_, err := a.cfg.Devices.ResetSRIOV(s.Device, a.write(ctx, a.cfg.UnloadTimeout))
 	return err
 }
 
 // restoreSRIOV makes the virtual functions again. A driver that has none is no
 // failure.
-func (a *Agent) restoreSRIOV(owner string, d devices.Device) error {
-	err := a.cfg.Devices.SetSRIOV(d, d.VFs)
+func (a *Agent) restoreSRIOV(ctx context.Context, owner string, d devices.Device) error {
+	err := a.cfg.Devices.SetSRIOV(d, d.VFs, a.write(ctx, a.cfg.LoadTimeout))
 	if errors.Is(err, devices.ErrNoSRIOV) {
 		a.cfg.Log.Warn("virtual functions can not be made again", "module", owner, "device", d.Address, "err", err)
 		err = nil

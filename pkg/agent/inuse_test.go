@@ -17,29 +17,29 @@ import (
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
-// card is a network card that dummy drives: with the interface pf, and vf of a
+// functionCard is a network card that dummy drives: with the interface pf, and vf of a
 // virtual function. What is configured on either is one word. It loses all of
 // that, and the function, with its driver.
-type card struct {
+type functionCard struct {
 	n      *node
 	driver string // the build it has been with
 	vfs    int
 	words  map[string]string // of interfaces that have one
 }
 
-var _ agent.Devices = (*card)(nil)
+var _ agent.Devices = (*functionCard)(nil)
 
-func (c *card) sync() {
+func (c *functionCard) sync() {
 	if now := c.n.runs("dummy"); now != c.driver {
 		c.driver, c.vfs, c.words = now, 0, map[string]string{}
 	}
 }
 
-func (c *card) pci() devices.Device {
+func (c *functionCard) pci() devices.Device {
 	return devices.Device{Bus: "pci", Address: "0000:00:02.0", Driver: "dummy", VFs: c.vfs}
 }
 
-func (c *card) Of(module string) (devices.Use, error) {
+func (c *functionCard) Of(module string) (devices.Use, error) {
 	c.sync()
 	u := devices.Use{Module: module}
 	if c.n.runs(module) == "" {
@@ -55,10 +55,10 @@ func (c *card) Of(module string) (devices.Use, error) {
 	return u, nil
 }
 
-func (c *card) interfaces() []string { return []string{"pf", "vf"}[:1+c.vfs] }
+func (c *functionCard) interfaces() []string { return []string{"pf", "vf"}[:1+c.vfs] }
 
 // SaveNetwork keeps the words as what is lost, which goes into the ledger as it is.
-func (c *card) SaveNetwork(interfaces []devices.Interface) (*devices.Network, error) {
+func (c *functionCard) SaveNetwork(interfaces []devices.Interface) (*devices.Network, error) {
 	c.sync()
 	n := &devices.Network{Saved: time.Now()}
 	for _, i := range interfaces {
@@ -69,7 +69,7 @@ func (c *card) SaveNetwork(interfaces []devices.Interface) (*devices.Network, er
 	return n, nil
 }
 
-func (c *card) RestoreNetwork(_ context.Context, n *devices.Network) error {
+func (c *functionCard) RestoreNetwork(_ context.Context, n *devices.Network) error {
 	c.sync()
 	for _, name := range n.Lost {
 		if !slices.Contains(c.interfaces(), name) {
@@ -80,17 +80,17 @@ func (c *card) RestoreNetwork(_ context.Context, n *devices.Network) error {
 	return nil
 }
 
-func (c *card) Bind([]devices.Device) error   { return nil }
-func (c *card) Unbind([]devices.Device) error { return nil }
+func (c *functionCard) Bind([]devices.Device, devices.Write) error   { return nil }
+func (c *functionCard) Unbind([]devices.Device, devices.Write) error { return nil }
 
-func (c *card) ResetSRIOV(devices.Device) (before int, err error) {
+func (c *functionCard) ResetSRIOV(devices.Device, devices.Write) (before int, err error) {
 	c.sync()
 	before, c.vfs = c.vfs, 0
 	delete(c.words, "vf")
 	return before, nil
 }
 
-func (c *card) SetSRIOV(_ devices.Device, vfs int) error {
+func (c *functionCard) SetSRIOV(_ devices.Device, vfs int, _ devices.Write) error {
 	c.sync()
 	c.vfs = vfs
 	return nil
@@ -111,7 +111,7 @@ func TestKillVirtualFunctions(t *testing.T) {
 			n := newNode(t)
 			n.images = shelf.images
 			n.Preload(n.inTree("dummy"), "")
-			c := &card{n: n, driver: n.runs("dummy"), vfs: 1, words: map[string]string{"pf": "configured", "vf": "configured"}}
+			c := &functionCard{n: n, driver: n.runs("dummy"), vfs: 1, words: map[string]string{"pf": "configured", "vf": "configured"}}
 			withCard := func(cfg *agent.Config) { cfg.Devices = c }
 			desired := spec.Node{Modules: []spec.Module{document}}
 			dead = n.kill(where, times+1, desired, withCard)

@@ -117,6 +117,7 @@ func ReasonOf(err error) spec.Reason {
 		{kmod.ErrNotFound, spec.ReasonModuleNotFound},
 		{kmod.ErrFormat, spec.ReasonImageInvalid},
 		{kmod.ErrCycle, spec.ReasonImageInvalid},
+		{kernel.ErrTimeout, spec.ReasonNeedsReboot},
 	} {
 		if errors.Is(err, m.err) {
 			return m.reason
@@ -155,15 +156,16 @@ func kernelReason(err *kernel.Error) spec.Reason {
 		return spec.ReasonBuiltin
 	case kernel.InUse:
 		return spec.ReasonInUse
-	case kernel.Timeout:
-		return spec.ReasonNeedsReboot
 	case kernel.InitFailed:
 		return spec.ReasonInitFailed
 	}
-	if err.Op == "unload" {
+	switch err.Op {
+	case "unload":
 		return spec.ReasonUnloadFailed
+	case "load":
+		return spec.ReasonLoadFailed
 	}
-	return spec.ReasonLoadFailed
+	return spec.ReasonInternal // a device: it is tried again
 }
 
 // until is how long to wait for a time. One that had passed before the last look is of something that could not be tried

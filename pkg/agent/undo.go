@@ -71,6 +71,9 @@ func undoOrder(journal []undo) []int {
 }
 
 func (a *Agent) undo(ctx context.Context, owner string, u undo) error {
+	if err := a.hanging(owner); err != nil && (u.Unload != nil || u.Load != nil) {
+		return err
+	}
 	switch {
 	case u.Unload != nil:
 		m, err := a.cfg.Kernel.Module(u.Unload.Name)
@@ -121,9 +124,9 @@ func (a *Agent) undo(ctx context.Context, owner string, u undo) error {
 		}
 		delete(a.ledger.Networks, owner)
 	case u.SRIOV != nil:
-		return a.restoreSRIOV(owner, *u.SRIOV)
+		return a.restoreSRIOV(ctx, owner, *u.SRIOV)
 	case len(u.Bind) > 0:
-		return a.cfg.Devices.Bind(u.Bind)
+		return a.cfg.Devices.Bind(u.Bind, a.write(ctx, a.cfg.LoadTimeout))
 	}
 	return nil
 }

@@ -50,7 +50,7 @@ func changing() []uint32 {
 // process, and maps nothing that can be executed.
 func childMay(call uint32, file int) []rule {
 	order := rule{call: call}
-	if call == unix.SYS_FINIT_MODULE {
+	if call != unix.SYS_DELETE_MODULE {
 		order.when = []condition{{0, bpf.JumpEqual, uint32(file)}}
 	}
 	rules := []rule{

@@ -41,11 +41,16 @@ func Command() (filtered bool, err error) {
 	return install(without(refused(), changing())), nil
 }
 
-// Child confines a process that is about to make one system call, unix.SYS_FINIT_MODULE of the descriptor file or
-// unix.SYS_DELETE_MODULE, and to answer on its standard output: CAP_SYS_MODULE, and just those calls that its end and
-// Go's runtime may need. Everything else is refused with EPERM. Filtered is as for Daemon.
+// Child confines a process that is about to make one system call, unix.SYS_FINIT_MODULE of the descriptor file,
+// unix.SYS_DELETE_MODULE, or unix.SYS_WRITE to file, and to answer on its standard output: CAP_SYS_MODULE, without which a
+// write does, and just those calls that its end and Go's runtime may need. Everything else is refused with EPERM. Filtered
+// is as for Daemon.
 func Child(call uint32, file int) (filtered bool, err error) {
-	if err := limit([]cap.Value{cap.SYS_MODULE}); err != nil {
+	keep := []cap.Value{cap.SYS_MODULE}
+	if call == unix.SYS_WRITE {
+		keep = nil // who opened the file had the right to
+	}
+	if err := limit(keep); err != nil {
 		return false, err
 	}
 	if err := undumpable(); err != nil {
@@ -54,8 +59,8 @@ func Child(call uint32, file int) (filtered bool, err error) {
 	return install(only(childMay(call, file))), nil
 }
 
-// Waiting confines a process that waits on the socket orders for such calls, each with the descriptor of its file, which
-// it moves to file: what Child leaves for both calls, and what it takes to be given another descriptor. Filtered is as for
+// Waiting confines a process that waits on the socket orders for loads and unloads, each with the descriptor of its file,
+// which it moves to file: what Child leaves for these two calls, and what it takes to be given another descriptor. Filtered is as for
 // Daemon.
 func Waiting(orders, file int) (filtered bool, err error) {
 	if err := limit([]cap.Value{cap.SYS_MODULE}); err != nil {

@@ -4,8 +4,8 @@ package devices
 
 import (
 	"io/fs"
+	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 )
 
@@ -35,26 +35,17 @@ func (h *Host) bound(module string) []boundDevice {
 			if path == "" {
 				continue // gone meanwhile
 			}
-			d := Device{Bus: bus, Address: address, Driver: driver}
-			// Missing without SR-IOV.
-			d.VFs, _ = strconv.Atoi(h.line("sys/bus", bus, "devices", address, "sriov_numvfs"))
+			d := Device{Bus: bus, Address: address, Driver: driver, VFs: len(functionLinks(path))}
 			list = append(list, boundDevice{Device: d, path: path})
 		}
 	}
 	return list
 }
 
-// functions are the virtual functions of a device, which go with its driver though another one may drive them: the links
-// virtfn0, virtfn1, … in its directory lead to them, its siblings (drivers/pci/iov.c, pci_iov_sysfs_link).
+// functions are the virtual functions of a device, its siblings, which go with its driver though another one may drive them.
 func functions(d boundDevice) []boundDevice {
-	if d.VFs == 0 {
-		return nil
-	}
 	var list []boundDevice
-	for _, name := range names(d.path) {
-		if !strings.HasPrefix(name, "virtfn") {
-			continue
-		}
+	for _, name := range functionLinks(d.path) {
 		if path := real(filepath.Join(d.path, name)); path != "" {
 			list = append(list, boundDevice{Device: Device{Bus: d.Bus, Address: filepath.Base(path)}, path: path})
 		}
@@ -74,14 +65,8 @@ func on(path string, devices []boundDevice) bool {
 
 // subtree is what a device has below it in sysfs.
 type subtree struct {
-	char      []charDevice
+	char      []devt // character devices
 	elsewhere bool
-}
-
-// charDevice is a character device and its file in /dev.
-type charDevice struct {
-	devt
-	path string
 }
 
 // maxScan bounds the entries looked at below one device: a host adapter with a thousand disks has some hundred thousand.
@@ -91,7 +76,7 @@ const maxScan = 1 << 20
 // network device's class is there but empty when its interface is in another network namespace, for sysfs shows only
 // those of the namespace in which it was mounted (fs/kernfs/dir.c, kernfs_dir_fop_readdir; drivers/base/core.c,
 // get_device_parent makes the directory when the first interface is added).
-func (h *Host) scan(dir string) subtree {
+func scan(dir string) subtree {
 	var t subtree
 	left := maxScan
 	// What can not be read went meanwhile.
@@ -113,7 +98,7 @@ func (h *Host) scan(dir string) subtree {
 			}
 		case "dev":
 			if !e.IsDir() && target(filepath.Join(filepath.Dir(path), "subsystem")) != "block" {
-				t.char = append(t.char, h.char(filepath.Dir(path))...)
+				t.char = append(t.char, numberOf(filepath.Dir(path))...)
 			}
 		}
 		return nil
@@ -121,21 +106,16 @@ func (h *Host) scan(dir string) subtree {
 	return t
 }
 
-// char reads the number of the character device with that directory in sysfs, and its file: "DEVNAME=net/tun" in
-// uevent, a path in /dev.
-func (h *Host) char(dir string) []charDevice {
-	rel, err := filepath.Rel(h.root, dir)
+// numberOf reads the number of the character device with that directory in sysfs. Not its file "uevent", which has its name
+// in /dev: that waits for the device's lock in Linux 6.10 to 6.14 and their like (drivers/base/core.c, uevent_show), for ever
+// when its driver hangs.
+func numberOf(dir string) []devt {
+	b, err := os.ReadFile(filepath.Join(dir, "dev"))
 	if err != nil {
 		return nil
 	}
-	d, ok := parseDevt(h.line(rel, "dev"))
-	if !ok {
-		return nil
+	if d, ok := parseDevt(string(b)); ok {
+		return []devt{d}
 	}
-	for line := range strings.Lines(h.line(rel, "uevent")) {
-		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "DEVNAME="); ok {
-			return []charDevice{{devt: d, path: "/dev/" + name}}
-		}
-	}
-	return []charDevice{{devt: d, path: "/dev/" + filepath.Base(dir)}}
+	return nil
 }

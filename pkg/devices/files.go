@@ -44,45 +44,44 @@ var registeredAs = map[string]string{
 
 // numbers is a set of device numbers: single ones, and all of a major.
 type numbers struct {
-	one   map[devt]string // the path in /dev
+	one   map[devt]bool
 	major map[uint32]bool
 }
 
 func (n numbers) has(d devt) bool {
-	_, ok := n.one[d]
-	return ok || n.major[d.major]
+	return n.one[d] || n.major[d.major]
 }
 
 // wanted collects the numbers of a module's character devices and of its disks.
-func (h *Host) wanted(module string, char []charDevice, disks []disk) (character, block numbers) {
-	character = numbers{one: map[devt]string{}, major: h.majors("Character", module)}
+func (h *Host) wanted(module string, char []devt, disks []disk) (character, block numbers) {
+	character = numbers{one: map[devt]bool{}, major: h.majors("Character", module)}
 	delete(character.major, 10) // all the miscellaneous ones
 	for _, c := range slices.Concat(char, h.misc(module), h.devname(module)) {
-		character.one[c.devt] = c.path
+		character.one[c] = true
 	}
-	block = numbers{one: map[devt]string{}}
+	block = numbers{one: map[devt]bool{}}
 	for _, d := range disks {
-		for number, name := range d.numbers {
-			block.one[number] = "/dev/" + name
+		for number := range d.numbers {
+			block.one[number] = true
 		}
 	}
 	return character, block
 }
 
 // misc finds the miscellaneous devices that bear the module's name.
-func (h *Host) misc(module string) []charDevice {
-	var list []charDevice
+func (h *Host) misc(module string) []devt {
+	var list []devt
 	for _, name := range names(h.path("sys/class/misc")) {
 		if canonical(name) == module {
-			list = append(list, h.char(h.path("sys/class/misc", name))...)
+			list = append(list, numberOf(h.path("sys/class/misc", name))...)
 		}
 	}
 	return list
 }
 
 // devname reads depmod's list: "tun net/tun c10:200".
-func (h *Host) devname(module string) []charDevice {
-	var list []charDevice
+func (h *Host) devname(module string) []devt {
+	var list []devt
 	release := h.line("proc/sys/kernel/osrelease")
 	if release == "" || strings.Contains(release, "/") {
 		return nil
@@ -94,7 +93,7 @@ func (h *Host) devname(module string) []charDevice {
 		}
 		number, char := strings.CutPrefix(f[2], "c")
 		if d, ok := parseDevt(number); ok && char {
-			list = append(list, charDevice{devt: d, path: "/dev/" + f[1]})
+			list = append(list, d)
 		}
 	}
 	return list

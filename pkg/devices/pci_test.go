@@ -3,7 +3,10 @@
 package devices
 
 import (
+	"errors"
 	"os"
+	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -79,11 +82,11 @@ func TestNotPCI(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			h := tree(t, pci())
 			d := Device{Bus: tt.bus, Address: tt.address, Driver: "e1000e"}
-			require.ErrorIs(t, h.Unbind([]Device{d}), ErrNotPCI)
-			require.ErrorIs(t, h.Bind([]Device{d}), ErrNotPCI)
-			_, err := h.ResetSRIOV(d)
+			require.ErrorIs(t, h.Unbind([]Device{d}, kernelWrite), ErrNotPCI)
+			require.ErrorIs(t, h.Bind([]Device{d}, kernelWrite), ErrNotPCI)
+			_, err := h.ResetSRIOV(d, kernelWrite)
 			require.ErrorIs(t, err, ErrNotPCI)
-			require.ErrorIs(t, h.SetSRIOV(d, 1), ErrNotPCI)
+			require.ErrorIs(t, h.SetSRIOV(d, 1, kernelWrite), ErrNotPCI)
 			assert.Empty(t, written(t, h))
 			assert.Equal(t, "4\n", content(t, h, "sys/bus/pci/secret/sriov_numvfs"))
 		})
@@ -115,15 +118,13 @@ func TestUnbind(t *testing.T) {
 		{"another driver", []Device{card(addr, "vfio-pci")}, map[string]string{},
 			"unbind 0000:00:02.0 from vfio-pci: its driver is e1000e"},
 		{"a driver nobody said", []Device{card(addr, "")}, map[string]string{}, "unbind 0000:00:02.0 from : its driver is e1000e"},
-		{"the others all the same", []Device{card("../x", "e1000e"), card(addr, "vfio-pci"), card(addr, "e1000e"), card("y", "z")},
-			map[string]string{"e1000e/unbind": addr}, `unbind ../x from e1000e: pci "../x": not a PCI device
-unbind 0000:00:02.0 from vfio-pci: its driver is e1000e
-unbind y from z: pci "y": not a PCI device`},
+		{"none after one that can not be", []Device{card("../x", "e1000e"), card(addr, "e1000e")},
+			map[string]string{}, `unbind ../x from e1000e: pci "../x": not a PCI device`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			h := tree(t, pci())
-			check(t, h.Unbind(tt.devices), tt.err)
+			check(t, h.Unbind(tt.devices, kernelWrite), tt.err)
 			assert.Equal(t, tt.want, written(t, h))
 		})
 	}
@@ -152,13 +153,13 @@ func TestBind(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			h := tree(t, pci())
-			check(t, h.Bind(tt.devices), tt.err)
+			check(t, h.Bind(tt.devices, kernelWrite), tt.err)
 			assert.Equal(t, tt.want, written(t, h))
 		})
 	}
 
 	h := tree(t, pci())
-	require.ErrorIs(t, h.Bind([]Device{card(second, "nosuch")}), os.ErrNotExist, "a driver that is not loaded")
+	require.ErrorIs(t, h.Bind([]Device{card(second, "nosuch")}, kernelWrite), os.ErrNotExist, "a driver that is not loaded")
 	_, err := os.Stat(h.path(drivers, "nosuch"))
 	require.ErrorIs(t, err, os.ErrNotExist, "no file is made")
 }
@@ -173,12 +174,34 @@ func check(t *testing.T, err error, want string) {
 	require.EqualError(t, err, want)
 }
 
-// vfs are the files of a device with virtual functions. Files of a test keep what is not overwritten: the kernel's "4\n"
-// becomes "0\n".
-func vfs(now, total string) files {
-	f := files{"sys/bus/pci/devices/" + addr + "/vendor": "0x8086\n"}
-	if now != "" {
-		f["sys/bus/pci/devices/"+addr+"/sriov_numvfs"] = now
+// kernelWrite writes as the kernel does, which makes and removes the links to virtual functions.
+func kernelWrite(_ Device, file *os.File, text string) error {
+	if _, err := file.WriteString(text); err != nil || filepath.Base(file.Name()) != "sriov_numvfs" {
+		return err
+	}
+	dir := filepath.Dir(file.Name())
+	for _, link := range functionLinks(dir) {
+		if err := os.Remove(filepath.Join(dir, link)); err != nil {
+			return err
+		}
+	}
+	n, err := strconv.Atoi(text)
+	for i := range n {
+		err = errors.Join(err, os.Symlink("../function", filepath.Join(dir, "virtfn"+strconv.Itoa(i))))
+	}
+	return err
+}
+
+// vfs are the files of a device with virtual functions, -1 for one that can have none. What is read of sriov_numvfs is wrong:
+// reading it may wait for the device.
+func vfs(now int, total string) files {
+	dir := "sys/bus/pci/devices/" + addr
+	f := files{dir + "/vendor": "0x8086\n"}
+	if now >= 0 {
+		f[dir+"/sriov_numvfs"] = ""
+	}
+	for i := range now {
+		f[dir+"/virtfn"+strconv.Itoa(i)] = "-> function"
 	}
 	if total != "" {
 		f["sys/bus/pci/devices/"+addr+"/sriov_totalvfs"] = total
@@ -188,33 +211,48 @@ func vfs(now, total string) files {
 
 func TestResetSRIOV(t *testing.T) {
 	tests := []struct {
-		name, now string
-		before    int
-		want, err string
+		name        string
+		now, before int
+		want        string
 	}{
-		{"some", "4\n", 4, "0\n", ""},
-		{"none", "+0\n", 0, "+0\n", ""}, // not written
-		{"can have none", "", 0, "", ""},
-		{"no number", "x\n", 0, "x\n", "invalid syntax"},
-		{"empty file", "\n", 0, "\n", "invalid syntax"},
+		{"some", 4, 4, "0"},
+		{"none", 0, 0, ""},
+		{"can have none", -1, 0, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			h := tree(t, vfs(tt.now, "8\n"))
-			before, err := h.ResetSRIOV(card(addr, ""))
-			if tt.err == "" {
-				require.NoError(t, err)
-			} else {
-				require.ErrorContains(t, err, "remove virtual functions of 0000:00:02.0: ")
-				require.ErrorContains(t, err, tt.err)
-			}
+			before, err := h.ResetSRIOV(card(addr, ""), kernelWrite)
+			require.NoError(t, err)
 			assert.Equal(t, tt.before, before)
 			assert.Equal(t, tt.want, h.numVFs())
 		})
 	}
 }
 
-// numVFs is the file as it is, "" when there is none.
+// TestNoAnswer: what is told of a write that fails, and that nothing is written after it.
+func TestNoAnswer(t *testing.T) {
+	hangs := errors.New("no answer")
+	var asked []string
+	write := func(d Device, file *os.File, text string) error {
+		asked = append(asked, d.Address+" "+filepath.Base(file.Name())+" "+text)
+		return hangs
+	}
+	h := tree(t, pci(), vfs(2, "8\n"), files{"sys/bus/pci/devices/0000:00:04.0/driver": "-> " + drivers + "e1000e"})
+	d := card(addr, "e1000e")
+	check(t, h.Unbind([]Device{d, card("0000:00:04.0", "e1000e")}, write), "unbind 0000:00:02.0 from e1000e: no answer")
+	check(t, h.Bind([]Device{card(second, "e1000e"), card(second, "vfio-pci")}, write),
+		"bind 0000:00:03.0 to e1000e: no answer\nbind 0000:00:03.0 to vfio-pci: no answer")
+	_, err := h.ResetSRIOV(d, write)
+	require.ErrorIs(t, err, hangs)
+	check(t, err, "remove virtual functions of 0000:00:02.0: no answer")
+	err = h.SetSRIOV(d, 4, write)
+	require.ErrorIs(t, err, hangs)
+	check(t, err, "make 4 virtual functions of 0000:00:02.0: remove virtual functions of 0000:00:02.0: no answer")
+	assert.Equal(t, []string{addr + " unbind " + addr, second + " bind " + second, second + " bind " + second, addr + " sriov_numvfs 0", addr + " sriov_numvfs 0"}, asked)
+}
+
+// numVFs is what was written last, "" when nothing was.
 func (h *Host) numVFs() string {
 	b, err := os.ReadFile(h.path("sys/bus/pci/devices", addr, "sriov_numvfs"))
 	if err != nil {
@@ -225,31 +263,36 @@ func (h *Host) numVFs() string {
 
 func TestSetSRIOV(t *testing.T) {
 	tests := []struct {
-		name, now, total string
-		n                int
-		want             string
-		is               error
-		err              string
+		name  string
+		now   int
+		total string
+		n     int
+		want  string
+		is    error
+		err   string
 	}{
-		{"from none", "0\n", "8\n", 4, "4\n", nil, ""},
-		{"from others", "2\n", "8\n", 4, "4\n", nil, ""},
-		{"all", "0\n", "8\n", 8, "8\n", nil, ""},
-		{"to none", "2\n", "8\n", 0, "0\n", nil, ""},
-		{"as it is", "04\n", "8\n", 4, "04\n", nil, ""}, // not written
-		{"too many", "0\n", "8\n", 9, "0\n", ErrNoSRIOV, "make 9 virtual functions of 0000:00:02.0: no SR-IOV: it can have 8"},
-		{"less than none", "2\n", "8\n", -1, "2\n", nil, "make -1 virtual functions of 0000:00:02.0: less than none"},
-		{"no SR-IOV", "", "", 1, "", ErrNoSRIOV, "make 1 virtual functions of 0000:00:02.0: no SR-IOV: it can have 0"},
-		{"none of no SR-IOV", "", "", 0, "", nil, ""},
-		{"its driver allows none", "0\n", "0\n", 1, "0\n", ErrNoSRIOV,
+		{"from none", 0, "8\n", 4, "4", nil, ""},
+		{"from others", 2, "8\n", 4, "4", nil, ""},
+		{"all", 0, "8\n", 8, "8", nil, ""},
+		{"to none", 2, "8\n", 0, "0", nil, ""},
+		{"as it is", 4, "8\n", 4, "", nil, ""},
+		{"too many", 0, "8\n", 9, "", ErrNoSRIOV, "make 9 virtual functions of 0000:00:02.0: no SR-IOV: it can have 8"},
+		{"less than none", 2, "8\n", -1, "", nil, "make -1 virtual functions of 0000:00:02.0: less than none"},
+		{"no SR-IOV", -1, "", 1, "", ErrNoSRIOV, "make 1 virtual functions of 0000:00:02.0: no SR-IOV: it can have 0"},
+		{"none of no SR-IOV", -1, "", 0, "", nil, ""},
+		{"no number", 0, "x\n", 1, "", strconv.ErrSyntax, ""},
+		{"its driver allows none", 0, "0\n", 1, "", ErrNoSRIOV,
 			"make 1 virtual functions of 0000:00:02.0: no SR-IOV: it can have 0"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			h := tree(t, vfs(tt.now, tt.total))
-			err := h.SetSRIOV(card(addr, ""), tt.n)
-			check(t, err, tt.err)
+			err := h.SetSRIOV(card(addr, ""), tt.n, kernelWrite)
 			if tt.is != nil {
 				require.ErrorIs(t, err, tt.is)
+			}
+			if tt.is == nil || tt.err != "" {
+				check(t, err, tt.err)
 			}
 			assert.Equal(t, tt.want, h.numVFs())
 		})
@@ -257,10 +300,10 @@ func TestSetSRIOV(t *testing.T) {
 }
 
 func TestSRIOVRoundTrip(t *testing.T) {
-	h := tree(t, vfs("4\n", "8\n"))
-	before, err := h.ResetSRIOV(card(addr, ""))
+	h := tree(t, vfs(4, "8\n"))
+	before, err := h.ResetSRIOV(card(addr, ""), kernelWrite)
 	require.NoError(t, err)
-	assert.Equal(t, "0\n", h.numVFs())
-	require.NoError(t, h.SetSRIOV(card(addr, ""), before))
-	assert.Equal(t, "4\n", h.numVFs())
+	assert.Equal(t, "0", h.numVFs())
+	require.NoError(t, h.SetSRIOV(card(addr, ""), before, kernelWrite))
+	assert.Equal(t, "4", h.numVFs())
 }

@@ -153,7 +153,8 @@ func network() files {
 		"sys/bus/pci/drivers/e1000e/0000:00:09.0":  "-> sys/devices/pci0000:00/0000:00:09.0", // it goes this moment
 		"sys/bus/pci/devices/0000:00:02.0":         "-> " + nic,
 		"sys/bus/pci/devices/0000:00:03.0":         "-> sys/devices/pci0000:00/0000:00:03.0",
-		nic + "/sriov_numvfs":                      "4\n",
+		nic + "/virtfn0":                           "-> sys/devices/pci0000:00/0000:00:02.1",
+		nic + "/virtfn1":                           "-> sys/devices/pci0000:00/0000:00:02.2",
 		nic + "/subsystem":                         "-> sys/bus/pci",
 		nic + "/net/eth0/device":                   "-> " + nic,
 		"sys/class/net/eth0":                       "-> " + nic + "/net/eth0",
@@ -204,7 +205,7 @@ func storage() files {
 func TestOfBound(t *testing.T) {
 	h := tree(t, network(), storage())
 	assert.Equal(t, []Device{
-		{Bus: "pci", Address: "0000:00:02.0", Driver: "e1000e", VFs: 4},
+		{Bus: "pci", Address: "0000:00:02.0", Driver: "e1000e", VFs: 2},
 		{Bus: "pci", Address: "0000:00:03.0", Driver: "e1000e", Elsewhere: true},
 	}, of(t, h, "e1000e").Bound)
 	assert.Equal(t, []Device{{Bus: "virtio", Address: "virtio1", Driver: "virtio_blk"}}, of(t, h, "virtio_blk").Bound)
@@ -280,7 +281,7 @@ func swaps(line string) string {
 func TestOfFiles(t *testing.T) {
 	const module = "sys/module/kmm_base/refcnt"
 	null := []OpenFile{{Path: "/dev/null", PID: 812, Command: "tail"}}
-	misc := files{"sys/class/misc/kmm-base/dev": "1:3\n", "sys/class/misc/kmm-base/uevent": "DEVNAME=null\n"}
+	misc := files{"sys/class/misc/kmm-base/dev": "1:3\n"}
 	tail := files{"proc/812/comm": "tail\n", "proc/812/fd/3": "=> /dev/null"}
 	tests := []struct {
 		name  string
@@ -432,7 +433,7 @@ func TestOfVirtualFunctions(t *testing.T) {
 		"sys/bus/pci/drivers/ice/0000:00:02.0": "-> " + pf, "sys/bus/pci/devices/0000:00:02.0": "-> " + pf,
 		"sys/module/iavf/refcnt": "0\n", "sys/module/iavf/drivers/pci:iavf": "-> /sys/bus/pci/drivers/iavf",
 		"sys/bus/pci/drivers/iavf/0000:00:02.1": "-> " + vf, "sys/bus/pci/drivers/iavf/0000:00:02.2": "-> " + other,
-		pf + "/sriov_numvfs": "2\n", pf + "/virtfn0": "-> " + vf, pf + "/virtfn1": "-> " + other,
+		pf + "/virtfn0": "-> " + vf, pf + "/virtfn1": "-> " + other,
 		pf + "/virtfn2":       "-> sys/devices/pci0000:00/0000:00:02.3", // it goes this moment
 		vf + "/subsystem":     "-> sys/bus/pci",
 		vf + "/physfn":        "-> " + pf,
@@ -448,7 +449,7 @@ func TestOfVirtualFunctions(t *testing.T) {
 
 	h := host(nil)
 	use := of(t, h, "ice")
-	assert.Equal(t, []Device{{Bus: "pci", Address: "0000:00:02.0", Driver: "ice", VFs: 2}}, use.Bound, "they are not unbound")
+	assert.Equal(t, []Device{{Bus: "pci", Address: "0000:00:02.0", Driver: "ice", VFs: 3}}, use.Bound, "they are not unbound")
 	assert.Equal(t, []Interface{{Name: "v0", Bus: "pci", Address: "0000:00:02.1", Up: true, Addresses: []string{"10.0.2.15/24"}}}, use.Interfaces)
 	assert.Equal(t, []Block{{Name: "n0"}}, use.Blocks)
 	n, err := h.SaveNetwork(use.Interfaces)
@@ -458,8 +459,6 @@ func TestOfVirtualFunctions(t *testing.T) {
 
 	use = of(t, host(files{other + "/net/": ""}), "ice")
 	assert.True(t, use.Bound[0].Elsewhere, "a pod has the interface of the other one")
-	use = of(t, host(files{pf + "/sriov_numvfs": "0\n"}), "ice")
-	assert.Empty(t, use.Interfaces, "a link that is left over")
 }
 
 // Numbers of virtio devices change, the place of the PCI device that carries them does not.

@@ -105,11 +105,11 @@ func (h *Host) Of(module string) (Use, error) {
 	going := slices.Clone(bound) // and their virtual functions
 	var tree subtree
 	for _, d := range bound {
-		t := h.scan(d.path)
+		t := scan(d.path)
 		d.Elsewhere = t.elsewhere
 		for _, f := range functions(d) {
 			going = append(going, f)
-			d.Elsewhere = d.Elsewhere || h.scan(f.path).elsewhere
+			d.Elsewhere = d.Elsewhere || scan(f.path).elsewhere
 		}
 		tree.char = append(tree.char, t.char...)
 		u.Bound = append(u.Bound, d.Device)

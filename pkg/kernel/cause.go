@@ -101,7 +101,7 @@ func unloadRules() []rule {
 }
 
 // CauseOf returns the cause of an error of Load or Unload, wrapped or not; Other for any other error, "" for nil.
-// ErrNotLoaded is Other: the errno says it all.
+// ErrNotLoaded is Other: the errno says it all. Of Write it knows the cause Timeout only.
 func CauseOf(err error) Cause {
 	if err == nil {
 		return ""
@@ -115,8 +115,11 @@ func CauseOf(err error) Cause {
 		return Other
 	}
 	rules, rest := loadRules(), InitFailed
-	if e.Op == opUnload {
+	switch e.Op {
+	case opUnload:
 		rules, rest = unloadRules(), Other
+	case opWrite:
+		rules, rest = nil, Other
 	}
 	for _, r := range rules {
 		if r.errno == errno && logHas(e.Log, r.text) {

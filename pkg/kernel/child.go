@@ -23,7 +23,7 @@ import (
 	"github.com/kmm-node/kmmd/pkg/confine"
 )
 
-// The child gets its order on its standard input, "finit_module 0 level=3", and the module file as descriptor 3. It
+// The child gets its order on its standard input, "finit_module 0 level=3", and the file it is about as descriptor 3. It
 // writes the errno in decimal, 0 for success, to its standard output, and is gone. It has no other descriptor, no environment,
 // and may do nothing else (confine.Child).
 const (
@@ -33,6 +33,7 @@ const (
 
 	callFinit  = "finit_module"
 	callDelete = "delete_module"
+	callWrite  = "write"
 )
 
 const (
@@ -46,14 +47,14 @@ const (
 type syscallRequest struct {
 	call  string
 	flags int
-	text  string // module parameters, or the name to delete
+	text  string // module parameters, the name to delete, or what to write
 	file  *os.File
 }
 
 func (r syscallRequest) String() string { return r.call + " " + strconv.Itoa(r.flags) + " " + r.text }
 
-// RunChild makes the system call and exits if this process was started by Host.Load or Host.Unload as their child;
-// otherwise it returns at once. It must come first in main, and in TestMain of a test that loads modules.
+// RunChild makes the system call and exits if this process was started by Host.Load, Host.Unload or Host.Write as their
+// child; otherwise it returns at once. It must come first in main, and in TestMain of a test that loads modules.
 func RunChild() {
 	// Still the first thread of the process, whose state ps(1) shows: the system call is to be its.
 	runtime.LockOSThread()
@@ -100,7 +101,7 @@ func readOrder() (syscallRequest, error) {
 
 func parseOrder(text string) (syscallRequest, error) {
 	f := strings.SplitN(text, " ", 3)
-	if len(f) != 3 || f[0] != callFinit && f[0] != callDelete {
+	if len(f) != 3 || f[0] != callFinit && f[0] != callDelete && f[0] != callWrite {
 		return syscallRequest{}, fmt.Errorf("%q is no order", text)
 	}
 	flags, err := strconv.Atoi(f[1])
@@ -110,8 +111,11 @@ func parseOrder(text string) (syscallRequest, error) {
 // confine closes what files are open besides, and gives up what the one system call does not need.
 func (r syscallRequest) confine() error {
 	call, first := uint32(unix.SYS_DELETE_MODULE), childFile
-	if r.call == callFinit {
+	switch r.call {
+	case callFinit:
 		call, first = unix.SYS_FINIT_MODULE, childFile+1
+	case callWrite:
+		call, first = unix.SYS_WRITE, childFile+1
 	}
 	closeFrom(first)
 	_, err := confine.Child(call, childFile)
@@ -135,16 +139,19 @@ func (r syscallRequest) obey() syscall.Errno {
 	busy := 0
 	for {
 		var err error
-		if r.call == callFinit {
+		switch r.call {
+		case callFinit:
 			err = unix.FinitModule(childFile, r.text, r.flags)
-		} else {
+		case callWrite:
+			_, err = unix.Write(childFile, []byte(r.text)) // sysfs takes all of it, or none
+		default:
 			err = unix.DeleteModule(r.text, r.flags)
 		}
 		switch {
 		case err == nil:
 			return 0
 		case errors.Is(err, unix.EINTR):
-			// Both calls wait interruptibly, finit_module since Linux 6.5 without restarting; the runtime's
+			// The calls wait interruptibly, finit_module since Linux 6.5 without restarting; the runtime's
 			// pre-emption signals are signals. The parent's deadline ends this.
 			continue
 		case errors.Is(err, unix.ETXTBSY) && busy < busyTries:
@@ -162,33 +169,36 @@ func (r syscallRequest) obey() syscall.Errno {
 	}
 }
 
-// run starts the child and waits for its answer. The error is an errno, ErrTimeout, or what went wrong around it.
+// run starts the child and waits for its answer. The error is an errno, ErrTimeout, or what went wrong around it; ended is
+// closed once there is no child any more.
 //
 // The child has no parent-death signal: if we are killed while it is in the kernel, the kernel finishes the load
 // either way, and who starts next reads what there is.
-func (r syscallRequest) run(exe, name string, timeout time.Duration) error {
+func (r syscallRequest) run(exe, name string, timeout time.Duration) (ended <-chan struct{}, err error) {
 	if isChild() {
-		return errors.New("start child: this is the child, main does not call kernel.RunChild first")
+		return nil, errors.New("start child: this is the child, main does not call kernel.RunChild first")
 	}
 	out, in, err := os.Pipe()
 	if err != nil {
-		return fmt.Errorf("start child: %w", err)
+		return nil, fmt.Errorf("start child: %w", err)
 	}
 	cmd := childCommand(exe, name, strings.NewReader(r.String()), in, r.file)
 	err = cmd.Start()
 	_ = in.Close()
 	if err != nil {
 		_ = out.Close()
-		return fmt.Errorf("start child: %w", noErrno{err})
+		return nil, fmt.Errorf("start child: %w", noErrno{err})
 	}
 	// One answer fits: the goroutine ends with the child, be it long after we gave up.
-	answer := make(chan error, 1)
+	answer, gone := make(chan error, 1), make(chan struct{})
 	go func() {
 		text, _ := io.ReadAll(io.LimitReader(out, answerSize))
 		_ = out.Close()
-		answer <- parseAnswer(string(text), cmd.Wait())
+		end := cmd.Wait()
+		close(gone)
+		answer <- parseAnswer(string(text), end)
 	}()
-	return await(answer, cmd.Process, timeout)
+	return gone, await(answer, cmd.Process, timeout)
 }
 
 // childCommand is a child that is to be started: it has the order's source, where it answers, and the file as childFile, if any.

@@ -24,14 +24,14 @@ var (
 	ErrBusy = errors.New("module is busy")
 	// ErrPermission: EPERM or EACCES; CauseOf tells why.
 	ErrPermission = errors.New("not permitted")
-	// ErrTimeout: the kernel did not answer before the deadline; the module may still arrive, or hang for ever.
+	// ErrTimeout: the kernel did not answer before the deadline; what was asked may still be done, or hang for ever.
 	ErrTimeout = errors.New("kernel did not answer")
 )
 
-// Error is a load or unload which the kernel refused or did not answer. errors.Is finds the errno and the sentinel.
+// Error is a load, unload or write which the kernel refused or did not answer. errors.Is finds the errno and the sentinel.
 type Error struct {
-	Op     string   // "load" or "unload"
-	Module string   // as given by the caller
+	Op     string   // "load", "unload" or "write"
+	Module string   // as given by the caller; of a write the path of the file
 	Err    error    // a syscall.Errno, or what kept the system call from being made or answered
 	Log    []string // what the kernel printed about it meanwhile, without time stamps; escaped as /dev/kmsg has it
 }
@@ -47,7 +47,7 @@ func (e *Error) Error() string {
 	fmt.Fprintf(&b, "%s %s: ", e.Op, e.Module)
 	var errno syscall.Errno
 	if errors.As(e.Err, &errno) {
-		fmt.Fprintf(&b, "%s: %s (%s)", syscallName(e.Op), ErrnoName(errno), errno.Error())
+		fmt.Fprintf(&b, "%s%s (%s)", syscallName(e.Op), ErrnoName(errno), errno.Error())
 	} else {
 		b.WriteString(e.Err.Error())
 	}
@@ -120,9 +120,13 @@ func ErrnoName(err error) string {
 	return "errno " + strconv.Itoa(int(errno))
 }
 
+// syscallName is what stands before an errno, unless the operation says it already.
 func syscallName(op string) string {
-	if op == opUnload {
-		return "delete_module"
+	switch op {
+	case opLoad:
+		return callFinit + ": "
+	case opUnload:
+		return callDelete + ": "
 	}
-	return "finit_module"
+	return ""
 }

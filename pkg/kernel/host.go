@@ -2,8 +2,8 @@
 
 // Package kernel talks to the running Linux kernel: which release it is, which modules it has, loading and unloading
 // them, its firmware search path, its words about a failure, and its module events. One exported method is one system
-// call or a few files of /proc and /sys. The package decides nothing, keeps no state but a
-// child that waits, files that must stay open, and what can not change while a module runs, and never logs.
+// call or a few files of /proc and /sys. The package decides nothing, keeps no state but a child that waits, files that must
+// stay open, what the kernel has not answered, and what can not change while a module runs, and never logs.
 //
 // Paths are below the root given to Open, so tests can read a tree of copied files; the system calls always act on
 // the kernel this process runs on.
@@ -22,7 +22,7 @@ import (
 )
 
 // Host is the kernel this process runs on, seen through the files below one root. It may be used by several
-// goroutines; Load and Unload are to be called by one at a time, or the kernel's log lines of two failures mix.
+// goroutines; Load, Unload and Write are to be called by one at a time, or the kernel's log lines of two failures mix.
 type Host struct {
 	root    string
 	release string
@@ -36,6 +36,7 @@ type Host struct {
 	waits *waiting           // the child that the next call is given; guarded by mu
 	kept  []*os.File         // see keepFile; guarded by mu
 	seen  map[string]inSysfs // by module; guarded by mu
+	hangs map[string]hang    // by device; guarded by mu
 }
 
 // Open reads the identity of the running kernel below root ("" is "/"): /proc/sys/kernel/osrelease and

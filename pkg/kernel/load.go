@@ -108,7 +108,7 @@ func (h *Host) change(ctx context.Context, op, module string, timeout time.Durat
 	defer log.close()
 	done, err := h.byWaiting(r, childName(op, module), timeout)
 	if !done {
-		err = r.run(h.exe, childName(op, module), timeout)
+		_, err = r.run(h.exe, childName(op, module), timeout)
 	}
 	if err == nil {
 		return nil

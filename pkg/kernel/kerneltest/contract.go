@@ -4,6 +4,8 @@ package kerneltest
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -35,6 +37,7 @@ func TestLoader(t *testing.T, newLoader func(t *testing.T) Fixture) {
 		{"not loaded", testNotLoaded},
 		{"wrong file", testWrongFile},
 		{"firmware", testFirmware},
+		{"write", testWrite},
 		{"hold", testHold},
 		{"watch", testWatch},
 		{"done context", testDoneContext},
@@ -66,6 +69,18 @@ func (f Fixture) refuse(t *testing.T, path, name, params string) error {
 	assert.Equal(t, "load", e.Op)
 	assert.Equal(t, name, e.Module)
 	return err
+}
+
+func testWrite(t *testing.T, f Fixture) {
+	path := filepath.Join(t.TempDir(), "unbind")
+	file, err := os.Create(path)
+	require.NoError(t, err)
+	defer file.Close()
+	require.NoError(t, f.Kernel.Write(t.Context(), kernel.WriteRequest{Device: "0000:00:02.0", File: file, Text: "0000:00:02.0", Timeout: timeout}))
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	assert.Equal(t, "0000:00:02.0", string(text))
+	require.NoError(t, f.Kernel.Hanging("0000:00:02.0"), "it has answered")
 }
 
 func testIdentity(t *testing.T, f Fixture) {

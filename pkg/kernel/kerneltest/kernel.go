@@ -32,6 +32,8 @@ type Loader interface {
 	Load(ctx context.Context, r kernel.LoadRequest) error
 	LoadAll(ctx context.Context, requests []kernel.LoadRequest) []kernel.Loaded
 	Unload(ctx context.Context, name string, timeout time.Duration) error
+	Write(ctx context.Context, r kernel.WriteRequest) error
+	Hanging(device string) error
 	FirmwarePath() (string, error)
 	SetFirmwarePath(path string) error
 	HoldAutoload(names []string) error
@@ -54,6 +56,7 @@ type Kernel struct {
 	firmware    func(name string) bool
 	fwPath      string
 	held        []string
+	hangs       map[string]bool // devices whose drivers do not come back: true once one was called
 	calls       []string
 	log         []string
 	onCall      func(call string)
@@ -83,6 +86,7 @@ func New(release string) *Kernel {
 		boot:     1,
 		builtin:  map[string]bool{},
 		failures: map[string]failure{},
+		hangs:    map[string]bool{},
 		watchers: map[chan struct{}]bool{},
 	}
 }
@@ -168,6 +172,33 @@ func (k *Kernel) find(name string) *module {
 		if m.Name == name {
 			return m
 		}
+	}
+	return nil
+}
+
+// Write is as kernel.Host.Write; the call is "write unbind 0000:00:02.0", with the name of the file. It writes into the file:
+// what a device does is up to the test.
+func (k *Kernel) Write(ctx context.Context, r kernel.WriteRequest) error {
+	if err := errors.Join(ctx.Err(), k.Hanging(r.Device)); err != nil {
+		return refuse("write", r.File.Name(), err, nil)
+	}
+	k.record("write " + filepath.Base(r.File.Name()) + " " + r.Text)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, hangs := k.hangs[r.Device]; hangs {
+		k.hangs[r.Device] = true
+		return refuse("write", r.File.Name(), fmt.Errorf("%w within %s", kernel.ErrTimeout, r.Timeout), nil)
+	}
+	_, err := r.File.WriteString(r.Text)
+	return err
+}
+
+// Hanging is as kernel.Host.Hanging.
+func (k *Kernel) Hanging(device string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.hangs[device] {
+		return fmt.Errorf("%w an earlier call", kernel.ErrTimeout)
 	}
 	return nil
 }

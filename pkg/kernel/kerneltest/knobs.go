@@ -66,6 +66,17 @@ func (k *Kernel) HangInit(name string, logLines ...string) {
 	k.failures[name] = failure{hang: true, log: logLines}
 }
 
+// HangDevice makes the driver of a device not come back from what is written: Write gives ErrTimeout, without waiting. When it
+// does not hang any more, all has come back.
+func (k *Kernel) HangDevice(device string, hangs bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.hangs, device)
+	if hangs {
+		k.hangs[device] = false
+	}
+}
+
 // Hold sets the number of references a loaded module has besides those of other modules, as of open files.
 func (k *Kernel) Hold(name string, n int) {
 	k.must(name, func(m *module) { m.held = n })

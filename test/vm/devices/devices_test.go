@@ -21,9 +21,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kmm-node/kmmd/pkg/devices"
+	"github.com/kmm-node/kmmd/pkg/kernel"
 )
 
 func TestMain(m *testing.M) {
+	kernel.RunChild()
 	if os.Getenv("KMMD_VM") == "" {
 		fmt.Println("these tests change the running kernel; run them with -exec test/vm/exec")
 		return

@@ -96,22 +96,22 @@ func TestOneFails(t *testing.T) {
 // The number of a virtio device changes when the PCI device that carries it gets its driver anew: it is found all the
 // same.
 func TestUnbindAndBind(t *testing.T) {
-	h := devices.Open("")
+	h, write := devices.Open(""), patiently(t)
 	sh(t, base+some)
 	before := network(t)
 	n := saved(t, "virtio_net")
 	nic := []devices.Device{{Bus: "pci", Address: "0000:00:02.0", Driver: "virtio-pci"}}
-	require.NoError(t, h.Unbind(nic))
-	require.NoError(t, h.Unbind(nic), "again")
+	require.NoError(t, h.Unbind(nic, write))
+	require.NoError(t, h.Unbind(nic, write), "again")
 	assert.NoDirExists(t, "/sys/class/net/eth0")
-	require.NoError(t, h.Bind(nic))
-	require.NoError(t, h.Bind(nic), "again")
+	require.NoError(t, h.Bind(nic, write))
+	require.NoError(t, h.Bind(nic, write), "again")
 	assert.NoError(t, restore(t, n, patience))
 	assertSame(t, before)
 
 	nic[0].Driver = "another"
-	assert.ErrorContains(t, h.Unbind(nic), "its driver is virtio-pci")
-	assert.ErrorContains(t, h.Bind(nic), "its driver is virtio-pci")
+	assert.ErrorContains(t, h.Unbind(nic, write), "its driver is virtio-pci")
+	assert.ErrorContains(t, h.Bind(nic, write), "its driver is virtio-pci")
 }
 
 // Entries of the forwarding tables: of a VXLAN as flannel has it, and of a bridge.

@@ -23,33 +23,33 @@ func TestVirtualFunctions(t *testing.T) {
 	files, err := filepath.Glob("/sys/bus/pci/devices/*/sriov_totalvfs")
 	require.NoError(t, err)
 	require.NotEmpty(t, files, "the VM has a device with virtual functions")
-	h := devices.Open("")
+	h, write := devices.Open(""), patiently(t)
 	d := devices.Device{Bus: "pci", Address: filepath.Base(filepath.Dir(files[0]))}
-	require.NoError(t, h.SetSRIOV(d, 1))
-	require.NoError(t, h.SetSRIOV(d, 2), "from another number")
-	require.NoError(t, h.SetSRIOV(d, 2), "again")
-	assert.ErrorIs(t, h.SetSRIOV(d, 3), devices.ErrNoSRIOV)
+	require.NoError(t, h.SetSRIOV(d, 1, write))
+	require.NoError(t, h.SetSRIOV(d, 2, write), "from another number")
+	require.NoError(t, h.SetSRIOV(d, 2, write), "again")
+	assert.ErrorIs(t, h.SetSRIOV(d, 3, write), devices.ErrNoSRIOV)
 	found := false
 	for _, b := range use(t, "nvme").Bound {
 		found = found || b.Address == d.Address && b.VFs == 2
 	}
 	assert.True(t, found)
 
-	before, err := h.ResetSRIOV(d)
+	before, err := h.ResetSRIOV(d, write)
 	require.NoError(t, err)
 	assert.Equal(t, 2, before)
-	before, err = h.ResetSRIOV(d)
+	before, err = h.ResetSRIOV(d, write)
 	require.NoError(t, err)
 	assert.Equal(t, 0, before)
-	require.NoError(t, h.SetSRIOV(d, 0))
+	require.NoError(t, h.SetSRIOV(d, 0, write))
 
 	// Without its driver nobody makes any.
 	d.Driver = "nvme"
-	require.NoError(t, h.Unbind([]devices.Device{d}))
-	assert.ErrorIs(t, h.SetSRIOV(d, 2), devices.ErrNoSRIOV)
-	require.NoError(t, h.Bind([]devices.Device{d}))
-	require.NoError(t, h.SetSRIOV(d, 2))
-	_, err = h.ResetSRIOV(d)
+	require.NoError(t, h.Unbind([]devices.Device{d}, write))
+	assert.ErrorIs(t, h.SetSRIOV(d, 2, write), devices.ErrNoSRIOV)
+	require.NoError(t, h.Bind([]devices.Device{d}, write))
+	require.NoError(t, h.SetSRIOV(d, 2, write))
+	_, err = h.ResetSRIOV(d, write)
 	require.NoError(t, err)
 }
 
@@ -70,12 +70,12 @@ func TestNamesExchanged(t *testing.T) {
 	// One of them does not come back: the other has its own all the same, but for what they share.
 	exchange(t, "virtio_net")
 	second := []devices.Device{{Bus: "pci", Address: n.Links[len(n.Links)-1].Address, Driver: "virtio-pci"}}
-	require.NoError(t, devices.Open("").Unbind(second))
+	require.NoError(t, devices.Open("").Unbind(second, patiently(t)))
 	err := restore(t, n, time.Second)
 	assert.ErrorIs(t, err, devices.ErrMissing)
 	assert.Contains(t, sh(t, "ip addr show dev eth0"), "192.0.2.6/24")
 	assert.Contains(t, sh(t, "ip addr show dev eth0.100"), "198.51.100.5/24")
-	require.NoError(t, devices.Open("").Bind(second))
+	require.NoError(t, devices.Open("").Bind(second, patiently(t)))
 	assert.NoError(t, restore(t, n, patience))
 	assertSame(t, before)
 }
