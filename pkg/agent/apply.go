@@ -59,6 +59,7 @@ func (a *Agent) apply(ctx context.Context, desired *spec.Node) (changed bool, er
 		}
 		begun[t.Owner] = true
 		if len(t.Steps) == 0 {
+			a.bindAgain(ctx, t.Owner)
 			a.succeed(t.Owner, pending)
 			continue
 		}
@@ -95,6 +96,19 @@ func (a *Agent) takeBack(ctx context.Context, owner string) bool {
 		a.cfg.Log.Error("roll back", "module", owner, "err", err)
 	}
 	return err == nil
+}
+
+// bindAgain gives the devices that an interrupted change has taken from a driver back to it, when that is the one that is wanted
+// after all. Devices that another has by now stay with that.
+func (a *Agent) bindAgain(ctx context.Context, owner string) {
+	for _, u := range a.ledger.Journal[owner] {
+		if len(u.Bind) == 0 {
+			continue
+		}
+		if err := a.cfg.Devices.Bind(u.Bind, a.write(context.WithoutCancel(ctx), a.cfg.LoadTimeout)); err != nil {
+			a.cfg.Log.Info("not bound again", "module", owner, "err", err)
+		}
+	}
 }
 
 // functionsGone says whether a change that was interrupted has removed virtual functions, and this one would begin with the

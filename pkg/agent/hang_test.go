@@ -124,6 +124,22 @@ func TestUnbindHangs(t *testing.T) {
 	assert.NotContains(t, n.ledger(), "journal")
 }
 
+// TestUnbindHangsForNothing: the document is as before when the driver has let go of its device, and gets it back.
+func TestUnbindHangsForNothing(t *testing.T) {
+	n, w := cardNode(t, 0)
+	n.HangDevice(secondCard, true)
+	changed := w
+	changed.parameters = []string{"level=1"}
+	require.Equal(t, spec.ReasonNeedsReboot, one(t, n.reconcileCards(changed)).Reason)
+	require.Equal(t, spec.ReasonNeedsReboot, one(t, n.reconcileCards(w)).Reason)
+	n.calls()
+
+	n.HangDevice(secondCard, false)
+	assert.Equal(t, map[string]string{"nic": "Loaded"}, states(n.reconcileCards(w)))
+	assert.Equal(t, []string{"write bind " + secondCard}, n.calls())
+	assert.NotContains(t, n.ledger(), "journal")
+}
+
 // TestUnbindHangsAndComesBack: with the document as it was, what was begun is taken back to its end.
 func TestUnbindHangsAndComesBack(t *testing.T) {
 	n, w := cardNode(t, 2)
