@@ -19,13 +19,10 @@ import (
 // skips the test when KMMD_VM_BRIEF says that another kernel has had it, as make vm does for all kernels but the first.
 func OneKernel(t testing.TB) {
 	t.Helper()
-	if Brief() {
+	if os.Getenv("KMMD_VM_BRIEF") != "" {
 		t.Skip("not about the kernel: another one has had it (make vm FULL=1 runs it on each)")
 	}
 }
-
-// Brief says that another kernel has had all tests, and in full.
-func Brief() bool { return os.Getenv("KMMD_VM_BRIEF") != "" }
 
 // Get fetches a page of kmmd's own server, as it is without a configuration; "" when there is none.
 func Get(path string) string {

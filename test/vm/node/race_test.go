@@ -10,12 +10,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
-
-	"github.com/kmm-node/kmmd/test/vm/guest"
 )
 
-// swaps is how often the race is run; on a kernel that is not the only one, a
-// fifth of it.
+// swaps is how often the race is run.
 const swaps = 50
 
 // TestRace has the kernel ask for the in-tree module all the time, as any user
@@ -40,10 +37,6 @@ func TestRace(t *testing.T) {
 			asked.Add(1)
 		}
 	})
-	swaps := swaps
-	if guest.Brief() {
-		swaps /= 5
-	}
 	for i := range swaps {
 		n.command("modprobe", "dummy")
 		n.requireInTree("dummy")
