@@ -59,7 +59,10 @@ func (a *Agent) apply(ctx context.Context, desired *spec.Node) (changed bool, er
 		}
 		begun[t.Owner] = true
 		if len(t.Steps) == 0 {
-			a.bindAgain(ctx, t.Owner)
+			if err := a.bindAgain(ctx, t.Owner); err != nil {
+				a.failures[t.Owner] = fail(err)
+				continue
+			}
 			a.succeed(t.Owner, pending)
 			continue
 		}
@@ -99,16 +102,19 @@ func (a *Agent) takeBack(ctx context.Context, owner string) bool {
 }
 
 // bindAgain gives the devices that an interrupted change has taken from a driver back to it, when that is the one that is wanted
-// after all. Devices that another has by now stay with that.
-func (a *Agent) bindAgain(ctx context.Context, owner string) {
+// after all. Devices that another has by now stay with that. The error is of a driver that does not come back.
+func (a *Agent) bindAgain(ctx context.Context, owner string) error {
 	for _, u := range a.ledger.Journal[owner] {
 		if len(u.Bind) == 0 {
 			continue
 		}
-		if err := a.cfg.Devices.Bind(u.Bind, a.write(context.WithoutCancel(ctx), a.cfg.LoadTimeout)); err != nil {
+		if err := a.undo(context.WithoutCancel(ctx), owner, u); errors.Is(err, kernel.ErrTimeout) {
+			return err
+		} else if err != nil {
 			a.cfg.Log.Info("not bound again", "module", owner, "err", err)
 		}
 	}
+	return nil
 }
 
 // functionsGone says whether a change that was interrupted has removed virtual functions, and this one would begin with the

@@ -135,8 +135,13 @@ func TestUnbindHangsForNothing(t *testing.T) {
 	n.calls()
 
 	n.HangDevice(secondCard, false)
+	n.HangDevice(secondCard, true) // in its probe, too
+	for range 2 {
+		assert.Equal(t, map[string]string{"nic": "Failed NeedsReboot"}, states(n.reconcileCards(w)))
+	}
+	n.HangDevice(secondCard, false)
 	assert.Equal(t, map[string]string{"nic": "Loaded"}, states(n.reconcileCards(w)))
-	assert.Equal(t, []string{"write bind " + secondCard}, n.calls())
+	assert.Equal(t, []string{"write bind " + secondCard}, n.calls(), "once")
 	assert.NotContains(t, n.ledger(), "journal")
 }
 

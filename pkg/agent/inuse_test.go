@@ -36,7 +36,7 @@ func (c *functionCard) sync() {
 }
 
 func (c *functionCard) pci() devices.Device {
-	return devices.Device{Bus: "pci", Address: "0000:00:02.0", Driver: "dummy", VFs: c.vfs}
+	return devices.Device{Bus: "pci", Address: card, Driver: "dummy", VFs: c.vfs}
 }
 
 func (c *functionCard) Of(module string) (devices.Use, error) {
