@@ -218,10 +218,10 @@ vm_disks() {
 # sets vm_failure to it.
 vm_kernel_failed() {
 	local console=$vm_logs/console.log
-	# Two emulated processors: rarely, one runs into an instruction that Linux 6.12 is changing on the other. When that
-	# is while the kernel boots, nothing of ours has run.
-	if grep -aq 'Oops: int3' "$console" && ! grep -aq 'init: userspace' "$console"; then
-		vm_failure="oops while it booted"
+	# Two emulated processors: rarely, one runs into an instruction that Linux 6.12 is changing on the other, and the kernel
+	# oopses or, if that was in its first thread, panics. When that is while it boots, nothing of ours has run.
+	if grep -aqE 'Oops:|Kernel panic' "$console" && ! grep -aq 'init: userspace' "$console"; then
+		vm_failure="it failed while it booted"
 	# See TestZStuck of test/vm/node.
 	elif grep -aq 'Kernel panic .* Oopsed too often' "$console"; then
 		vm_failure="a load ran into what an oops had left"
