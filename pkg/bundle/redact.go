@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Redacted stands where a secret was.
@@ -58,33 +59,37 @@ const (
 )
 
 // keys finds private keys, also one whose end is missing.
-var keys = regexp.MustCompile(`(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(-----END [A-Z0-9 ]*PRIVATE KEY-----|\z)`)
+var keys = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(-----END [A-Z0-9 ]*PRIVATE KEY-----|\z)`)
+})
 
 // rules find what is secret by how it looks, in this order, in each line.
-var rules = []rule{
-	// https://user:password@host; a password may have anything but blanks and quotes.
-	{regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)[^\s/:"'@]*(?::[^\s"']*)?@`), "${1}" + Redacted + "@", []string{"://"}},
-	// user:password@host/image, as nobody should write it.
-	{regexp.MustCompile(`(^|[\s"'=])[\w.-]+:[^\s"'@/]+@([\w.-]+(?::\d+)?/)`), "${1}" + Redacted + "@${2}", []string{"@"}},
-	// The kernel's netroot=iscsi:user:password@host.
-	{regexp.MustCompile(`\b(iscsi:)[^\s@]*@`), "${1}" + Redacted + "@", []string{"iscsi:"}},
-	// Signed URLs: what follows the "?".
-	{regexp.MustCompile(`(https?://[^\s"'?]*\?)[^\s"']+`), "${1}" + Redacted, []string{"?"}},
-	// HTTP headers, to the end of the line.
-	{regexp.MustCompile(`(?i)(` + header + `)` + quoted), "${1}" + `"` + Redacted + `"`, []string{"authorization", "cookie", "x-"}},
-	{regexp.MustCompile(`(?i)(` + header + `)[^\s"'].*$`), "${1}" + Redacted, []string{"authorization", "cookie", "x-"}},
-	{regexp.MustCompile(`(?i)\b(bearer|basic)\s+[A-Za-z0-9+/._~-]{6,}=*`), "${1} " + Redacted, []string{"bearer", "basic"}},
-	// JSON web tokens, tokens of AWS, GitHub and GitLab.
-	{regexp.MustCompile(`\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*`), Redacted, []string{"eyj"}},
-	{regexp.MustCompile(`\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_\w{20,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}`), Redacted,
-		[]string{"akia", "asia", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-"}},
-	// "auth": "…" of a docker configuration.
-	{regexp.MustCompile(`(?i)(["'](?:auth|pass)["']\s*[:=]\s*)` + quoted), "${1}" + `"` + Redacted + `"`, []string{"auth", "pass"}},
-	// password=…, --token …, "secret": "…"
-	{regexp.MustCompile(`(?i)(["']` + name + `["']\s*[:=]\s*)` + quoted), "${1}" + `"` + Redacted + `"`, named},
-	{regexp.MustCompile(`(?i)(\b` + name + `\s*=\s*)(?:"[^"]*"?|'[^']*'?|\[[^\]]*\]?|[^\s,;&"'}\]]+)`), "${1}" + Redacted, named},
-	{regexp.MustCompile(`(?i)(--` + name + `\s+)[^\s-]\S*`), "${1}" + Redacted, named},
-}
+var rules = sync.OnceValue(func() []rule {
+	return []rule{
+		// https://user:password@host; a password may have anything but blanks and quotes.
+		{regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)[^\s/:"'@]*(?::[^\s"']*)?@`), "${1}" + Redacted + "@", []string{"://"}},
+		// user:password@host/image, as nobody should write it.
+		{regexp.MustCompile(`(^|[\s"'=])[\w.-]+:[^\s"'@/]+@([\w.-]+(?::\d+)?/)`), "${1}" + Redacted + "@${2}", []string{"@"}},
+		// The kernel's netroot=iscsi:user:password@host.
+		{regexp.MustCompile(`\b(iscsi:)[^\s@]*@`), "${1}" + Redacted + "@", []string{"iscsi:"}},
+		// Signed URLs: what follows the "?".
+		{regexp.MustCompile(`(https?://[^\s"'?]*\?)[^\s"']+`), "${1}" + Redacted, []string{"?"}},
+		// HTTP headers, to the end of the line.
+		{regexp.MustCompile(`(?i)(` + header + `)` + quoted), "${1}" + `"` + Redacted + `"`, []string{"authorization", "cookie", "x-"}},
+		{regexp.MustCompile(`(?i)(` + header + `)[^\s"'].*$`), "${1}" + Redacted, []string{"authorization", "cookie", "x-"}},
+		{regexp.MustCompile(`(?i)\b(bearer|basic)\s+[A-Za-z0-9+/._~-]{6,}=*`), "${1} " + Redacted, []string{"bearer", "basic"}},
+		// JSON web tokens, tokens of AWS, GitHub and GitLab.
+		{regexp.MustCompile(`\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*`), Redacted, []string{"eyj"}},
+		{regexp.MustCompile(`\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_\w{20,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}`), Redacted,
+			[]string{"akia", "asia", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-"}},
+		// "auth": "…" of a docker configuration.
+		{regexp.MustCompile(`(?i)(["'](?:auth|pass)["']\s*[:=]\s*)` + quoted), "${1}" + `"` + Redacted + `"`, []string{"auth", "pass"}},
+		// password=…, --token …, "secret": "…"
+		{regexp.MustCompile(`(?i)(["']` + name + `["']\s*[:=]\s*)` + quoted), "${1}" + `"` + Redacted + `"`, named},
+		{regexp.MustCompile(`(?i)(\b` + name + `\s*=\s*)(?:"[^"]*"?|'[^']*'?|\[[^\]]*\]?|[^\s,;&"'}\]]+)`), "${1}" + Redacted, named},
+		{regexp.MustCompile(`(?i)(--` + name + `\s+)[^\s-]\S*`), "${1}" + Redacted, named},
+	}
+})
 
 // Text is s without secrets.
 func (r *Redactor) Text(s string) string {
@@ -93,7 +98,7 @@ func (r *Redactor) Text(s string) string {
 			s = strings.ReplaceAll(s, known, Redacted)
 		}
 	}
-	s = keys.ReplaceAllString(s, Redacted)
+	s = keys().ReplaceAllString(s, Redacted)
 	var out strings.Builder
 	for line := range strings.Lines(s) {
 		text, end := line, ""
@@ -101,7 +106,7 @@ func (r *Redactor) Text(s string) string {
 			text, end = line[:len(line)-1], "\n"
 		}
 		lower := strings.ToLower(text)
-		for _, rule := range rules {
+		for _, rule := range rules() {
 			if slices.ContainsFunc(rule.hints, func(hint string) bool { return strings.Contains(lower, hint) }) {
 				text = rule.pattern.ReplaceAllString(text, rule.stays)
 			}
@@ -156,13 +161,15 @@ func (r *Redactor) each(v any) any {
 }
 
 // spoken are fields of a docker configuration that can not be decoded.
-var spoken = regexp.MustCompile(`(?i)["'](?:auth|pass|` + name + `)["']\s*:\s*["']([^"'\n]*)`)
+var spoken = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?i)["'](?:auth|pass|` + name + `)["']\s*:\s*["']([^"'\n]*)`)
+})
 
 // SecretsIn gives the secrets of a text that ought to be a JSON document and is
 // none.
 func SecretsIn(text string) []string {
 	var out []string
-	for _, found := range spoken.FindAllStringSubmatch(text, -1) {
+	for _, found := range spoken().FindAllStringSubmatch(text, -1) {
 		out = append(out, decoded(found[1])...)
 	}
 	return out

@@ -5,19 +5,26 @@ package bundle
 import (
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // keys are names of fields whose text is secret, compared without "-", "_", "."
 // and case.
 var (
-	secretKey = regexp.MustCompile(`passw(or)?d|passphrase|secret|token|credential|apikey|privatekey|accesskey|authorization|cookie|bearer|^auth$|^pass$`)
+	secretKey = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`passw(or)?d|passphrase|secret|token|credential|apikey|privatekey|accesskey|authorization|cookie|bearer|^auth$|^pass$`)
+	})
 	// whole are tables of which nothing but the names is told: headers for a
 	// registry, the data of Secrets and ConfigMaps (a Dockerfile may have anything),
 	// documents inside of annotations.
-	whole     = regexp.MustCompile(`^(header|headers|stringdata|binarydata|data|kubectlkubernetesiolastappliedconfiguration)$`)
+	whole = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^(header|headers|stringdata|binarydata|data|kubectlkubernetesiolastappliedconfiguration)$`)
+	})
 	noLetters = strings.NewReplacer("-", "", "_", "", ".", "", "/", "")
 	// flag is a word of a command line that the secret follows.
-	flag = regexp.MustCompile(`(?i)^--?[\w-]*(passw(or)?d|passphrase|secret|token|credential|key)$`)
+	flag = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(?i)^--?[\w-]*(passw(or)?d|passphrase|secret|token|credential|key)$`)
+	})
 )
 
 // Scrub gives a copy of a document, as a decoder of JSON, TOML or YAML makes it
@@ -32,9 +39,9 @@ func Scrub(v any) any {
 		_, named := v["name"]
 		for key, value := range v {
 			word := noLetters.Replace(strings.ToLower(key))
-			secret := secretKey.MatchString(word) && !strings.HasSuffix(word, "name")
+			secret := secretKey().MatchString(word) && !strings.HasSuffix(word, "name")
 			switch _, list := value.([]any); {
-			case whole.MatchString(word), list && secret && !strings.HasSuffix(word, "secrets"):
+			case whole().MatchString(word), list && secret && !strings.HasSuffix(word, "secrets"):
 				out[key] = blank(value)
 			case scalar(value) && (secret || named && word == "value"):
 				out[key] = Redacted
@@ -48,7 +55,7 @@ func Scrub(v any) any {
 		for i := range v {
 			out[i] = Scrub(v[i])
 			if i > 0 {
-				if word, ok := v[i-1].(string); ok && flag.MatchString(word) {
+				if word, ok := v[i-1].(string); ok && flag().MatchString(word) {
 					out[i] = Redacted
 				}
 			}

@@ -16,7 +16,7 @@ func Secrets(v any) []string {
 	case map[string]any:
 		scrubbed, _ := Scrub(v).(map[string]any) // a table is made of a table
 		for key, value := range v {
-			if scrubbed[key] == Redacted || whole.MatchString(noLetters.Replace(strings.ToLower(key))) {
+			if scrubbed[key] == Redacted || whole().MatchString(noLetters.Replace(strings.ToLower(key))) {
 				out = append(out, texts(value)...)
 			} else {
 				out = append(out, Secrets(value)...)

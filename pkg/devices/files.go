@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -189,7 +190,9 @@ func isDevice(file string, character, block numbers) bool {
 // podPath finds the directory of a pod in the path of a control group. kubelet names it podUID, with the systemd driver
 // kubepods-burstable-podUID.slice where '-' in the UID is '_'; a static pod's UID is a hash without any
 // (pkg/kubelet/cm/pod_container_manager_linux.go, cgroup_manager_linux.go in Kubernetes).
-var podPath = regexp.MustCompile(`pod([0-9a-f]{8}(?:[-_]?[0-9a-f]{4}){3}[-_]?[0-9a-f]{12})(?:\.slice)?(?:[/:]|$)`)
+var podPath = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`pod([0-9a-f]{8}(?:[-_]?[0-9a-f]{4}){3}[-_]?[0-9a-f]{12})(?:\.slice)?(?:[/:]|$)`)
+})
 
 // podOf returns the UID of the pod a process belongs to from its /proc/PID/cgroup, "" when it is in none. Lines of
 // version 1 and 2:
@@ -202,7 +205,7 @@ func podOf(cgroup string) string {
 		if len(f) != 3 || !strings.Contains(f[2], "kubepods") {
 			continue
 		}
-		if m := podPath.FindStringSubmatch(f[2]); m != nil {
+		if m := podPath().FindStringSubmatch(f[2]); m != nil {
 			return strings.ReplaceAll(m[1], "_", "-")
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -30,8 +31,12 @@ const bareModule types.MediaType = "kmmd/module"
 const annotationTitle = "org.opencontainers.image.title" // image-spec, annotations.md
 
 var (
-	tarType     = regexp.MustCompile(`[/.+-]tar([.+](gzip|gz|zstd))?$`)
-	moduleTitle = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.+-]*\.ko(\.gz|\.xz|\.zst)?$`)
+	tarType = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`[/.+-]tar([.+](gzip|gz|zstd))?$`)
+	})
+	moduleTitle = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.+-]*\.ko(\.gz|\.xz|\.zst)?$`)
+	})
 )
 
 // moduleMagic is what a module file begins with, by its last suffix.
@@ -44,7 +49,7 @@ var moduleMagic = map[string]string{
 // counts and not the type.
 func moduleFile(desc v1.Descriptor) string {
 	title := path.Base(desc.Annotations[annotationTitle])
-	if len(title) > maxNameLength || !moduleTitle.MatchString(title) {
+	if len(title) > maxNameLength || !moduleTitle().MatchString(title) {
 		return ""
 	}
 	return title
@@ -56,7 +61,7 @@ func layerOf(desc v1.Descriptor, only bool) (v1.Descriptor, error) {
 	case only && moduleFile(desc) != "":
 		desc.MediaType = bareModule
 	case slices.Contains(layerTypes(), desc.MediaType):
-	case only && tarType.MatchString(string(desc.MediaType)):
+	case only && tarType().MatchString(string(desc.MediaType)):
 	default:
 		return desc, fmt.Errorf("%w: layer %s is of type %q, which is no readable layer: "+
 			"an artifact has to have one layer, a tar or a file titled NAME.ko", ErrUnsafe, desc.Digest, desc.MediaType)

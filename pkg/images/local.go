@@ -8,6 +8,7 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf8"
 
@@ -31,7 +32,9 @@ type localRef struct {
 var _ name.Reference = localRef{}
 
 // localTag is the grammar of tags (OCI distribution-spec, "Pulling manifests").
-var localTag = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
+var localTag = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
+})
 
 // parseLocal reads a reference to this machine; ok is false for any other, as
 // for the registry oci:5000 and the image oci:v1. In the path's last element
@@ -52,7 +55,7 @@ func parseLocal(s string) (ref localRef, ok bool, err error) {
 	base := strings.LastIndex(rest, "/") + 1
 	if i := strings.Index(rest[base:], ":"); i >= 0 {
 		ref.path, ref.tag = rest[:base+i], rest[base+i+1:]
-		if !localTag.MatchString(ref.tag) {
+		if !localTag().MatchString(ref.tag) {
 			return ref, true, fmt.Errorf("%w: %q: %q is no tag", ErrInvalidRef, s, ref.tag)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
@@ -31,7 +32,9 @@ type toldError struct {
 const leftOut = "[…]"
 
 // urlParts are user and query of a URL in a text.
-var urlParts = regexp.MustCompile(`(\bhttps?://)(?:[^\s/"'@]*@)?([^\s"'?]*)(\?[^\s"']*)?`)
+var urlParts = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(\bhttps?://)(?:[^\s/"'@]*@)?([^\s"'?]*)(\?[^\s"']*)?`)
+})
 
 func (e *toldError) Error() string {
 	s := e.err.Error()
@@ -39,7 +42,7 @@ func (e *toldError) Error() string {
 	if errors.As(e.err, &answer) && len(answer.Errors) == 0 {
 		s = strings.Replace(s, answer.Error(), fmt.Sprintf("unexpected status code %d %s", answer.StatusCode, http.StatusText(answer.StatusCode)), 1)
 	}
-	s = urlParts.ReplaceAllString(s, "$1$2")
+	s = urlParts().ReplaceAllString(s, "$1$2")
 	for _, secret := range e.secrets {
 		s = strings.ReplaceAll(s, secret, leftOut)
 	}

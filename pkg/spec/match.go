@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // ErrNoMapping says that no kernel mapping of a Module matches the release.
@@ -199,12 +200,14 @@ func removals(c *Container, k *KernelMapping) []string {
 func canonical(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
 // digestPart is what may follow the "@" of a reference; while it is a template, also a variable.
-var digestPart = regexp.MustCompile(`^(sha[0-9]+:[0-9A-Fa-f]*)?$|^[^/]*\$`)
+var digestPart = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(sha[0-9]+:[0-9A-Fa-f]*)?$|^[^/]*\$`)
+})
 
 // hasUser reports whether something like "user:password@" stands in a reference.
 func hasUser(ref string) bool {
 	at := strings.LastIndex(ref, "@")
-	return at >= 0 && (strings.Contains(ref[:at], "@") || !digestPart.MatchString(ref[at+1:]))
+	return at >= 0 && (strings.Contains(ref[:at], "@") || !digestPart().MatchString(ref[at+1:]))
 }
 
 // hasTag reports whether a reference has a tag or a digest after its last "/".

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/a8m/envsubst/parse"
 )
@@ -13,7 +14,9 @@ import (
 // endless is what the library may never come back from: "$_" or "${_" after a
 // "${". It takes "_" for text, and what follows with it, the closing brace too
 // (a8m/envsubst 1.4.3, lexVariable).
-var endless = regexp.MustCompile(`(?s)\$\{.*\$\{?_([^\pL\p{Nd}_]|$)`)
+var endless = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?s)\$\{.*\$\{?_([^\pL\p{Nd}_]|$)`)
+})
 
 // Expand substitutes $X, ${X}, ${X:-default}, ${X-default} and ${X:+other} in
 // a template, with the variables of the release and the Module; "$$" is "$".
@@ -21,7 +24,7 @@ var endless = regexp.MustCompile(`(?s)\$\{.*\$\{?_([^\pL\p{Nd}_]|$)`)
 // that is used without a default and does not exist: it expands to nothing.
 // A missing "}" is an error.
 func Expand(template string, r Release, name, namespace string) (out string, unset []string, err error) {
-	if endless.MatchString(template) {
+	if endless().MatchString(template) {
 		return "", nil, fmt.Errorf("expand %q: \"$_\" is no variable, and may not stand beside ${…}", template)
 	}
 	env := r.variables(name, namespace)

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // maxNameLength is what "namespace.name" may have together, so that the node
@@ -16,8 +17,12 @@ const maxNameLength = 41
 const containerField = "spec.moduleLoader.container"
 
 var (
-	objectName   = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`)
-	moduleName   = regexp.MustCompile(`^[A-Za-z0-9_-]{1,55}$`)
+	objectName = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`)
+	})
+	moduleName = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^[A-Za-z0-9_-]{1,55}$`)
+	})
 	pullPolicies = []string{"", "Always", "IfNotPresent", "Never"}
 )
 
@@ -30,7 +35,7 @@ func (m *Module) validate() findings {
 	switch name := m.Metadata.Name; {
 	case name == "":
 		f.add("metadata.name", "is required")
-	case !objectName.MatchString(name):
+	case !objectName().MatchString(name):
 		f.add("metadata.name", "%q: lower-case letters, digits, '-' and '.' only, a letter or digit first and last", name)
 	}
 	if n := len(m.Metadata.Name) + len(m.Metadata.Namespace); n > maxNameLength {
@@ -126,7 +131,7 @@ func validateRemovalSpelling(c *Container, f *findings) {
 }
 
 func validateName(field, name string, f *findings) {
-	if !moduleName.MatchString(name) {
+	if !moduleName().MatchString(name) {
 		f.add(field, "%q is not a module name: give the name as lsmod shows it, without directory and .ko", name)
 	}
 }

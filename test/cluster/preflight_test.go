@@ -16,7 +16,7 @@ import (
 	"github.com/kmm-node/kmmd/pkg/api/v1beta2"
 )
 
-func preflights(t *testing.T) *client.PreflightValidations {
+func preflights(t *testing.T) *client.Resource[v1beta2.PreflightValidation, v1beta2.PreflightValidationList] {
 	t.Helper()
 	c, err := client.New(cluster.Config())
 	require.NoError(t, err)

@@ -10,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
-	"k8s.io/client-go/gentype"
 	"k8s.io/client-go/rest"
 
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
@@ -23,15 +22,6 @@ type Client struct {
 	v1beta2 rest.Interface
 	codec   runtime.ParameterCodec
 }
-
-// Modules reads and writes Modules.
-type Modules = gentype.ClientWithList[*v1beta1.Module, *v1beta1.ModuleList]
-
-// NodeModulesConfigs reads and writes NodeModulesConfigs.
-type NodeModulesConfigs = gentype.ClientWithList[*v1beta1.NodeModulesConfig, *v1beta1.NodeModulesConfigList]
-
-// PreflightValidations reads and writes PreflightValidations.
-type PreflightValidations = gentype.ClientWithList[*v1beta2.PreflightValidation, *v1beta2.PreflightValidationList]
 
 // New makes a client with the server, identity and limits of cfg, which it does
 // not change. Nothing is sent yet.
@@ -75,22 +65,16 @@ func (c *Client) REST() rest.Interface { return c.rest }
 func (c *Client) V1beta2() rest.Interface { return c.v1beta2 }
 
 // Modules of one namespace; "" is all of them, for lists and watches.
-func (c *Client) Modules(namespace string) *Modules {
-	return gentype.NewClientWithList("modules", c.rest, c.codec, namespace,
-		func() *v1beta1.Module { return &v1beta1.Module{} },
-		func() *v1beta1.ModuleList { return &v1beta1.ModuleList{} })
+func (c *Client) Modules(namespace string) *Resource[v1beta1.Module, v1beta1.ModuleList] {
+	return &Resource[v1beta1.Module, v1beta1.ModuleList]{c.rest, c.codec, "modules", namespace}
 }
 
 // NodeModulesConfigs of the cluster.
-func (c *Client) NodeModulesConfigs() *NodeModulesConfigs {
-	return gentype.NewClientWithList("nodemodulesconfigs", c.rest, c.codec, "",
-		func() *v1beta1.NodeModulesConfig { return &v1beta1.NodeModulesConfig{} },
-		func() *v1beta1.NodeModulesConfigList { return &v1beta1.NodeModulesConfigList{} })
+func (c *Client) NodeModulesConfigs() *Resource[v1beta1.NodeModulesConfig, v1beta1.NodeModulesConfigList] {
+	return &Resource[v1beta1.NodeModulesConfig, v1beta1.NodeModulesConfigList]{c.rest, c.codec, "nodemodulesconfigs", ""}
 }
 
 // PreflightValidations of the cluster.
-func (c *Client) PreflightValidations() *PreflightValidations {
-	return gentype.NewClientWithList("preflightvalidations", c.v1beta2, c.codec, "",
-		func() *v1beta2.PreflightValidation { return &v1beta2.PreflightValidation{} },
-		func() *v1beta2.PreflightValidationList { return &v1beta2.PreflightValidationList{} })
+func (c *Client) PreflightValidations() *Resource[v1beta2.PreflightValidation, v1beta2.PreflightValidationList] {
+	return &Resource[v1beta2.PreflightValidation, v1beta2.PreflightValidationList]{c.v1beta2, c.codec, "preflightvalidations", ""}
 }
