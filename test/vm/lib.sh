@@ -235,9 +235,10 @@ vm_kernel_failed() {
 vm_boot() {
 	local root=$lab/$vm_release console=$vm_logs/console.log accel=('tcg,thread=single,tb-size=512') cpu=max
 	if [[ ${KMMD_VM_ACCEL:-tcg} == tcg ]]; then
-		# What is fast on a real processor and slow when emulated: strings byte by byte, five levels of page tables, and a switch
-		# around each access of the kernel to a process.
-		cpu+=,-erms,-fsrm,-la57,-smap,-smep
+		# What is fast on a real processor and slow when emulated: strings byte by byte, five levels of page tables, a switch
+		# around each access of the kernel to a process, wide registers and that they are saved, and checksums by an instruction
+		# of their own.
+		cpu+=,-erms,-fsrm,-la57,-smap,-smep,-xsave,-avx,-avx2,-sse4.2
 	else
 		accel=("$KMMD_VM_ACCEL")
 	fi
