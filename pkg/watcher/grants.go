@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -27,42 +28,58 @@ func (w *Watcher) syncRoles(ctx context.Context, wants []*want) error {
 	for namespace, names := range secrets {
 		errs = append(errs, w.grant(ctx, namespace, names))
 	}
-	for _, obj := range w.roles.GetStore().List() {
-		r, ok := obj.(*rbacv1.Role)
-		if !ok || r.Name != PullSecretRoleName {
-			continue
-		}
-		if _, wanted := secrets[r.Namespace]; !wanted {
-			errs = append(errs, w.revoke(ctx, r.Namespace))
+	for namespace := range w.granted() {
+		if _, wanted := secrets[namespace]; !wanted {
+			errs = append(errs, w.revoke(ctx, namespace))
 		}
 	}
 	return errors.Join(errs...)
 }
 
+// granted are the namespaces that have a Role or a RoleBinding of ours.
+func (w *Watcher) granted() map[string]bool {
+	out := map[string]bool{}
+	for _, obj := range slices.Concat(w.roles.GetStore().List(), w.bindings.GetStore().List()) {
+		if o, ok := obj.(metav1.Object); ok && o.GetName() == PullSecretRoleName {
+			out[o.GetNamespace()] = true
+		}
+	}
+	return out
+}
+
+// grant applies what is not there, not as it should be, or was changed by somebody else.
 func (w *Watcher) grant(ctx context.Context, namespace string, names []string) error {
 	role, binding := PullSecretRole(namespace, names, w.cfg.Agents)
-	have, exists := get[*rbacv1.Role](w.roles, key(namespace, PullSecretRoleName))
+	id := key(namespace, PullSecretRoleName)
+	haveRole, isRole := get[*rbacv1.Role](w.roles, id)
+	haveBinding, isBinding := get[*rbacv1.RoleBinding](w.bindings, id)
 	if role == nil {
-		if exists {
+		if isRole || isBinding {
 			return w.revoke(ctx, namespace)
 		}
 		return nil
 	}
-	id, hash := "role/"+namespace, hashOf(role)+hashOf(binding)
-	if exists && w.applied.is(id, hash) && len(have.Rules) == 1 && len(have.Rules[0].ResourceNames) == len(role.Rules[0].ResourceNames) {
-		return nil
-	}
 	rbac, options := w.cfg.Kube.RbacV1(), metav1.ApplyOptions{FieldManager: fieldManager, Force: true}
-	if _, err := rbac.Roles(namespace).Apply(ctx, role, options); ending(err) {
-		return nil
-	} else if err != nil {
-		return fmt.Errorf("apply Role %s/%s: %w", namespace, PullSecretRoleName, err)
+	if hash := hashOf(role); !isRole || !w.applied.current("role/"+id, hash, haveRole) {
+		out, err := rbac.Roles(namespace).Apply(ctx, role, options)
+		if ending(err) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("apply Role %s: %w", id, err)
+		}
+		w.cfg.Metrics.wrote("roles")
+		w.applied.note("role/"+id, hash, out)
 	}
-	if _, err := rbac.RoleBindings(namespace).Apply(ctx, binding, options); err != nil {
-		return fmt.Errorf("apply RoleBinding %s/%s: %w", namespace, PullSecretRoleName, err)
+	if hash := hashOf(binding); !isBinding || !w.applied.current("rolebinding/"+id, hash, haveBinding) {
+		out, err := rbac.RoleBindings(namespace).Apply(ctx, binding, options)
+		if ending(err) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("apply RoleBinding %s: %w", id, err)
+		}
+		w.cfg.Metrics.wrote("roles")
+		w.applied.note("rolebinding/"+id, hash, out)
 	}
-	w.cfg.Metrics.wrote("roles")
-	w.applied.note(id, hash, &metav1.ObjectMeta{})
 	return nil
 }
 

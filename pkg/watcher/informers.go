@@ -27,8 +27,8 @@ import (
 // informers are what is known of the cluster. Each remembers only what somebody
 // here reads.
 type informers struct {
-	nodes, configs, modules, pods, accounts, daemonSets, roles cache.SharedIndexInformer
-	jobs, jobPods, validations                                 cache.SharedIndexInformer
+	nodes, configs, modules, pods, accounts, daemonSets cache.SharedIndexInformer
+	roles, bindings, jobs, jobPods, validations         cache.SharedIndexInformer
 }
 
 const podsByNode = "node"
@@ -55,6 +55,7 @@ func (w *Watcher) newInformers() error {
 		{&w.accounts, core, "serviceaccounts", "", &corev1.ServiceAccount{}, compactAccount, nil, w.accountEvents()},
 		{&w.daemonSets, apps, "daemonsets", withPlugin, &appsv1.DaemonSet{}, compactDaemonSet, nil, w.daemonSetEvents()},
 		{&w.roles, rbac, "roles", managedBySelector, &rbacv1.Role{}, dropManagedFields, nil, w.roleEvents()},
+		{&w.bindings, rbac, "rolebindings", managedBySelector, &rbacv1.RoleBinding{}, dropManagedFields, nil, w.roleEvents()},
 		{&w.jobs, batch, "jobs", build.HashLabel, &batchv1.Job{}, dropManagedFields, cache.Indexers{jobsByModule: moduleOfJob, jobsByOwner: ownerOfJob}, w.jobEvents()},
 		{&w.jobPods, core, "pods", build.HashLabel, &corev1.Pod{}, compactJobPod, cache.Indexers{podsByJob: jobOfPod}, w.jobEvents()},
 		{&w.validations, w.cfg.API.V1beta2(), "preflightvalidations", "", &v1beta2.PreflightValidation{}, dropManagedFields, nil, w.preflightEvents()},
@@ -72,7 +73,7 @@ func (w *Watcher) newInformers() error {
 // is done, and wait then waits for them.
 func (w *Watcher) runInformers(ctx context.Context, start func(func())) error {
 	var synced []cache.InformerSynced
-	for _, i := range []cache.SharedIndexInformer{w.nodes, w.configs, w.modules, w.pods, w.accounts, w.daemonSets, w.roles, w.jobs, w.jobPods, w.validations} {
+	for _, i := range []cache.SharedIndexInformer{w.nodes, w.configs, w.modules, w.pods, w.accounts, w.daemonSets, w.roles, w.bindings, w.jobs, w.jobPods, w.validations} {
 		start(func() { i.RunWithContext(ctx) })
 		synced = append(synced, i.HasSynced)
 	}

@@ -51,6 +51,9 @@ func (a *appliedSets) current(id, hash string, object metav1.Object) bool {
 	if c, err := resourceversion.CompareResourceVersion(object.GetResourceVersion(), last.version); err == nil && c < 0 {
 		return true // not seen yet
 	}
+	if last.generation == 0 { // of a kind that counts none, and has no status that others change: Roles, RoleBindings
+		return object.GetResourceVersion() == last.version
+	}
 	return object.GetGeneration() == last.generation
 }
 

@@ -37,10 +37,29 @@ func TestSecrets(t *testing.T) {
 		return w.kubectl("get", "role", "kmmd-pull-secrets", "-n", "secrets", "--ignore-not-found", "-o", "jsonpath={.rules[*].resourceNames}")
 	}
 	assert.JSONEq(t, `["pull"]`, role())
+	bound := func() string {
+		return w.kubectl("get", "rolebinding", "kmmd-pull-secrets", "-n", "secrets", "--ignore-not-found", "-o", "jsonpath={.subjects[*].name}")
+	}
+	agents := bound()
+	assert.NotEmpty(t, agents)
+	for name, change := range map[string][]string{
+		"the role is away":      {"delete", "role", "kmmd-pull-secrets"},
+		"the role is another":   {"patch", "role", "kmmd-pull-secrets", "--type=json", "-p", `[{"op":"replace","path":"/rules/0/resourceNames","value":["other"]}]`},
+		"the binding is away":   {"delete", "rolebinding", "kmmd-pull-secrets"},
+		"the binding is nobody": {"patch", "rolebinding", "kmmd-pull-secrets", "-p", `{"subjects":null}`},
+	} {
+		w.kubectl(append(change, "-n", "secrets")...)
+		w.wait(name+": what somebody does by hand is mended", func() error {
+			if r, b := role(), bound(); r != `["pull"]` || b != agents {
+				return fmt.Errorf("role %q, binding %q", r, b)
+			}
+			return nil
+		})
+	}
 	w.kubectl("delete", "module", "m", "-n", "secrets")
 	w.wait("the right is taken back", func() error {
-		if r := role(); r != "" {
-			return fmt.Errorf("%s", r)
+		if r, b := role(), bound(); r != "" || b != "" {
+			return fmt.Errorf("role %q, binding %q", r, b)
 		}
 		return nil
 	})
