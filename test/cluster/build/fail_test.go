@@ -22,7 +22,7 @@ import (
 // after a while, and a corrected Dockerfile is taken without anybody asking.
 func TestBuildFails(t *testing.T) {
 	w := begin(t, "buildfails")
-	w.dockerfile("df", tinyDockerfile(`RUN echo "a long way" && echo "cc: no such file" >&2 && exit 7`))
+	w.dockerfile("df", tinyDockerfile(`RUN echo "a long way" && echo "cc: no such file" >&2 && sleep 1 && exit 7`))
 	w.apply(document{tag: "one", dockerfile: "df"})
 	words := []string{"cc: no such file", "build ended with exit code", "next attempt at", release}
 	w.waitCondition("m", "Degraded", "True/BuildFailed", words...)
