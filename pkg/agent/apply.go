@@ -232,6 +232,10 @@ func (a *Agent) transact(ctx context.Context, t plan.Transaction) {
 	if f := a.failures[t.Owner]; f != nil && f.tried {
 		a.cfg.Metrics.retried(f.reason)
 	}
+	if err := a.checkHost(t); err != nil {
+		a.failed(ctx, t, err)
+		return
+	}
 	noted := 0
 	for i, s := range t.Steps {
 		if i == noted {
@@ -272,11 +276,11 @@ func (a *Agent) transact(ctx context.Context, t plan.Transaction) {
 func (a *Agent) failed(ctx context.Context, t plan.Transaction, err error) {
 	f := fail(err)
 	f.input, f.tried = a.input(t.Owner), true
-	if r := a.resolved[t.Owner]; r != nil && errors.Is(err, images.ErrDigest) {
-		r.damaged = true // the store is asked again: it mends what it has
+	if r := a.resolved[t.Owner]; r != nil && (errors.Is(err, images.ErrDigest) || errors.Is(err, errHostChanged)) {
+		r.damaged = true // the store is asked again: it mends what it has; and so is the node's own tree
 	}
 	// No other document will ever ask for what leaves, and whoever has loaded another build may take it away.
-	if t.Leaving || errors.Is(err, errWrongBuild) {
+	if t.Leaving || errors.Is(err, errWrongBuild) || errors.Is(err, errHostChanged) {
 		f.later()
 	}
 	f.follow(a.failures[t.Owner])

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -108,7 +109,7 @@ func (a *Agent) forgetPulls(wanted map[string]bool) {
 // asks for others.
 func (a *Agent) toResolve(r *resolution) bool {
 	if !r.pending {
-		return r.damaged || r.fail != nil && (r.fail.due() || hostGrew(r))
+		return r.damaged || r.fail != nil && r.fail.due() || hostGrew(r)
 	}
 	select {
 	case <-a.pulls[r.module.Key()].done:
@@ -118,10 +119,14 @@ func (a *Agent) toResolve(r *resolution) bool {
 	}
 }
 
-// hostGrew says whether a module that was nowhere may be among the node's own by now: a package has changed them since the
-// tree was read in which it was not found.
+// hostGrew says whether a module that was nowhere, to be loaded or to be replaced, may be among the node's own by now: a
+// package has changed them since the tree was read in which it was not found.
 func hostGrew(r *resolution) bool {
-	return r.fail.reason == spec.ReasonModuleNotFound && r.host != nil && r.host.Changed()
+	missing := r.fail != nil && r.fail.reason == spec.ReasonModuleNotFound
+	if r.want != nil {
+		missing = missing || slices.ContainsFunc(r.want.Remove, func(name string) bool { return r.inTree[name] == nil && !r.builtin[name] })
+	}
+	return missing && r.host != nil && r.host.Changed()
 }
 
 // pullsOn says whether images are being got that a look has not waited for.

@@ -111,6 +111,7 @@ func ReasonOf(err error) spec.Reason {
 		{errWrongKernel, spec.ReasonWrongKernel},
 		{errPolicy, spec.ReasonPolicy},
 		{errWrongBuild, spec.ReasonWrongBuild},
+		{errNoWayBack, spec.ReasonNoWayBack},
 		{devices.ErrMissing, spec.ReasonInterfaceLost},
 		{devices.ErrNoCarrier, spec.ReasonInterfaceLost},
 		{kmod.ErrBuiltin, spec.ReasonBuiltin},

@@ -87,8 +87,9 @@ func (a *Agent) undo(ctx context.Context, owner string, u undo) error {
 		a.ledger.forget(owner, u.Unload.Name)
 		return nil
 	case u.Load != nil:
+		file := a.asItIs(*u.Load)
 		if u.Ours {
-			a.ledger.add(owner, *u.Load)
+			a.ledger.add(owner, file)
 			// So that a kmmd which starts after a crash knows it. When that fails the
 			// node gets its driver back all the same: the ledger that is on the disk
 			// has this journal, and another roll back finds nothing to do.
@@ -101,10 +102,10 @@ func (a *Agent) undo(ctx context.Context, owner string, u undo) error {
 			}
 			return nil // it is there
 		}
-		err := a.load(ctx, *u.Load, false)
+		err := a.load(ctx, file, false)
 		if err != nil && len(u.Load.Parameters) > 0 && kernel.CauseOf(err) == kernel.InvalidParameter {
 			// Better without its old parameters than not at all.
-			plain := *u.Load
+			plain := file
 			plain.Parameters = nil
 			if again := a.load(ctx, plain, false); again == nil {
 				a.cfg.Log.Warn("came back with default parameters", "name", u.Load.Name, "err", err)
