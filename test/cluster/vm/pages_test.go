@@ -150,7 +150,8 @@ func (d *reader) before(t *testing.T, c *docs.Command) bool {
 		t.Logf("%s\n%s", c, out)
 		return false
 	case strings.Contains(c.Text, "--watch"): // it ends by Ctrl-C
-		c.Text = "timeout --preserve-status -s INT 10 " + c.Text
+		// In the foreground: else timeout interrupts its process group as well, and who is interrupted twice is to end at once.
+		c.Text = "timeout --foreground --preserve-status -s INT 10 " + c.Text
 	case strings.HasPrefix(c.Text, "kubectl delete -k"): // a namespace goes for a minute
 		c.Text += " --wait=false"
 	case strings.HasPrefix(c.Text, "kubectl drain"): // there is no other node for these
