@@ -35,7 +35,7 @@ type resolution struct {
 	fail     *failure   // while pending: of the last try
 	pending  bool       // the image is being got
 	host     *kmod.Tree // the node's own modules as they were then
-	damaged  bool       // a file of it is not what it was in the store
+	damaged  bool       // a file of it is not what, or where, it was: in the store, or of the node's own
 }
 
 // resolveAll brings a.resolved up to date with the desired Modules.

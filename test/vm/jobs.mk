@@ -3,9 +3,8 @@
 # jobs.mk: all tests in VMs as jobs of make, which runs several side by side and shows what each said when it has ended. For
 # make vm, which says where GO is, and which KERNELS, of which BRIEF_KERNELS have only what is about the kernel.
 #
-# The job 6.12/node is the package test/vm/node on that kernel. Kernels other than those that have everything have
-# KMMD_VM_BRIEF (test/vm/guest), and two processors for the jobs that are closest to the kernel. Emulated, two are no faster
-# than one: they take turns, of a tenth of a second each while neither waits.
+# The job 6.12/node is the package test/vm/node on that kernel. The kernels that have everything have one processor:
+# emulated, that is a third cheaper. The others have two, and KMMD_VM_BRIEF (test/vm/guest).
 SHELL := /bin/bash -euo pipefail
 MAKEFLAGS += --no-builtin-rules
 GO ?= go
@@ -17,8 +16,6 @@ OF_KERNEL := node-1 node-2 boots devices kernel lab preflight secureboot
 PACKAGES := $(notdir $(shell $(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./test/vm/...))
 ALL := $(LONG) $(filter-out $(LONG) node ovmf,$(PACKAGES)) moredevices
 JOBS := $(foreach job,$(ALL),$(foreach kernel,$(KERNELS),$(if $(filter $(kernel),$(BRIEF_KERNELS)),$(filter $(addprefix $(kernel)/,$(OF_KERNEL)),$(kernel)/$(job)),$(kernel)/$(job))))
-
-TWO_PROCESSORS := devices kernel lab
 
 FIRST_OF_NODE := ^Test[A-P]
 RUN_boots = GO=$(GO) test/vm/boots
@@ -36,6 +33,5 @@ export KMMD_VM_TIMEOUT = 2400
 all: $(JOBS)
 
 $(JOBS):
-	@export KMMD_VM_KERNEL=$(@D) KMMD_VM_NAME=test-vm-$(@F) $(if $(filter $(@D),$(BRIEF_KERNELS)),KMMD_VM_BRIEF=1) \
-		KMMD_VM_CPUS=$(if $(and $(filter $(@D),$(BRIEF_KERNELS)),$(filter $(@F),$(TWO_PROCESSORS))),2,1); \
+	@export KMMD_VM_KERNEL=$(@D) KMMD_VM_NAME=test-vm-$(@F) $(if $(filter $(@D),$(BRIEF_KERNELS)),KMMD_VM_BRIEF=1,KMMD_VM_CPUS=1); \
 	TIMEFORMAT='$@ %R s (%U)'; time { $(or $(RUN_$(@F)),$(TEST) ./test/vm/$(@F)); }
