@@ -239,6 +239,9 @@ vm_boot() {
 		# around each access of the kernel to a process, wide registers and that they are saved, and checksums by an instruction
 		# of their own.
 		cpu+=,-erms,-fsrm,-la57,-smap,-smep,-xsave,-avx,-avx2,-sse4.2
+		# And what is wrong: QEMU 7.2 may set all flags but ZF to a word of the program's own after cmpxchg16b, with which the
+		# kernel takes free memory. An interrupt at the next instruction keeps them (IOPL, NT, AC), and the kernel dies.
+		cpu+=,-cx16
 	else
 		accel=("$KMMD_VM_ACCEL")
 	fi
