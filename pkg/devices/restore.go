@@ -195,14 +195,13 @@ func (r *restorer) sysctls() {
 	}
 }
 
-// rename gives hardware its old names, so that all else can go by name. Two that have each other's get out of the way
-// first.
+// rename gives hardware its old names, so that all else can go by name.
 func (r *restorer) rename() error {
 	links, err := r.present()
 	if err != nil {
 		return err
 	}
-	wrong := map[int]savedLink{}
+	var wrong []misnamed
 	for _, l := range r.Links {
 		now := r.lookUp(links, l)
 		if now == nil {
@@ -210,23 +209,36 @@ func (r *restorer) rename() error {
 		}
 		r.index[l.Index] = now.Index
 		if now.Name != l.Name {
-			wrong[now.Index] = l
+			wrong = append(wrong, misnamed{now.Index, now.Name, l.Name})
 		}
 	}
-	for index, l := range wrong {
-		if slices.ContainsFunc(links, func(o presentLink) bool { return o.Name == l.Name && wrong[o.Index].Name != "" }) {
-			aside := fmt.Sprintf("kmmd%d", index)
-			if err := whileDown(index, attribute{syscall.IFLA_IFNAME, text(aside)}); err != nil {
-				r.failed("rename interface to %s, out of the way: %w", aside, err)
-			}
-		}
-	}
-	for index, l := range wrong {
-		if err := whileDown(index, attribute{syscall.IFLA_IFNAME, text(l.Name)}); err != nil {
-			r.failed("rename interface of %s %s back to %s: %w", l.Bus, l.Address, l.Name, err)
+	for _, step := range renames(wrong) {
+		if err := whileDown(step.index, attribute{syscall.IFLA_IFNAME, text(step.name)}); err != nil {
+			r.failed("rename interface %d from %s to %s: %w", step.index, step.now, step.name, err)
 		}
 	}
 	return nil
+}
+
+// misnamed is a link that has another name than it should.
+type misnamed struct {
+	index     int
+	now, name string
+}
+
+// renames returns by which steps links get their names. No step needs a name that a link of the list still has: whoever has
+// what another wants gets out of the way first, as kmmdN with its index.
+func renames(wrong []misnamed) []misnamed {
+	var steps, last []misnamed
+	for _, w := range wrong {
+		if slices.ContainsFunc(wrong, func(o misnamed) bool { return o.name == w.now }) {
+			aside := fmt.Sprintf("kmmd%d", w.index)
+			steps = append(steps, misnamed{w.index, w.now, aside})
+			w.now = aside
+		}
+		last = append(last, w)
+	}
+	return append(steps, last...)
 }
 
 // translated returns an item's message with the indices of now; nil when a link it is about is not there.

@@ -112,3 +112,32 @@ func TestSavedHops(t *testing.T) {
 	assert.EqualValues(t, 1, list[0].u32(nhaID))
 	assert.EqualValues(t, 9, list[1].u32(nhaID), "a group after its members")
 }
+
+func TestRenames(t *testing.T) {
+	for name, wrong := range map[string][]misnamed{
+		"one":           {{2, "eth0", "fast"}},
+		"exchanged":     {{2, "eth0", "eth1"}, {3, "eth1", "eth0"}},
+		"shifted":       {{2, "eth0", "eth1"}, {3, "eth1", "eth2"}},
+		"shifted back":  {{2, "eth2", "eth1"}, {3, "eth1", "eth0"}},
+		"last first":    {{3, "eth1", "eth2"}, {2, "eth0", "eth1"}},
+		"in a ring":     {{2, "eth0", "eth1"}, {3, "eth1", "eth2"}, {4, "eth2", "eth0"}},
+		"a ring beside": {{5, "b", "c"}, {2, "eth0", "eth1"}, {6, "c", "b"}, {3, "eth1", "a"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			names := map[int]string{}
+			for _, w := range wrong {
+				names[w.index] = w.now
+			}
+			for _, step := range renames(wrong) {
+				assert.Equal(t, names[step.index], step.now)
+				for index, taken := range names {
+					assert.NotEqual(t, taken, step.name, "%d has the name that %d is to get", index, step.index)
+				}
+				names[step.index] = step.name
+			}
+			for _, w := range wrong {
+				assert.Equal(t, w.name, names[w.index])
+			}
+		})
+	}
+}

@@ -53,7 +53,7 @@ func TestVirtualFunctions(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Two that come back with each other's names.
+// Two that come back with each other's names, or with names that have moved on by one.
 func TestNamesExchanged(t *testing.T) {
 	sh(t, base+some)
 	require.FileExists(t, "/sys/class/net/eth1/ifindex")
@@ -64,6 +64,12 @@ func TestNamesExchanged(t *testing.T) {
 	n := saved(t, "virtio_net")
 	exchange(t, "virtio_net")
 	sh(t, "ip link set eth0 name x; ip link set eth1 name eth0; ip link set x name eth1; ip link set eth0 up")
+	assert.NoError(t, restore(t, n, patience))
+	assertSame(t, before)
+
+	// One has the other's name, and that has a third.
+	exchange(t, "virtio_net")
+	sh(t, "ip link set eth0 name x; ip link set eth1 name eth0; ip link set eth0 up")
 	assert.NoError(t, restore(t, n, patience))
 	assertSame(t, before)
 
