@@ -210,6 +210,41 @@ func TestSoftdep(t *testing.T) {
 	assert.ElementsMatch(t, []string{"unload dummy", "unload side", "unload base"}, n.calls())
 }
 
+// TestSoftdepThatIsWanted: what a softdep asks for first, and the document after it, may not fail.
+func TestSoftdepThatIsWanted(t *testing.T) {
+	files := ours("1")
+	helper := files["helper.ko"]
+	helper.Softdeps = []string{"post: dummy"}
+	files["helper.ko"] = helper
+	shelf := newNode(t)
+	w := want{name: "nic", image: shelf.image("1", files, nil), module: "dummy", order: []string{"dummy", "helper"}}
+	t.Run("its init fails", func(t *testing.T) {
+		n := newNode(t)
+		n.images = shelf.images
+		n.Preload(n.inTree("dummy"), "")
+		n.FailInit("dummy", syscall.EIO)
+		n.OnCall(func(call string) {
+			if call == "unload helper" {
+				n.FailInit("dummy", 0) // the in-tree one is well
+			}
+		})
+		w := w
+		w.remove = []string{"dummy"}
+		m := one(t, n.reconcile(w))
+		assert.Equal(t, spec.ReasonInitFailed, m.Reason)
+		assert.True(t, m.RolledBack)
+		assert.Equal(t, "in-tree", n.runs("dummy"))
+		assert.Empty(t, n.runs("helper"))
+	})
+	t.Run("another build runs", func(t *testing.T) {
+		n := newNode(t)
+		n.images = shelf.images
+		n.Preload(n.inTree("dummy"), "")
+		assert.Equal(t, map[string]string{"nic": "Failed WrongBuild"}, states(n.reconcile(w)))
+		assert.Empty(t, n.calls())
+	})
+}
+
 func TestInvalidDocumentKeepsEverything(t *testing.T) {
 	n := newNode(t)
 	w := want{name: "nic", image: n.image("1", ours("1"), map[string]string{"x.bin": "x"}), module: "base", firmware: "/firmware"}

@@ -180,7 +180,9 @@ func (a *Agent) files(r *resolution, want *plan.Want, from *sources) error {
 			continue
 		}
 		for _, item := range items {
-			if slices.ContainsFunc(want.Files, func(f plan.File) bool { return f.Name == item.Info.Name }) {
+			if i := slices.IndexFunc(want.Files, func(f plan.File) bool { return f.Name == item.Info.Name }); i >= 0 {
+				// What a softdep of one before it has brought may be what the document names.
+				want.Files[i].Optional = want.Files[i].Optional && item.Soft
 				continue
 			}
 			if item.File != nil {
