@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/kmm-node/kmmd/pkg/images"
 	"github.com/kmm-node/kmmd/pkg/kernel"
@@ -20,6 +21,13 @@ import (
 // of that name was loaded in between.
 const maxRaces = 20
 
+// aloneTries is how often a load is made that says EBUSY or EEXIST where no module
+// of that name is, and alonePause is between two: who was there may have gone.
+const (
+	aloneTries = 3
+	alonePause = 100 * time.Millisecond
+)
+
 // replaceable reports whether another build of that name may be removed for an
 // owner: the document names it as in-tree module to remove.
 func (a *Agent) replaceable(owner, name string) bool {
@@ -30,12 +38,14 @@ func (a *Agent) replaceable(owner, name string) bool {
 // load brings a file into the kernel and returns when the kernel runs this
 // build. EEXIST and EBUSY say only that somebody else was there: what runs is
 // looked at, a foreign build is removed if it may be, and the load is tried
-// again.
+// again. Where nobody is to be seen, it was the module's own init function that
+// said so, and would again.
 func (a *Agent) load(ctx context.Context, file plan.File, replaceable bool) error {
 	var err error
+	seen, alone := false, 0
 	for range maxRaces {
 		err = a.loadOnce(ctx, file)
-		if err != nil && !errors.Is(err, kernel.ErrLoaded) && !errors.Is(err, kernel.ErrBusy) {
+		if err != nil && !errors.Is(err, kernel.ErrLoaded) && !errors.Is(err, kernel.ErrBusy) || kernel.GaveUpWaiting(err) {
 			return err
 		}
 		if err == nil && a.runs(file) {
@@ -43,11 +53,19 @@ func (a *Agent) load(ctx context.Context, file plan.File, replaceable bool) erro
 		}
 		m, lookErr := a.cfg.Kernel.Module(file.Name)
 		switch {
-		case errors.Is(lookErr, kernel.ErrNotLoaded):
-			if err == nil {
-				err = fmt.Errorf("load %s: it was removed at once by somebody else: %w", file.Name, kernel.ErrBusy)
-			}
+		case errors.Is(lookErr, kernel.ErrNotLoaded) && err == nil:
+			err = fmt.Errorf("load %s: it was removed at once by somebody else: %w", file.Name, kernel.ErrBusy)
+			seen, alone = true, 0
 			continue
+		case errors.Is(lookErr, kernel.ErrNotLoaded):
+			if alone++; alone < aloneTries {
+				<-time.After(alonePause)
+				continue
+			}
+			if seen {
+				return lostRace(file, err)
+			}
+			return kernel.OfInit(err)
 		case lookErr != nil:
 			return lookErr
 		case m.State == "live" && m.BuildID == file.BuildID:
@@ -57,12 +75,17 @@ func (a *Agent) load(ctx context.Context, file plan.File, replaceable bool) erro
 		case !replaceable:
 			return errors.Join(fmt.Errorf("load %s: build-id %s runs, %s of %s is wanted: %w", file.Name, m.BuildID, file.BuildID, file.Path, errWrongBuild), err)
 		}
+		seen, alone = true, 0
 		a.cfg.Log.Warn("another build was loaded meanwhile and is removed", "name", file.Name, "buildID", m.BuildID)
 		if err := a.unload(ctx, file.Name); err != nil {
 			return err
 		}
 	}
-	return fmt.Errorf("load %s: lost the race against another loader %d times: %w", file.Name, maxRaces, errors.Join(err, kernel.ErrBusy))
+	return lostRace(file, err)
+}
+
+func lostRace(file plan.File, err error) error {
+	return fmt.Errorf("load %s: lost the race against another loader again and again: %w", file.Name, errors.Join(err, kernel.ErrBusy))
 }
 
 // runs tells in the cheapest way whether a file's build is live.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -151,7 +152,9 @@ func TestReasons(t *testing.T) {
 		{"blacklist", syscall.EPERM, "Module helper is blacklisted", spec.ReasonBlacklisted, false},
 		{"firmware", syscall.ENOENT, "helper: Direct firmware load for x.bin failed with error -2", spec.ReasonFirmwareMissing, false},
 		{"init", syscall.ENODEV, "", spec.ReasonInitFailed, false},
-		{"busy", syscall.EBUSY, "", spec.ReasonLoadFailed, true},
+		{"busy init", syscall.EBUSY, "helper: the interrupt is taken", spec.ReasonInitFailed, false},
+		{"init finds the name taken", syscall.EEXIST, "helper: the name is taken", spec.ReasonInitFailed, false},
+		{"a dependency in its init", syscall.EBUSY, "helper: gave up waiting for init of module base.", spec.ReasonLoadFailed, true},
 		{"no right", syscall.EPERM, "", spec.ReasonLoadFailed, false},
 		{"memory", syscall.ENOMEM, "", spec.ReasonLoadFailed, false},
 	} {
@@ -162,10 +165,13 @@ func TestReasons(t *testing.T) {
 				log = []string{tt.log}
 			}
 			n.FailInit("helper", tt.errno, log...)
-			m := one(t, n.reconcile(want{name: "nic", image: n.image("1", ours("1"), nil), module: "helper"}))
-			assert.Equal(t, tt.reason, m.Reason)
-			assert.Equal(t, tt.retried, m.RetryAt != nil)
-			assert.Contains(t, m.Message, tt.log)
+			w := want{name: "nic", image: n.image("1", ours("1"), nil), module: "helper"}
+			synctest.Test(t, func(t *testing.T) {
+				m := one(t, n.reconcile(w))
+				assert.Equal(t, tt.reason, m.Reason)
+				assert.Equal(t, tt.retried, m.RetryAt != nil)
+				assert.Contains(t, m.Message, tt.log)
+			})
 		})
 	}
 }

@@ -17,6 +17,8 @@ import (
 
 	"github.com/kmm-node/kmmd/pkg/agent"
 	"github.com/kmm-node/kmmd/pkg/images"
+	"github.com/kmm-node/kmmd/pkg/kernel"
+	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
@@ -114,31 +116,93 @@ func TestInUseThenNot(t *testing.T) {
 	})
 }
 
-// TestBusyLoad: the kernel's EBUSY passes; its ENODEV does not.
+// TestBusyLoad: the kernel's EBUSY passes while another module of that name goes; what an init function says does not.
 func TestBusyLoad(t *testing.T) {
 	for _, tt := range []struct {
+		name  string
 		errno syscall.Errno
 		tries int
-	}{{syscall.EBUSY, 5}, {syscall.ENODEV, 1}} {
-		t.Run(tt.errno.Error(), func(t *testing.T) {
+	}{{"race", syscall.EBUSY, 5}, {"no device", syscall.ENODEV, 1}} {
+		t.Run(tt.name, func(t *testing.T) {
 			n := newNode(t)
 			w := want{name: "nic", image: n.image("1", ours("1"), nil), module: "helper"}
-			n.FailInit("helper", tt.errno)
+			kmodtest.WriteTree(t, n.path("theirs"), only(ours("2"), "helper"))
+			racing := tt.errno == syscall.EBUSY
+			if !racing {
+				n.FailInit("helper", tt.errno)
+			}
 			tries := map[time.Time]bool{}
-			n.OnCall(func(call string) { tries[time.Now()] = true })
+			n.OnCall(func(string) {
+				tries[time.Now()] = true
+				if racing {
+					n.Preload(n.path("theirs/helper.ko"), "")
+					n.SetState("helper", kernel.StateGoing)
+				}
+			})
 			synctest.Test(t, func(t *testing.T) {
-				n.start()
+				n.start(func(c *agent.Config) {
+					c.AfterStep = func() { // it has gone
+						if n.runs("helper") == "2" {
+							n.SetState("helper", kernel.StateLive)
+							require.NoError(t, n.Rmmod("helper"))
+						}
+					}
+				})
 				stop := n.daemon()
 				defer stop()
 				n.agent.SetDesired(documents(w))
 				advance(59 * time.Second)
 				assert.Len(t, tries, tt.tries, "times at which it was tried")
+				assert.Equal(t, racing, one(t, n.last()).RetryAt != nil)
+				n.OnCall(nil)
 				n.FailInit("helper", 0)
 				advance(5 * time.Minute)
 				assert.Equal(t, tt.errno == syscall.EBUSY, n.last().OK())
 			})
 		})
 	}
+}
+
+// TestInitSays: whatever an init function returns, also what would be a race if a module of that name were there, the driver
+// that works is taken away for it once.
+func TestInitSays(t *testing.T) {
+	for _, errno := range []syscall.Errno{syscall.ENODEV, syscall.EBUSY, syscall.EEXIST} {
+		t.Run(errno.Error(), func(t *testing.T) {
+			n := newNode(t)
+			n.Preload(n.inTree("dummy"), "")
+			n.FailInit("helper", errno, "helper: the name is taken")
+			w := want{name: "nic", image: n.image("1", ours("1"), nil), module: "helper", remove: []string{"dummy"}}
+			synctest.Test(t, func(t *testing.T) {
+				n.start()
+				stop := n.daemon()
+				defer stop()
+				n.agent.SetDesired(documents(w))
+				advance(30 * time.Minute)
+				calls := strings.Join(n.calls(), "\n")
+				assert.Equal(t, 1, strings.Count(calls, "unload dummy"), calls)
+				assert.LessOrEqual(t, strings.Count(calls, "load helper"), 3)
+				m := one(t, n.last())
+				assert.Equal(t, spec.ReasonInitFailed, m.Reason)
+				assert.True(t, m.RolledBack)
+				assert.Nil(t, m.RetryAt)
+				assert.Contains(t, m.Message, "the name is taken")
+				assert.Equal(t, "in-tree", n.runs("dummy"))
+			})
+		})
+	}
+}
+
+// TestInitIsAwaited: the kernel has waited for a dependency long enough. The driver that works is not kept away for another
+// try, and comes back; later the dependency may be there.
+func TestInitIsAwaited(t *testing.T) {
+	n := newNode(t)
+	n.Preload(n.inTree("dummy"), "")
+	n.FailInit("helper", syscall.EBUSY, "helper: gave up waiting for init of module core.", "helper: Unknown symbol core_symbol (err -16)")
+	w := want{name: "nic", image: n.image("1", ours("1"), nil), module: "helper", remove: []string{"dummy"}}
+	m := one(t, n.reconcile(w))
+	assert.Equal(t, []string{"hold dummy", "unload dummy", "load helper", "load dummy numdummies=0", "hold"}, n.calls())
+	assert.Equal(t, spec.ReasonLoadFailed, m.Reason)
+	assert.NotNil(t, m.RetryAt)
 }
 
 func TestRun(t *testing.T) {

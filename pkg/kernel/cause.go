@@ -45,7 +45,7 @@ type rule struct {
 // and kernel/params.c of Linux 6.1 and 6.12, produced there by provoking each.
 //
 // An init function may return any errno, one of these too, so the rows that can be an init function's and have no
-// text are guesses; after AlreadyLoaded and Busy ask Host.Module.
+// text are guesses; after AlreadyLoaded and Busy ask Host.Module, and OfInit says so.
 func loadRules() []rule {
 	return []rule{
 		{unix.EPERM, "Lockdown: ", Lockdown},
@@ -114,6 +114,9 @@ func CauseOf(err error) Cause {
 	if !errors.As(err, &e) || !errors.As(e.Err, &errno) {
 		return Other
 	}
+	if e.Init {
+		return InitFailed
+	}
 	rules, rest := loadRules(), InitFailed
 	switch e.Op {
 	case opUnload:
@@ -127,6 +130,14 @@ func CauseOf(err error) Cause {
 		}
 	}
 	return rest
+}
+
+// GaveUpWaiting reports whether a load failed because a dependency was in its init function for longer than the kernel waits,
+// half a minute (kernel/module/main.c, resolve_symbol_wait): another try would take as long.
+func GaveUpWaiting(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Op == opLoad && errors.Is(e.Err, unix.EBUSY) &&
+		(logHas(e.Log, "gave up waiting for init of module") || logHas(e.Log, "Unknown symbol") && logHas(e.Log, "(err -16)"))
 }
 
 func logHas(lines []string, text string) bool {

@@ -34,6 +34,19 @@ type Error struct {
 	Module string   // as given by the caller; of a write the path of the file
 	Err    error    // a syscall.Errno, or what kept the system call from being made or answered
 	Log    []string // what the kernel printed about it meanwhile, without time stamps; escaped as /dev/kmsg has it
+	Init   bool     // the errno is known to be the init function's own, whatever it means else (OfInit)
+}
+
+// OfInit is the error of a load whose errno, as Host.Module has told, is nobody's but the init function's: one may return
+// EBUSY or EEXIST too, of which it is then neither ErrBusy nor ErrLoaded. Another error is returned as it is.
+func OfInit(err error) error {
+	var e *Error
+	if !errors.As(err, &e) || e.Op != opLoad {
+		return err
+	}
+	own := *e
+	own.Init = true
+	return &own
 }
 
 // shownLines is how many log lines Error.Error repeats.
@@ -50,6 +63,9 @@ func (e *Error) Error() string {
 		fmt.Fprintf(&b, "%s%s (%s)", syscallName(e.Op), ErrnoName(errno), errno.Error())
 	} else {
 		b.WriteString(e.Err.Error())
+	}
+	if e.Init {
+		b.WriteString(" from its init function")
 	}
 	if len(e.Log) == 0 {
 		return b.String()
@@ -71,7 +87,7 @@ func (e *Error) Error() string {
 // Unwrap returns the errno and, where there is one, the sentinel that says the same.
 func (e *Error) Unwrap() []error {
 	errs := []error{e.Err}
-	if s := sentinel(e.Op, e.Err); s != nil {
+	if s := sentinel(e.Op, e.Err); s != nil && !e.Init {
 		errs = append(errs, s)
 	}
 	return errs

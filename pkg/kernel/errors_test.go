@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
 
@@ -67,6 +68,33 @@ func TestSentinels(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestOfInit: an errno that is known to be an init function's means nothing else.
+func TestOfInit(t *testing.T) {
+	for errno, s := range map[syscall.Errno]error{unix.EEXIST: ErrLoaded, unix.EBUSY: ErrBusy} {
+		before := &Error{Op: opLoad, Module: "x", Err: errno, Log: []string{"x: taken"}}
+		err := OfInit(fmt.Errorf("wrapped: %w", before))
+		require.ErrorIs(t, err, errno)
+		require.NotErrorIs(t, err, s)
+		require.ErrorIs(t, before, s)
+		assert.Equal(t, InitFailed, CauseOf(err))
+		assert.Contains(t, err.Error(), ErrnoName(errno))
+		assert.Contains(t, err.Error(), `from its init function; kernel: "x: taken"`)
+	}
+	assert.Equal(t, ErrTimeout, OfInit(ErrTimeout))
+	assert.NoError(t, OfInit(nil))
+}
+
+func TestGaveUpWaiting(t *testing.T) {
+	for log, want := range map[string]bool{
+		"x: gave up waiting for init of module y.": true, "x: Unknown symbol s (err -16)": true, "x: no such hardware": false, "": false,
+	} {
+		err := fmt.Errorf("wrapped: %w", &Error{Op: opLoad, Module: "x", Err: unix.EBUSY, Log: []string{log}})
+		assert.Equal(t, want, GaveUpWaiting(err), log)
+	}
+	assert.False(t, GaveUpWaiting(&Error{Op: opLoad, Err: unix.ENODEV, Log: []string{"x: gave up waiting for init of module y."}}))
+	assert.False(t, GaveUpWaiting(nil))
 }
 
 // TestCauseOf: the lines are those the kernels of Debian 12 printed.
