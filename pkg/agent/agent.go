@@ -171,6 +171,7 @@ type Agent struct {
 	resolved map[string]*resolution
 	pulls    map[string]*pull // by Module
 	failures map[string]*failure
+	undoing  undoing           // of what is left in the journal
 	refused  map[string]string // message of each order that is not obeyed
 	status   spec.Status
 	facts    spec.Facts

@@ -178,6 +178,22 @@ func (a *Agent) until(at time.Time) time.Duration {
 	return max(time.Until(at), 10*time.Millisecond)
 }
 
+// undoing is when to try again what could not be rolled back. It has a wait of its own: the failure that it belongs to may be
+// one that is not tried again.
+type undoing struct {
+	wait time.Duration // 0: nothing is left, or a rollback has got somewhere
+	at   time.Time
+}
+
+// nextUndo is how long to wait for that; there is something left.
+func (u *undoing) nextUndo() time.Duration {
+	if u.wait == 0 || !time.Now().Before(u.at) {
+		u.wait = min(max(2*u.wait, firstRetry), lastRetry)
+		u.at = time.Now().Add(u.wait)
+	}
+	return time.Until(u.at)
+}
+
 // nextLook is how long Run may sleep when nothing happens.
 func (a *Agent) nextLook() time.Duration {
 	wait := a.cfg.Resync
@@ -194,5 +210,9 @@ func (a *Agent) nextLook() time.Duration {
 	for _, f := range a.failures {
 		look(f)
 	}
+	if len(a.ledger.Journal) > 0 {
+		return min(wait, a.undoing.nextUndo())
+	}
+	a.undoing.wait = 0
 	return wait
 }

@@ -87,6 +87,44 @@ func TestRollbackInUse(t *testing.T) {
 	assert.NotContains(t, n.ledger(), "journal")
 }
 
+// TestRollbackIsTriedAgain: also when nothing else happens, soon at first and then less often.
+func TestRollbackIsTriedAgain(t *testing.T) {
+	for _, tt := range []struct {
+		held, within time.Duration
+		tries        int
+	}{
+		{time.Second, 2 * time.Second, 3},
+		{10 * time.Minute, 2 * time.Minute, 12},
+	} {
+		t.Run(tt.held.String(), func(t *testing.T) {
+			n := newNode(t)
+			n.Preload(n.inTree("dummy"), "")
+			n.FailInit("helper", syscall.ENODEV)
+			w := want{name: "nic", image: n.image("1", ours("1"), nil), module: "helper", remove: []string{"dummy"}, order: []string{"helper", "dummy"}}
+			n.OnCall(func(call string) {
+				if call == "load helper" {
+					n.Hold("dummy", 1)
+				}
+			})
+			synctest.Test(t, func(t *testing.T) {
+				n.start()
+				stop := n.daemon()
+				defer stop()
+				n.agent.SetDesired(documents(w))
+				advance(tt.held)
+				require.Equal(t, "1", n.runs("dummy"))
+				n.Hold("dummy", 0)
+				advance(tt.within)
+				assert.Equal(t, "in-tree", n.runs("dummy"))
+				assert.NotContains(t, n.ledger(), "journal")
+				calls := strings.Join(n.calls(), "\n")
+				assert.LessOrEqual(t, strings.Count(calls, "unload dummy"), 1+tt.tries, "one is of the swap")
+				assert.Equal(t, 1, strings.Count(calls, "load helper"))
+			})
+		})
+	}
+}
+
 // TestRefusalOutlastsABlock: what the kernel has refused is not tried again because something was in the way meanwhile.
 func TestRefusalOutlastsABlock(t *testing.T) {
 	n := newNode(t)

@@ -14,7 +14,7 @@ import (
 // rollBack undoes what the journal has for an owner. Every undo looks first
 // whether there is anything to do, so one that was interrupted can be done again.
 // What could not be undone stays in the journal and is tried again by the next
-// reconcile; with a new build that can not be unloaded, so does the old one that
+// reconcile, soon (nextLook); with a new build that can not be unloaded, so does the old one that
 // is to be in its place.
 func (a *Agent) rollBack(ctx context.Context, owner string) error {
 	var errs []error
@@ -35,6 +35,9 @@ func (a *Agent) rollBack(ctx context.Context, owner string) error {
 			}
 		}
 		a.afterStep()
+	}
+	if len(left) < len(journal) {
+		a.undoing.wait = 0
 	}
 	if len(left) > 0 {
 		slices.Sort(left)
