@@ -118,7 +118,7 @@ func (a *Agent) bindAgain(ctx context.Context, owner string) error {
 }
 
 // functionsGone says whether a change that was interrupted has removed virtual functions, and this one would begin with the
-// configuration of what is left: it would take the place of the one that was saved with their interfaces.
+// configuration of what is left, without their interfaces.
 func (a *Agent) functionsGone(t plan.Transaction) bool {
 	return slices.ContainsFunc(a.ledger.Journal[t.Owner], func(u undo) bool { return u.SRIOV != nil }) &&
 		slices.ContainsFunc(t.Steps, func(s plan.Step) bool { _, saves := s.(plan.SaveNetwork); return saves })

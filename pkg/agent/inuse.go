@@ -66,18 +66,25 @@ func (a *Agent) saveNetwork(s plan.SaveNetwork) error {
 	for _, lost := range n.Lost {
 		a.cfg.Log.Warn("can not be given back", "module", s.Owner, "what", lost)
 	}
-	a.ledger.Networks[s.Owner] = n
+	a.ledger.Networks[s.Owner] = a.ledger.Networks[s.Owner].and(n)
 	return a.ledger.save()
 }
 
-// restoreNetwork gives back what was saved for an owner, if anything. Only an
-// interface that does not come back, or comes without its carrier, is an error;
-// what else could not be given back is reported.
+// restoreNetwork gives back what was saved for an owner, if anything. What was
+// saved first comes last, and has the last word: an interface that lost its
+// driver since was saved again without what it had.
 func (a *Agent) restoreNetwork(ctx context.Context, owner string) error {
-	n := a.ledger.Networks[owner]
-	if n == nil {
-		return nil
+	var errs []error
+	for _, n := range slices.Backward(a.ledger.Networks[owner]) {
+		errs = append(errs, a.restoreOne(ctx, owner, n))
 	}
+	return errors.Join(errs...)
+}
+
+// restoreOne gives back one configuration. Only an interface that does not come
+// back, or comes without its carrier, is an error; what else could not be given
+// back is reported.
+func (a *Agent) restoreOne(ctx context.Context, owner string, n *devices.Network) error {
 	timeout := a.cfg.NetworkTimeout
 	if timeout == 0 {
 		timeout = defaultNetworkTimeout

@@ -5,6 +5,7 @@ package agent_test
 import (
 	"context"
 	"maps"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/kmm-node/kmmd/pkg/agent"
 	"github.com/kmm-node/kmmd/pkg/devices"
+	"github.com/kmm-node/kmmd/pkg/record"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
@@ -126,5 +128,155 @@ func TestKillVirtualFunctions(t *testing.T) {
 			assert.NotContains(t, n.ledger(), "journal", "nothing is left to undo")
 		}
 		assert.GreaterOrEqual(t, times, 3)
+	}
+}
+
+// twoCards are network cards that dummy and null_blk drive, each with an interface of one word, which it loses with its driver.
+type twoCards struct {
+	n      *node
+	driver map[string]string // by module: the build it has been with
+	words  map[string]string // by module: of its interface
+	absent string            // the module whose interface does not come back
+}
+
+var _ agent.Devices = (*twoCards)(nil)
+
+func newTwoCards(n *node) *twoCards {
+	c := &twoCards{n: n, driver: map[string]string{}, words: map[string]string{}}
+	for _, module := range []string{"dummy", "null_blk"} {
+		n.Preload(n.inTree(module), "")
+		c.driver[module], c.words[module] = "in-tree", "configured"
+	}
+	return c
+}
+
+func (c *twoCards) sync() {
+	for module, before := range c.driver {
+		if now := c.n.runs(module); now != before {
+			c.driver[module], c.words[module] = now, ""
+		}
+	}
+}
+
+func (c *twoCards) Of(module string) (devices.Use, error) {
+	c.sync()
+	u := devices.Use{Module: module}
+	if c.n.runs(module) == "" {
+		return u, devices.ErrNotLoaded
+	}
+	if word, ok := c.words[module]; ok && module != c.absent {
+		u.Interfaces = []devices.Interface{{Name: module, Up: word != ""}}
+	}
+	return u, nil
+}
+
+// SaveNetwork keeps the words as what is lost, as functionCard does.
+func (c *twoCards) SaveNetwork(interfaces []devices.Interface) (*devices.Network, error) {
+	c.sync()
+	n := &devices.Network{Saved: time.Now()}
+	for _, i := range interfaces {
+		if c.words[i.Name] != "" {
+			n.Lost = append(n.Lost, i.Name)
+		}
+	}
+	return n, nil
+}
+
+func (c *twoCards) RestoreNetwork(_ context.Context, n *devices.Network) error {
+	c.sync()
+	var err error
+	for _, module := range n.Lost {
+		if c.n.runs(module) == "" || module == c.absent {
+			err = devices.ErrMissing
+			continue
+		}
+		c.words[module] = "configured"
+	}
+	return err
+}
+
+func (c *twoCards) Bind([]devices.Device, devices.Write) error                       { return nil }
+func (c *twoCards) Unbind([]devices.Device, devices.Write) error                     { return nil }
+func (c *twoCards) ResetSRIOV(devices.Device, devices.Write) (before int, err error) { return 0, nil }
+func (c *twoCards) SetSRIOV(devices.Device, int, devices.Write) error                { return nil }
+
+// twoDrivers asks for our dummy and null_blk, of these images.
+func twoDrivers(n *node, tags ...string) []spec.Node {
+	var out []spec.Node
+	for _, tag := range tags {
+		files := ours(tag)
+		files["null_blk.ko"] = files["helper.ko"]
+		document := want{name: "nic", image: n.image(tag, files, nil), module: "dummy", remove: []string{"dummy", "null_blk"},
+			order: []string{"dummy", "null_blk"}}.document()
+		document.Metadata.Annotations = map[string]string{spec.AnnotationAllowInUse: spec.UseNetwork}
+		out = append(out, spec.Node{Modules: []spec.Module{document}})
+	}
+	return out
+}
+
+// TestKillTwoCards kills kmmd anywhere in the exchange of two drivers of interfaces, also when one of them has gone and the
+// other one has not: what the next kmmd saves does not take the place of what was saved.
+func TestKillTwoCards(t *testing.T) {
+	shelf := newNode(t)
+	desired := twoDrivers(shelf, "1")[0]
+	for _, where := range []string{"after step", "before call"} {
+		times := 0
+		for dead := true; dead; times++ {
+			n := newNode(t)
+			n.images = shelf.images
+			c := newTwoCards(n)
+			withCards := func(cfg *agent.Config) { cfg.Devices = c }
+			if dead = n.kill(where, times+1, desired, withCards); dead {
+				n.start(withCards)
+				require.True(t, n.reconcileNode(desired).OK())
+			}
+			c.sync()
+			assert.Equal(t, map[string]string{"dummy": "1", "null_blk": "1"}, c.driver)
+			assert.Equal(t, map[string]string{"dummy": "configured", "null_blk": "configured"}, c.words, "killed %s %d", where, times+1)
+			assert.NotContains(t, n.ledger(), "networks")
+		}
+		assert.GreaterOrEqual(t, times, 3)
+	}
+}
+
+// TestInterfaceComesLate: what an interface had that did not come back is kept over other changes, until it does.
+func TestInterfaceComesLate(t *testing.T) {
+	n := newNode(t)
+	c := newTwoCards(n)
+	n.start(func(cfg *agent.Config) { cfg.Devices = c })
+	desired := twoDrivers(n, "1", "2", "3")
+	n.OnCall(func(call string) {
+		if call == "unload null_blk" {
+			c.absent = "null_blk"
+		}
+	})
+	for _, d := range desired[:2] {
+		assert.Equal(t, spec.ReasonInterfaceLost, one(t, n.reconcileNode(d)).Reason)
+		assert.Equal(t, "in-tree", n.runs("dummy"))
+	}
+	n.OnCall(nil)
+	c.absent = ""
+	n.reconcileNode(desired[2])
+	assert.Equal(t, "3", n.runs("dummy"))
+	assert.Equal(t, map[string]string{"dummy": "configured", "null_blk": "configured"}, c.words)
+	assert.NotContains(t, n.ledger(), "networks")
+}
+
+// TestNetworkOfAnEarlierLedger: one version wrote a single configuration, another one writes several.
+func TestNetworkOfAnEarlierLedger(t *testing.T) {
+	for name, networks := range map[string]string{
+		"one":     `{"Saved":"2026-01-01T00:00:00Z","Links":null,"Lost":["dummy","null_blk"]}`,
+		"several": `[{"Saved":"2026-01-01T00:00:00Z","Links":null,"Lost":["dummy"]},{"Saved":"2026-01-01T00:00:00Z","Links":null,"Lost":["null_blk"]}]`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			c := newTwoCards(n)
+			c.words = map[string]string{"dummy": "", "null_blk": ""}
+			ledger := `{"bootID":"` + n.BootID() + `","networks":{"default/nic":` + networks + `}}`
+			require.NoError(t, os.WriteFile(n.path("run/ledger.json"), record.Seal([]byte(ledger)), 0o600))
+			n.start(func(cfg *agent.Config) { cfg.Devices = c })
+			require.True(t, n.reconcileNode(twoDrivers(n, "1")[0]).OK())
+			assert.Equal(t, map[string]string{"dummy": "configured", "null_blk": "configured"}, c.words)
+		})
 	}
 }

@@ -37,7 +37,7 @@ type ledger struct {
 	FirmwarePathBefore *string `json:"firmwarePathBefore,omitempty"`
 	// Networks and SRIOV are what interfaces and devices had before their driver
 	// was unloaded, and have not been given back yet, by owner.
-	Networks map[string]*devices.Network `json:"networks,omitempty"`
+	Networks map[string]saved            `json:"networks,omitempty"`
 	SRIOV    map[string][]devices.Device `json:"sriov,omitempty"`
 	// Journal is how to undo what was done of an owner's transaction, first
 	// done first. It is empty unless a transaction is under way, or was when
@@ -111,7 +111,7 @@ func openLedger(dir, bootID string) (*ledger, error) {
 		l.Journal = map[string][]undo{}
 	}
 	if l.Networks == nil {
-		l.Networks = map[string]*devices.Network{}
+		l.Networks = map[string]saved{}
 	}
 	if l.SRIOV == nil {
 		l.SRIOV = map[string][]devices.Device{}

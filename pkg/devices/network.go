@@ -34,6 +34,13 @@ type Network struct {
 	Lost []string `json:",omitempty"`
 }
 
+// Within reports whether all interfaces of n are in o, too.
+func (n *Network) Within(o *Network) bool {
+	return !slices.ContainsFunc(n.Links, func(l savedLink) bool {
+		return !slices.ContainsFunc(o.Links, func(other savedLink) bool { return other.Name == l.Name && other.identity == l.identity })
+	})
+}
+
 // item is a message of the kernel, and for people what it says.
 type item struct {
 	Text    string
