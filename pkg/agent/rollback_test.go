@@ -250,6 +250,100 @@ func TestRollbackOfTwoImages(t *testing.T) {
 	}
 }
 
+// killAtLoad starts a kmmd that dies before it loads a module.
+func (n *node) killAtLoad(module string, w want) {
+	n.t.Helper()
+	n.OnCall(func(call string) {
+		if call == "load "+module {
+			panic(killed{})
+		}
+	})
+	defer n.OnCall(nil)
+	n.start()
+	assert.Panics(n.t, func() { n.reconcile(w) })
+	n.calls()
+}
+
+// TestRollbackOfAnothers: what a killed kmmd has loaded is another Module's by the time when it is taken back.
+func TestRollbackOfAnothers(t *testing.T) {
+	n := newNode(t)
+	image := n.image("1", ours("1"), nil)
+	top := want{name: "top", image: image, module: "top"}
+	n.killAtLoad("top", top)
+	top.image = n.registry.Host + "/modules:none"
+	base := want{name: "base", image: image, module: "base"}
+	n.start()
+	for range 2 {
+		assert.Equal(t, map[string]string{"base": "Loaded", "top": "Failed ImageNotFound"}, states(n.reconcile(base, top)))
+	}
+	assert.Equal(t, []string{"unload middle"}, n.calls())
+	assert.NotContains(t, n.ledger(), "journal")
+	require.True(t, n.reconcile().OK())
+	assert.Equal(t, []string{"unload base"}, n.calls())
+}
+
+// TestRollbackToAnothers: the build before is not loaded again, nor taken for what runs, where another Module has the new one.
+func TestRollbackToAnothers(t *testing.T) {
+	n := newNode(t)
+	first, second := n.image("1", ours("1"), nil), n.image("2", ours("2"), nil)
+	top := want{name: "top", image: first, module: "top"}
+	require.True(t, n.reconcile(top).OK())
+	top.image = second
+	n.killAtLoad("top", top)
+	require.Equal(t, "2", n.runs("base"))
+	top.image = n.registry.Host + "/modules:none"
+	base := want{name: "base", image: second, module: "base"}
+	n.start()
+	for range 2 {
+		assert.Equal(t, "Loaded", states(n.reconcile(base, top))["base"])
+	}
+	assert.Equal(t, "2", n.runs("base"))
+	assert.NotContains(t, n.calls(), "unload base")
+}
+
+// TestRollbackLeavesInTree: an in-tree dependency that something else uses by now, that can not go, or that the node keeps, stays.
+func TestRollbackLeavesInTree(t *testing.T) {
+	for name, keep := range map[string]func(n *node, c *agent.Config){
+		"used":      func(n *node, _ *agent.Config) { n.Preload(n.inTree("user"), "") },
+		"held":      func(n *node, _ *agent.Config) { n.Hold("core", 1) },
+		"permanent": func(n *node, _ *agent.Config) { n.SetPermanent("core") },
+		"policy":    func(_ *node, c *agent.Config) { c.NeverRemove = []string{"core"} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			w := want{name: "nic", image: n.image("1", only(ours("1"), "hostuser"), nil), module: "hostuser"}
+			n.killAtLoad("hostuser", w)
+			require.Equal(t, "in-tree", n.runs("core"))
+			w.image = n.registry.Host + "/modules:none"
+			n.start(func(c *agent.Config) { keep(n, c) })
+			n.reconcile(w)
+			assert.NotContains(t, n.ledger(), "journal")
+			assert.Empty(t, n.ledger()["modules"])
+			assert.Equal(t, "in-tree", n.runs("core"))
+		})
+	}
+}
+
+// TestRollbackWaitsForUser: an in-tree dependency goes with the module of ours that uses it, when that can go.
+func TestRollbackWaitsForUser(t *testing.T) {
+	n := newNode(t)
+	files := ours("1")
+	w := want{name: "nic", image: n.image("1", only(files, "hostuser", "helper"), nil), module: "helper", order: []string{"helper", "hostuser"}}
+	n.FailInit("helper", syscall.ENODEV)
+	n.OnCall(func(call string) {
+		if call == "load helper" {
+			n.Hold("hostuser", 1)
+		}
+	})
+	n.reconcile(w)
+	require.Equal(t, "1", n.runs("hostuser"))
+	n.Hold("hostuser", 0)
+	n.reconcile(w)
+	assert.Empty(t, n.runs("hostuser"))
+	assert.Empty(t, n.runs("core"))
+	assert.NotContains(t, n.ledger(), "journal")
+}
+
 // counting counts looks at the kernel's modules.
 type counting struct {
 	*kerneltest.Kernel

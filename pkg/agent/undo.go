@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"github.com/kmm-node/kmmd/pkg/kernel"
+	"github.com/kmm-node/kmmd/pkg/kmod"
+	"github.com/kmm-node/kmmd/pkg/plan"
 )
 
 // rollBack undoes what the journal has for an owner. Every undo looks first
@@ -79,43 +81,13 @@ func (a *Agent) undo(ctx context.Context, owner string, u undo) error {
 	}
 	switch {
 	case u.Unload != nil:
-		m, err := a.cfg.Kernel.Module(u.Unload.Name)
-		if err == nil && m.BuildID == u.Unload.BuildID {
-			if err := a.unload(ctx, u.Unload.Name); err != nil {
-				return err
-			}
-		} else if err != nil && !errors.Is(err, kernel.ErrNotLoaded) {
+		if err := a.undoLoad(ctx, owner, *u.Unload); err != nil {
 			return err
 		}
 		a.ledger.forget(owner, u.Unload.Name)
 		return nil
 	case u.Load != nil:
-		file := a.asItIs(*u.Load)
-		if u.Ours {
-			a.ledger.add(owner, file)
-			// So that a kmmd which starts after a crash knows it. When that fails the
-			// node gets its driver back all the same: the ledger that is on the disk
-			// has this journal, and another roll back finds nothing to do.
-			a.save()
-		}
-		if m, err := a.cfg.Kernel.Module(u.Load.Name); err == nil {
-			if m.State != kernel.StateLive {
-				// Another load would only wait behind it.
-				return fmt.Errorf("load %s again: a module of that name hangs in the state %q: %w", u.Load.Name, m.State, kernel.ErrTimeout)
-			}
-			return nil // it is there
-		}
-		err := a.load(ctx, file, false)
-		if err != nil && len(u.Load.Parameters) > 0 && kernel.CauseOf(err) == kernel.InvalidParameter {
-			// Better without its old parameters than not at all.
-			plain := file
-			plain.Parameters = nil
-			if again := a.load(ctx, plain, false); again == nil {
-				a.cfg.Log.Warn("came back with default parameters", "name", u.Load.Name, "err", err)
-				return nil
-			}
-		}
-		return err
+		return a.undoUnload(ctx, owner, u)
 	case u.Firmware != nil:
 		return a.undoFirmware(owner, *u.Firmware)
 	case u.FirmwarePath != nil:
@@ -133,6 +105,73 @@ func (a *Agent) undo(ctx context.Context, owner string, u undo) error {
 		return a.cfg.Devices.Bind(u.Bind, a.write(ctx, a.cfg.LoadTimeout))
 	}
 	return nil
+}
+
+// undoLoad unloads a file if its build runs, and nobody else needs it by now: it stays for another Module that has adopted it, and an
+// in-tree dependency stays as it does when its Module leaves (plan, spare).
+func (a *Agent) undoLoad(ctx context.Context, owner string, file plan.File) error {
+	m, err := a.cfg.Kernel.Module(file.Name)
+	switch {
+	case errors.Is(err, kernel.ErrNotLoaded):
+		return nil
+	case err != nil:
+		return err
+	case m.BuildID != file.BuildID || a.anothers(owner, m):
+		return nil
+	case file.FromHost && (m.Permanent || nameSet(a.cfg.NeverRemove)[kmod.Name(file.Name)]):
+		return nil
+	}
+	err = a.unload(ctx, file.Name)
+	if file.FromHost && errors.Is(err, kernel.ErrInUse) && !a.usedByOwn(owner, m) {
+		a.cfg.Log.Info("stays: it is in use by now", "module", owner, "name", file.Name)
+		return nil
+	}
+	return err
+}
+
+// undoUnload loads again what ran, unless something of that name is there.
+func (a *Agent) undoUnload(ctx context.Context, owner string, u undo) error {
+	m, lookErr := a.cfg.Kernel.Module(u.Load.Name)
+	if lookErr == nil && a.anothers(owner, m) {
+		return nil // that Module wants it as it is
+	}
+	file := a.asItIs(*u.Load)
+	if u.Ours {
+		a.ledger.add(owner, file)
+		// So that a kmmd which starts after a crash knows it. When that fails the
+		// node gets its driver back all the same: the ledger that is on the disk
+		// has this journal, and another roll back finds nothing to do.
+		a.save()
+	}
+	if lookErr == nil {
+		if m.State != kernel.StateLive {
+			// Another load would only wait behind it.
+			return fmt.Errorf("load %s again: a module of that name hangs in the state %q: %w", u.Load.Name, m.State, kernel.ErrTimeout)
+		}
+		return nil // it is there
+	}
+	err := a.load(ctx, file, false)
+	if err != nil && len(u.Load.Parameters) > 0 && kernel.CauseOf(err) == kernel.InvalidParameter {
+		// Better without its old parameters than not at all.
+		plain := file
+		plain.Parameters = nil
+		if again := a.load(ctx, plain, false); again == nil {
+			a.cfg.Log.Warn("came back with default parameters", "name", u.Load.Name, "err", err)
+			return nil
+		}
+	}
+	return err
+}
+
+// anothers reports whether what runs is in the ledger for another Module, too.
+func (a *Agent) anothers(owner string, m kernel.Module) bool {
+	e := a.ledger.Modules[m.Name]
+	return e.File.BuildID == m.BuildID && slices.ContainsFunc(e.Owners, func(o string) bool { return o != owner })
+}
+
+// usedByOwn reports whether a module of the same change, which is to be unloaded first, still uses this one.
+func (a *Agent) usedByOwn(owner string, m kernel.Module) bool {
+	return slices.ContainsFunc(a.ledger.Journal[owner], func(u undo) bool { return u.Unload != nil && slices.Contains(m.UsedBy, u.Unload.Name) })
 }
 
 func (a *Agent) undoFirmware(owner, dir string) error {
