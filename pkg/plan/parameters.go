@@ -10,7 +10,8 @@ import (
 
 // currentParameters turns what /sys/module/M/parameters shows into the words
 // that load the module again with the same values. Left out is what the kernel
-// would not take back: an unset string (shown as "(null)"), and values of types
+// would not take back: an unset string (shown as "(null)"), also as an element
+// of an array, which would be set to that very word, and values of types
 // with a parser of their own, whose output need not be valid input
 // (include/linux/moduleparam.h, kernel_param_ops). unseen are the parameters
 // that the kernel does not show at all.
@@ -22,7 +23,7 @@ func currentParameters(types, shown map[string]string) (out, unseen []string) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(shown)) {
 		value := shown[name]
-		if value == "(null)" || strings.ContainsAny(value, "\n\"") || !roundTrips(types[name]) {
+		if slices.Contains(strings.Split(value, ","), "(null)") || strings.ContainsAny(value, "\n\"") || !roundTrips(types[name]) {
 			continue
 		}
 		if value == "" && types[name] != "charp" && types[name] != "string" {
