@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -20,6 +21,7 @@ import (
 	"github.com/kmm-node/kmmd/pkg/images"
 	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/kernel/kerneltest"
+	"github.com/kmm-node/kmmd/pkg/record"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
@@ -248,6 +250,91 @@ func TestRollbackOfTwoImages(t *testing.T) {
 		assert.Empty(t, n.runs("helper"))
 		assert.Empty(t, n.runs("base"))
 	}
+}
+
+// TestOldParametersAreRefused: what ran comes back without the parameters that it can not be loaded with again, whatever is said of
+// them, and only then.
+func TestOldParametersAreRefused(t *testing.T) {
+	const first, plain = "load dummy numdummies=3", "load dummy"
+	for _, tt := range []struct {
+		name  string
+		fails func(n *node)
+		calls []string // the first ones
+		back  bool
+	}{
+		{"not at all", func(*node) {}, []string{first}, true},
+		{"by the kernel", func(n *node) {
+			n.FailInit("dummy", syscall.EINVAL, "dummy: `3' invalid for parameter `numdummies'")
+		}, []string{first, plain}, true},
+		{"by its init function", func(n *node) { n.FailInit("dummy", syscall.EINVAL) }, []string{first, plain}, true},
+		{"as busy by its init function", func(n *node) { n.FailInit("dummy", syscall.EBUSY) }, []string{first, first, first, plain}, true},
+		{"no answer", func(n *node) { n.HangInit("dummy") }, []string{first}, false},
+		{"a dependency hangs", func(n *node) {
+			n.FailInit("dummy", syscall.EBUSY, "dummy: gave up waiting for init of module x.")
+		}, []string{first}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n := newNode(t)
+			n.Preload(n.inTree("dummy"), "numdummies=3")
+			n.FailInit("helper", syscall.ENODEV)
+			w := want{name: "nic", image: n.image("1", ours("1"), nil), module: "helper", remove: []string{"dummy"}}
+			var calls []string
+			n.OnCall(func(call string) {
+				if !strings.HasPrefix(call, "load dummy") {
+					return
+				}
+				calls = append(calls, call)
+				n.FailInit("dummy", 0)
+				if call != plain {
+					tt.fails(n)
+				}
+			})
+			synctest.Test(t, func(t *testing.T) {
+				assert.Equal(t, tt.back, one(t, n.reconcile(w)).RolledBack)
+			})
+			require.GreaterOrEqual(t, len(calls), len(tt.calls))
+			assert.Equal(t, tt.calls, calls[:len(tt.calls)])
+			assert.Equal(t, slices.Contains(tt.calls, plain), slices.Contains(calls, plain))
+		})
+	}
+}
+
+// TestOldParametersCanNotBePassed: the kernel has no way to quote a value.
+func TestOldParametersCanNotBePassed(t *testing.T) {
+	n := newNode(t)
+	load := `{"name":"dummy","path":"` + n.inTree("dummy") + `","fromHost":true,"parameters":["numdummies=3","build=a \"b"]}`
+	ledger := `{"bootID":"` + n.BootID() + `","journal":{"default/nic":[{"load":` + load + `}]}}`
+	require.NoError(t, os.WriteFile(n.path("run/ledger.json"), record.Seal([]byte(ledger)), 0o600))
+	n.reconcile()
+	assert.Equal(t, []string{"load dummy"}, n.calls())
+	assert.NotContains(t, n.ledger(), "journal")
+}
+
+// TestOldParametersOfOurs: a build of ours that came back without its parameters is not taken for one that has them.
+func TestOldParametersOfOurs(t *testing.T) {
+	n := newNode(t)
+	w := n.swap(n.image("1", ours("1"), nil))
+	w.parameters = []string{"numdummies=1"}
+	require.True(t, n.reconcile(w).OK())
+	next := w
+	next.image, next.order = n.image("2", ours("2"), nil), []string{"side", "dummy"}
+	next.module = "side"
+	next.parameters = nil
+	n.FailInit("side", syscall.EIO)
+	n.OnCall(func(call string) {
+		if strings.HasPrefix(call, "load dummy") {
+			n.FailInit("dummy", map[bool]syscall.Errno{true: syscall.EIO}[strings.Contains(call, "=")])
+		}
+	})
+	s := one(t, n.reconcile(next))
+	assert.True(t, s.RolledBack)
+	require.Len(t, s.Kernel, 1)
+	assert.Empty(t, s.Kernel[0].Parameters)
+	n.OnCall(nil)
+	n.FailInit("dummy", 0)
+	n.calls()
+	require.True(t, n.reconcile(w).OK())
+	assert.Equal(t, []string{"unload dummy", "load dummy numdummies=1"}, n.calls())
 }
 
 // killAtLoad starts a kmmd that dies before it loads a module.

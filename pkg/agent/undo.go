@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 
 	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/kmod"
@@ -151,16 +152,37 @@ func (a *Agent) undoUnload(ctx context.Context, owner string, u undo) error {
 		return nil // it is there
 	}
 	err := a.load(ctx, file, false)
-	if err != nil && len(u.Load.Parameters) > 0 && kernel.CauseOf(err) == kernel.InvalidParameter {
-		// Better without its old parameters than not at all.
-		plain := file
-		plain.Parameters = nil
-		if again := a.load(ctx, plain, false); again == nil {
-			a.cfg.Log.Warn("came back with default parameters", "name", u.Load.Name, "err", err)
-			return nil
+	if err == nil || len(file.Parameters) == 0 || !parametersMayBeWhy(file, err) {
+		return err
+	}
+	// Better without its old parameters than not at all.
+	plain := file
+	plain.Parameters = nil
+	if a.load(ctx, plain, false) != nil {
+		return err
+	}
+	a.cfg.Log.Warn("came back with default parameters", "name", u.Load.Name, "err", err)
+	if u.Ours {
+		a.ledger.add(owner, plain)
+	}
+	return nil
+}
+
+// parametersMayBeWhy reports whether a load may succeed without the parameters: they can not be passed on, or the kernel or the init
+// function refuses, which need not say what. Somebody else who is in the way, a kernel that does not answer, and a file that can not be
+// read have nothing to do with them.
+func parametersMayBeWhy(file plan.File, err error) bool {
+	if _, err := kmod.JoinParameters(file.Parameters); err != nil {
+		return true
+	}
+	for _, other := range []error{kernel.ErrTimeout, kernel.ErrInUse, kernel.ErrBusy, kernel.ErrLoaded, errWrongBuild} {
+		if errors.Is(err, other) {
+			return false
 		}
 	}
-	return err
+	var refused *kernel.Error
+	var errno syscall.Errno
+	return errors.As(err, &refused) && errors.As(refused.Err, &errno)
 }
 
 // anothers reports whether what runs is in the ledger for another Module, too.
