@@ -3,7 +3,9 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
+	"syscall"
 	"time"
 
 	"github.com/kmm-node/kmmd/pkg/devices"
@@ -14,10 +16,14 @@ import (
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
-// The first and the longest wait between two tries.
+// The first and the longest wait between two tries, and those when a load was
+// short of memory: an init function may say so for another reason, and each try
+// takes the driver that works away for a moment.
 const (
-	firstRetry = 2 * time.Second
-	lastRetry  = 2 * time.Minute
+	firstRetry       = 2 * time.Second
+	lastRetry        = 2 * time.Minute
+	firstMemoryRetry = lastRetry
+	lastMemoryRetry  = time.Hour
 )
 
 // failure is why a Module is not as wanted, and when to try again.
@@ -30,13 +36,17 @@ type failure struct {
 	input   string
 	retryAt time.Time
 	wait    time.Duration
-	tried   bool // a transaction was begun and failed; else it was not even begun
+	longest time.Duration // what wait may become; 0 is lastRetry
+	tried   bool          // a transaction was begun and failed; else it was not even begun
 }
 
 func fail(err error) *failure {
 	f := &failure{reason: ReasonOf(err), message: err.Error()}
 	if retryable(err) {
 		f.wait = firstRetry
+		if noMemory(err) {
+			f.wait, f.longest = firstMemoryRetry, lastMemoryRetry
+		}
 		f.retryAt = time.Now().Add(f.wait)
 	}
 	return f
@@ -52,7 +62,7 @@ func (f *failure) follow(before *failure) {
 		f.wait, f.retryAt = before.wait, before.retryAt
 		return
 	}
-	f.wait = min(2*max(before.wait, firstRetry), lastRetry)
+	f.wait = min(2*max(before.wait, firstRetry), cmp.Or(f.longest, lastRetry))
 	f.retryAt = time.Now().Add(f.wait)
 }
 
@@ -74,13 +84,19 @@ func retryable(err error) bool {
 	for _, transient := range []error{
 		images.ErrUnreachable, images.ErrNotFound, images.ErrUnauthorized, images.ErrNotCached, images.ErrDigest, images.ErrManifest,
 		images.ErrNoSpace, images.ErrPolicy,
-		kernel.ErrBusy, kernel.ErrInUse, firmware.ErrConflict,
+		kernel.ErrBusy, kernel.ErrInUse, kernel.ErrNoChild, firmware.ErrConflict,
 	} {
 		if errors.Is(err, transient) {
 			return true
 		}
 	}
-	return ReasonOf(err) == spec.ReasonInternal
+	return noMemory(err) || ReasonOf(err) == spec.ReasonInternal
+}
+
+// noMemory reports whether the kernel had not the memory for a load.
+func noMemory(err error) bool {
+	var refused *kernel.Error
+	return errors.As(err, &refused) && errors.Is(refused.Err, syscall.ENOMEM)
 }
 
 // ReasonOf names the remedy that an error calls for; Internal when it is none of

@@ -18,6 +18,7 @@ import (
 	"github.com/kmm-node/kmmd/pkg/agent"
 	"github.com/kmm-node/kmmd/pkg/images"
 	"github.com/kmm-node/kmmd/pkg/kernel"
+	"github.com/kmm-node/kmmd/pkg/kernel/kerneltest"
 	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
@@ -203,6 +204,87 @@ func TestInitIsAwaited(t *testing.T) {
 	assert.Equal(t, []string{"hold dummy", "unload dummy", "load helper", "load dummy numdummies=0", "hold"}, n.calls())
 	assert.Equal(t, spec.ReasonLoadFailed, m.Reason)
 	assert.NotNil(t, m.RetryAt)
+}
+
+// TestNoMemory: there may be some later; an init function may also say so for ever, and the driver that works is not taken away
+// for that every few minutes.
+func TestNoMemory(t *testing.T) {
+	n := newNode(t)
+	n.Preload(n.inTree("dummy"), "")
+	n.FailInit("helper", syscall.ENOMEM)
+	w := want{name: "nic", image: n.image("1", ours("1"), nil), module: "helper", remove: []string{"dummy"}}
+	var tries []time.Duration
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		n.OnCall(func(call string) {
+			if call == "load helper" {
+				tries = append(tries, time.Since(start).Round(time.Minute))
+			}
+		})
+		n.start()
+		stop := n.daemon()
+		defer stop()
+		n.agent.SetDesired(documents(w))
+		advance(4*time.Hour + 10*time.Minute)
+		assert.Equal(t, []time.Duration{0, 2 * time.Minute, 6 * time.Minute, 14 * time.Minute, 30 * time.Minute, 62 * time.Minute,
+			122 * time.Minute, 182 * time.Minute, 242 * time.Minute}, tries)
+		require.NotNil(t, one(t, n.last()).RetryAt)
+		n.FailInit("helper", 0)
+		advance(time.Hour)
+		assert.True(t, n.last().OK())
+	})
+}
+
+// childless is a kernel that can not be asked: there is no process for it.
+type childless struct {
+	*kerneltest.Kernel
+	until time.Time
+}
+
+func (k *childless) none(op, name string) error {
+	if time.Now().Before(k.until) {
+		return &kernel.Error{Op: op, Module: name, Err: fmt.Errorf("start child: %w", kernel.ErrNoChild)}
+	}
+	return nil
+}
+
+func (k *childless) Load(ctx context.Context, r kernel.LoadRequest) error {
+	if err := k.none("load", r.Name); err != nil {
+		return err
+	}
+	return k.Kernel.Load(ctx, r)
+}
+
+func (k *childless) Unload(ctx context.Context, name string, timeout time.Duration) error {
+	if err := k.none("unload", name); err != nil {
+		return err
+	}
+	return k.Kernel.Unload(ctx, name, timeout)
+}
+
+// TestNoChild: a limit of processes that was reached is no refusal of the kernel.
+func TestNoChild(t *testing.T) {
+	for name, remove := range map[string][]string{"load": nil, "unload": {"dummy"}} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			n.Preload(n.inTree("dummy"), "")
+			w := want{name: "nic", image: n.image("1", ours("1"), nil), module: "helper", remove: remove}
+			synctest.Test(t, func(t *testing.T) {
+				n.start(func(c *agent.Config) { c.Kernel = &childless{n.Kernel, time.Now().Add(time.Minute)} })
+				stop := n.daemon()
+				defer stop()
+				n.agent.SetDesired(documents(w))
+				advance(time.Second)
+				m := one(t, n.last())
+				assert.Equal(t, spec.StateFailed, m.State)
+				assert.Contains(t, m.Message, "start child")
+				assert.NotNil(t, m.RetryAt)
+				assert.Equal(t, "in-tree", n.runs("dummy"))
+				advance(2 * time.Minute)
+				assert.True(t, n.last().OK())
+			})
+		})
+	}
 }
 
 func TestRun(t *testing.T) {

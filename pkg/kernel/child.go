@@ -180,7 +180,7 @@ func (r syscallRequest) run(exe, name string, timeout time.Duration) (ended <-ch
 	}
 	out, in, err := os.Pipe()
 	if err != nil {
-		return nil, fmt.Errorf("start child: %w", err)
+		return nil, fmt.Errorf("start child: %w", noErrno{err})
 	}
 	cmd := childCommand(exe, name, strings.NewReader(r.String()), in, r.file)
 	err = cmd.Start()
@@ -271,9 +271,10 @@ func (e *childEnded) Error() string {
 
 func (e *childEnded) Unwrap() error { return e.end }
 
-// noErrno hides the errno of starting the child, which is not the kernel's answer about the module.
+// noErrno is ErrNoChild. It hides the errno of starting the child, which is not the kernel's answer about the module.
 type noErrno struct{ err error }
 
 func (e noErrno) Error() string { return e.err.Error() }
+func (e noErrno) Unwrap() error { return ErrNoChild }
 
 func childName(op, module string) string { return childPrefix + op + " " + module }

@@ -26,6 +26,8 @@ var (
 	ErrPermission = errors.New("not permitted")
 	// ErrTimeout: the kernel did not answer before the deadline; what was asked may still be done, or hang for ever.
 	ErrTimeout = errors.New("kernel did not answer")
+	// ErrNoChild: the kernel was not asked, for want of a process that does so; memory, or a limit of processes or files.
+	ErrNoChild = errors.New("no process to be had")
 )
 
 // Error is a load, unload or write which the kernel refused or did not answer. errors.Is finds the errno and the sentinel.

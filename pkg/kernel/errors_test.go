@@ -82,8 +82,8 @@ func TestOfInit(t *testing.T) {
 		assert.Contains(t, err.Error(), ErrnoName(errno))
 		assert.Contains(t, err.Error(), `from its init function; kernel: "x: taken"`)
 	}
-	assert.Equal(t, ErrTimeout, OfInit(ErrTimeout))
-	assert.NoError(t, OfInit(nil))
+	require.ErrorIs(t, OfInit(ErrTimeout), ErrTimeout)
+	require.NoError(t, OfInit(nil))
 }
 
 func TestGaveUpWaiting(t *testing.T) {

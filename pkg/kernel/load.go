@@ -43,7 +43,7 @@ type LoadRequest struct {
 // the child may still be in the kernel, and the module may still become live.
 //
 // Any failure of the kernel is an *Error with its errno and its words; see ErrLoaded, ErrBusy, ErrPermission,
-// ErrTimeout and CauseOf. Nil does not say which build runs: since Linux 6.5 a load of the same file by somebody else
+// ErrTimeout, ErrNoChild and CauseOf. Nil does not say which build runs: since Linux 6.5 a load of the same file by somebody else
 // at the same time gives us that one's result (kernel/module/main.c, idempotent_init_module). Parameters the module does
 // not have are no error for the kernel.
 //

@@ -67,6 +67,22 @@ func TestChildAnswers(t *testing.T) {
 	}
 }
 
+// TestNoChild: the errno of starting it says nothing about the module.
+func TestNoChild(t *testing.T) {
+	h := scriptHost(t, "echo 0")
+	require.NoError(t, os.Remove(h.exe))
+	for name, err := range map[string]error{
+		"load":   h.Load(t.Context(), LoadRequest{Name: "dummy", File: moduleFile(t)}),
+		"unload": h.Unload(t.Context(), "dummy", 0),
+	} {
+		require.ErrorIs(t, err, ErrNoChild)
+		require.NotErrorIs(t, err, unix.ENOENT)
+		assert.Equal(t, Other, CauseOf(err))
+		assert.Contains(t, err.Error(), name+" dummy: start child: ")
+		assert.Contains(t, err.Error(), "no such file or directory")
+	}
+}
+
 // TestChildOrder: what the child is given.
 func TestChildOrder(t *testing.T) {
 	h := scriptHost(t, `{ cat; echo; cat <&3; tr '\0' '|' </proc/$$/environ; pwd; } >"${0%/*}/got"; echo 0`)
