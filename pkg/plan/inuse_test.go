@@ -88,6 +88,45 @@ func TestInUse(t *testing.T) {
 	}
 }
 
+// TestInTreeModuleNamedLater: the kernel offers the devices of a driver that goes to no driver that is there.
+func TestInTreeModuleNamedLater(t *testing.T) {
+	bound := devices.Use{Bound: []devices.Device{{Bus: "pci", Address: "0000:00:02.0", Driver: "old"}}}
+	for _, tt := range []struct {
+		name   string
+		uses   map[string]devices.Use
+		unbind bool
+		steps  []string
+	}{
+		{"not looked at yet", nil, false, []string{"hold", "unload new", "unload old", "load new"}},
+		{"it has a device", map[string]devices.Use{"old": bound, "new": {}}, false, []string{"hold", "unload new", "unload old", "load new"}},
+		{"it has none", map[string]devices.Use{"old": {}, "new": bound}, false, []string{"hold", "unload old"}},
+		{"it may have had one", map[string]devices.Use{"old": {}, "new": {}}, true, []string{"hold", "unload new", "unload old", "load new"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := Want{Owner: "ns/nic", Files: []File{{Name: "new", Path: "/new.ko", BuildID: "aa"}}, Remove: []string{"old"}, Unbind: tt.unbind}
+			tr := Make([]Want{w}, Facts{
+				Loaded: map[string]Loaded{"old": {Name: "old", State: "live", BuildID: "bb"}, "new": {Name: "new", State: "live", BuildID: "aa"}},
+				Ours:   map[string]Entry{"new": {Owners: []string{"ns/nic"}, File: w.Files[0]}},
+				InTree: map[string]*File{"old": {Name: "old", Path: "/old.ko", BuildID: "bb", FromHost: true}},
+				Wanted: map[string]bool{"ns/nic": true}, Uses: tt.uses,
+			}).Transactions[0]
+			require.Empty(t, tr.Blocked)
+			var got []string
+			for _, s := range tr.Steps {
+				switch s := s.(type) {
+				case Unload:
+					got = append(got, "unload "+s.Name)
+				case Load:
+					got = append(got, "load "+s.File.Name)
+				default:
+					got = append(got, Kind(s))
+				}
+			}
+			assert.Equal(t, tt.steps, got)
+		})
+	}
+}
+
 // TestPending: what was not given back before an interruption is given back.
 func TestPending(t *testing.T) {
 	w := Want{Owner: "ns/nic", Files: []File{{Name: "new", Path: "/new.ko", BuildID: "aa"}}}

@@ -49,6 +49,7 @@ type builder struct {
 	w      *Want
 	f      *Facts
 	unload map[string]bool // modules that must leave, for whatever reason
+	inTree map[string]bool // those of them that are in-tree modules to be replaced
 	why    map[string]string
 	forget []Step
 	blocks []Block
@@ -59,7 +60,7 @@ func (b *builder) block(r spec.Reason, format string, args ...any) {
 }
 
 func (b *builder) build() ([]Step, []Block) {
-	b.why = map[string]string{}
+	b.why, b.inTree = map[string]string{}, map[string]bool{}
 	b.checkBuiltin()
 	b.checkNeverLoad()
 	b.findInTree()
@@ -148,6 +149,32 @@ func (b *builder) findInTree() {
 			continue
 		}
 		b.mark(name, "in-tree module to be replaced")
+		b.inTree[name] = true
+		b.probeAgain(name)
+	}
+}
+
+// probeAgain marks what runs of the image beside an in-tree module of another
+// name that goes, so that it is loaded anew: the kernel offers the devices of a
+// driver that goes to no driver that is there (drivers/base/bus.c,
+// bus_remove_driver), only one that is registered later finds them. Which of
+// the files drives them is not known, so it is all, but for those that another
+// Module has too. When the in-tree module was only loaded by hand once more and
+// is known to have no device, nothing is to be found; with Unbind an interrupted
+// change may have taken them.
+func (b *builder) probeAgain(inTree string) {
+	u, looked := b.f.Uses[inTree]
+	if b.w.file(inTree) != nil || looked && len(u.Bound) == 0 && !b.w.Unbind {
+		return
+	}
+	for i := range b.w.Files {
+		file := &b.w.Files[i]
+		l, runs := b.f.Loaded[file.Name]
+		e, ours := b.f.entry(file.Name)
+		others := ours && !slices.Equal(e.Owners, []string{b.w.Owner})
+		if runs && !others && !file.FromHost && !file.Optional && sameBuild(file, l, b.f.Ours) {
+			b.mark(file.Name, "it has to find the devices of "+inTree)
+		}
 	}
 }
 
@@ -282,9 +309,21 @@ func (b *builder) undo(name string) *File {
 		file := e.File
 		return &file
 	}
-	file := *b.f.InTree[name]
+	file := *b.wayBack(name)
 	file.Parameters, file.Unseen = currentParameters(file.Types, b.f.Loaded[name].Parameters)
 	return &file
+}
+
+// wayBack is the file that a module which is not ours comes back from: the
+// node's own, or the wanted one when it is what runs; nil when there is none.
+func (b *builder) wayBack(name string) *File {
+	if file := b.f.InTree[name]; file != nil {
+		return file
+	}
+	if file := b.w.file(name); file != nil && sameBuild(file, b.f.Loaded[name], nil) {
+		return file
+	}
+	return nil
 }
 
 func (b *builder) firmware() []Step {

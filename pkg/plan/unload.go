@@ -4,6 +4,7 @@ package plan
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -29,12 +30,22 @@ func (b *builder) unloadOrder() []string {
 			}
 		}
 	}
-	return usersFirst(b.unload, b.f.Loaded)
+	return usersFirst(b.unload, b.f.Loaded, b.inTree)
 }
 
-// usersFirst orders modules so that each stands before what it uses.
-func usersFirst(set map[string]bool, loaded map[string]Loaded) []string {
+// usersFirst orders modules so that each stands before what it uses, and those
+// of last behind the others: as long as an in-tree module runs, a plan that is
+// made after an interruption knows what has to be loaded in its place.
+func usersFirst(set map[string]bool, loaded map[string]Loaded, last map[string]bool) []string {
 	var order []string
+	sorted := func(names iter.Seq[string]) []string {
+		return slices.SortedFunc(names, func(a, b string) int {
+			if last[a] != last[b] {
+				return map[bool]int{true: 1, false: -1}[last[a]]
+			}
+			return strings.Compare(a, b)
+		})
+	}
 	done := map[string]bool{}
 	var visit func(string)
 	visit = func(name string) {
@@ -42,12 +53,12 @@ func usersFirst(set map[string]bool, loaded map[string]Loaded) []string {
 			return
 		}
 		done[name] = true
-		for _, user := range slices.Sorted(slices.Values(loaded[name].UsedBy)) {
+		for _, user := range sorted(slices.Values(loaded[name].UsedBy)) {
 			visit(user)
 		}
 		order = append(order, name)
 	}
-	for _, name := range slices.Sorted(maps.Keys(set)) {
+	for _, name := range sorted(maps.Keys(set)) {
 		visit(name)
 	}
 	return order
@@ -73,7 +84,7 @@ func (b *builder) checkUnload(order []string) {
 		if why := holds(l, b.unload); why != "" {
 			b.block(spec.ReasonInUse, "%s is in use: %s%s", name, why, whoHolds(b.f.Uses[name]))
 		}
-		if _, ours := b.f.entry(name); !ours && b.f.InTree[name] == nil {
+		if _, ours := b.f.entry(name); !ours && b.wayBack(name) == nil {
 			b.block(spec.ReasonNoWayBack, "%s runs, but its file is not in the node's /lib/modules: if the new module fails, %s could not be loaded again", name, name)
 		}
 	}
@@ -151,7 +162,7 @@ func leave(owner string, wants []Want, f Facts) Transaction {
 		set[name] = true
 	}
 	forget = append(forget, spare(owner, set, f)...)
-	for _, name := range usersFirst(set, f.Loaded) {
+	for _, name := range usersFirst(set, f.Loaded, nil) {
 		l := f.Loaded[name]
 		why := holds(l, set)
 		// The node's policy knows no permission for virtual functions.
