@@ -4,6 +4,7 @@ package plan
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -140,6 +141,68 @@ func TestPending(t *testing.T) {
 	require.Len(t, tr.Steps, 2)
 	assert.Equal(t, "restore-sriov", Kind(tr.Steps[0]))
 	assert.Equal(t, "restore-network", Kind(tr.Steps[1]))
+}
+
+// TestDependencyInUse: what was only loaded for others to use stays when it has got a use of its own, and stops nothing.
+func TestDependencyInUse(t *testing.T) {
+	up := devices.Interface{Name: "eth0", Up: true}
+	inUse := map[string]devices.Use{
+		"interface":         {Interfaces: []devices.Interface{up}},
+		"disk":              {Blocks: []devices.Block{{Name: "sda", Mounts: []string{"/"}}}},
+		"virtual functions": {Bound: []devices.Device{{Bus: "pci", Address: "0000:00:02.0", VFs: 8}}},
+		"not known":         {},
+	}
+	nic := File{Name: "nic", Path: "/nic.ko", BuildID: "aa"}
+	for name, use := range inUse {
+		for _, dep := range []File{{Name: "dep", BuildID: "bb", FromHost: true}, {Name: "dep", BuildID: "bb", Optional: true}} {
+			for _, allowed := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, in-tree %t, allowed %t", name, dep.FromHost, allowed), func(t *testing.T) {
+					f := Facts{
+						AllowNetwork: allowed, Uses: map[string]devices.Use{"dep": use}, UseUnknown: map[string]error{},
+						Loaded: map[string]Loaded{
+							"nic": {Name: "nic", State: "live", BuildID: "aa"},
+							"dep": {Name: "dep", State: "live", BuildID: "bb", Refs: 1, UsedBy: []string{"nic"}},
+						},
+						Ours: map[string]Entry{"nic": {Owners: []string{"ns/nic"}, File: nic}, "dep": {Owners: []string{"ns/nic"}, File: dep}},
+					}
+					if name == "not known" {
+						f.UseUnknown["dep"] = errors.New("netlink is mute")
+					}
+					if dep.FromHost {
+						tr := Make(nil, f).Transactions[0]
+						assert.Empty(t, tr.Blocked)
+						assert.Equal(t, []Step{Unload{Name: "nic", Why: "its Module is gone", Ours: true}, Forget{"ns/nic", "dep"}}, tr.Steps)
+					}
+
+					f.Wanted = map[string]bool{"ns/nic": true}
+					f.Loaded["dep"] = Loaded{Name: "dep", State: "live", BuildID: "bb"}
+					w := Want{Owner: "ns/nic", Files: []File{nic}, AllowNetwork: allowed}
+					tr := Make([]Want{w}, f).Transactions[0]
+					assert.Empty(t, tr.Blocked, "asked for no more")
+					assert.Empty(t, tr.Steps)
+				})
+			}
+		}
+	}
+}
+
+// TestSoftdepInUse follows its image as far as the document allows.
+func TestSoftdepInUse(t *testing.T) {
+	w := Want{Owner: "ns/nic", Files: []File{{Name: "soft", Path: "/2.ko", BuildID: "cc", Optional: true}}}
+	f := Facts{
+		Wanted: map[string]bool{"ns/nic": true}, Uses: map[string]devices.Use{"soft": {Interfaces: []devices.Interface{{Name: "eth0", Up: true}}}},
+		Loaded: map[string]Loaded{"soft": {Name: "soft", State: "live", BuildID: "bb"}},
+		Ours:   map[string]Entry{"soft": {Owners: []string{"ns/nic"}, File: File{Name: "soft", Path: "/1.ko", BuildID: "bb", Optional: true}}},
+	}
+	tr := Make([]Want{w}, f).Transactions[0]
+	assert.Empty(t, tr.Blocked)
+	assert.Empty(t, tr.Steps)
+	w.AllowNetwork = true
+	var kinds []string
+	for _, s := range Make([]Want{w}, f).Transactions[0].Steps {
+		kinds = append(kinds, Kind(s))
+	}
+	assert.Equal(t, []string{"save-network", "unload", "load", "restore-network"}, kinds)
 }
 
 // TestLeavingInUse: a document that is gone allows nothing any more, the node's policy only what it names.

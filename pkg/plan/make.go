@@ -181,27 +181,50 @@ func (b *builder) probeAgain(inTree string) {
 // findDropped marks what was loaded for this owner and is not asked for any
 // more.
 func (b *builder) findDropped() {
+	var mere []string // dependencies, which stay when something else uses them by now, or when they never go
 	for _, name := range slices.Sorted(maps.Keys(b.f.Ours)) {
 		e := b.f.Ours[name]
 		if b.w.file(name) != nil || !slices.Contains(e.Owners, b.w.Owner) {
 			continue
 		}
 		_, ours := b.f.entry(name)
-		l, runs := b.f.Loaded[name]
-		if !runs || !ours || len(e.Owners) > 1 {
+		_, runs := b.f.Loaded[name]
+		switch {
+		case !runs || !ours || len(e.Owners) > 1:
 			b.forget = append(b.forget, Forget{b.w.Owner, name})
-			continue
+		case e.File.FromHost || e.File.Optional:
+			mere = append(mere, name)
+		default:
+			b.mark(name, "no longer asked for")
 		}
-		if e.File.FromHost && !b.mayGo(l) {
-			continue // a dependency that something else uses by now, or that never goes
+	}
+	for again := true; again; {
+		again = false
+		for _, name := range mere {
+			if !b.unload[name] && mayGo(b.f, name, b.unload) {
+				b.mark(name, "no longer asked for")
+				again = true
+			}
 		}
-		b.mark(name, "no longer asked for")
 	}
 }
 
-// mayGo tells whether nothing keeps a module in the kernel.
-func (b *builder) mayGo(l Loaded) bool {
-	return !l.Permanent && !b.f.NeverRemove[l.Name] && !b.heldByOthers(l, map[string]bool{})
+// mayGo tells whether nothing keeps a mere dependency in the kernel once the
+// modules in leaving are gone: it is never worth an interface or a disk, and no
+// reason for the rest to stay. What hangs on it is known when the plan is made
+// again.
+func mayGo(f *Facts, name string, leaving map[string]bool) bool {
+	l := f.Loaded[name]
+	return !l.Permanent && !f.NeverRemove[name] && holds(l, leaving) == "" &&
+		f.UseUnknown[name] == nil && len(obstacles(f.Uses[name], false, false, true)) == 0
+}
+
+// mayFollow tells whether nothing is in the way of another build of a module,
+// which takes its place at once.
+func (b *builder) mayFollow(name string) bool {
+	l := b.f.Loaded[name]
+	return !l.Permanent && !b.f.NeverRemove[name] && holds(l, nil) == "" &&
+		b.f.UseUnknown[name] == nil && len(obstacles(b.f.Uses[name], b.w.AllowNetwork, b.w.ResetSRIOV, false)) == 0
 }
 
 // findChanged marks what runs as another build or with other parameters.
@@ -220,7 +243,7 @@ func (b *builder) findChanged() {
 		}
 		if !sameBuild(file, l, b.f.Ours) {
 			switch {
-			case file.FromHost || file.Optional && (!mine || !b.mayGo(l)):
+			case file.FromHost || file.Optional && (!mine || !b.mayFollow(file.Name)):
 				// Whatever build of a mere dependency runs, it is the node's own business; a softdep that was loaded for
 				// nobody else follows its image, if nothing is in the way.
 			case mine:
@@ -282,10 +305,10 @@ func sameBuild(file *File, l Loaded, ours map[string]Entry) bool {
 
 func (b *builder) adopt(file File) Step {
 	e, ours := b.f.entry(file.Name)
-	// Of several owners each has the same build in an image of its own: any
-	// path will do.
-	path := e.File.Path == file.Path || len(e.Owners) > 1
-	if ours && slices.Contains(e.Owners, b.w.Owner) && path && slices.Equal(e.File.Parameters, file.Parameters) {
+	// Of several owners each has the same build in an image of its own, for one
+	// it may be a softdep: any will do.
+	same := e.File.Path == file.Path && e.File.Optional == file.Optional || len(e.Owners) > 1
+	if ours && slices.Contains(e.Owners, b.w.Owner) && same && slices.Equal(e.File.Parameters, file.Parameters) {
 		return nil
 	}
 	// A host module that was there before us is not ours to unload later.

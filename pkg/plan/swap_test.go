@@ -129,6 +129,10 @@ func TestAdopt(t *testing.T) {
 			}},
 		{"the same build in another image", []plan.Want{wants(nic, again(image("dummy")))},
 			plan.Facts{Loaded: running(live(image("dummy"))), Ours: ledger(entry(image("dummy"), nic))}},
+		{"what was a softdep is named", []plan.Want{wants(nic, image("dummy"))},
+			plan.Facts{Loaded: running(live(image("dummy"))), Ours: ledger(entry(soft(image("dummy")), nic))}},
+		{"a softdep of one, named by the other", []plan.Want{wants(nic, image("dummy")), wants(disk, soft(image("dummy")))},
+			plan.Facts{Loaded: running(live(image("dummy"))), Ours: ledger(entry(soft(image("dummy")), disk, nic))}},
 		{"the same build in the images of two Modules",
 			[]plan.Want{wants(nic, again(image("dep"))), wants(disk, image("dep"))},
 			plan.Facts{Loaded: running(live(image("dep"))), Ours: ledger(entry(image("dep"), disk, nic))}},
@@ -174,6 +178,16 @@ func TestChange(t *testing.T) {
 		{"a dropped in-tree dependency that never goes stays", []plan.Want{wants(nic, newer(image("dummy")))},
 			plan.Facts{Loaded: running(live(inTree("bus")), permanent(live(inTree("clk"))), live(image("dummy"))), NeverRemove: set("bus"),
 				Ours: ledger(entry(inTree("bus"), nic), entry(inTree("clk"), nic), entry(image("dummy"), nic))}},
+		{"a dropped softdep in use stays", []plan.Want{wants(nic, newer(image("dummy")))},
+			plan.Facts{
+				Loaded: running(held(live(image("helper")), 1), live(image("dummy"))),
+				Ours:   ledger(entry(soft(image("helper")), nic), entry(image("dummy"), nic)),
+			}},
+		{"dropped dependencies go with what used them", []plan.Want{wants(nic, image("dummy"))},
+			plan.Facts{
+				Loaded: running(live(inTree("bus"), "card", "helper"), live(image("card")), live(image("dummy")), live(image("helper"), "card")),
+				Ours:   ledger(entry(inTree("bus"), nic), entry(image("card"), nic), entry(image("dummy"), nic), entry(soft(image("helper")), nic)),
+			}},
 		{"dropped, but of another Module too", []plan.Want{wants(nic, image("dummy")), wants(disk, image("dep"))},
 			plan.Facts{
 				Loaded: running(live(image("dep")), live(image("dummy"))),

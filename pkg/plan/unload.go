@@ -90,8 +90,6 @@ func (b *builder) checkUnload(order []string) {
 	}
 }
 
-func (b *builder) heldByOthers(l Loaded, except map[string]bool) bool { return holds(l, except) != "" }
-
 // holds says what keeps a module in the kernel once the modules in leaving are
 // gone; "" when nothing does. Each module that imports its symbols holds one
 // reference (kernel/module/main.c, ref_module); the rest of the count are open
@@ -193,14 +191,14 @@ func leave(owner string, wants []Want, f Facts) Transaction {
 }
 
 // spare takes out of set the in-tree dependencies that something outside the
-// set uses, that are permanent, or that the node's policy keeps, and what these
-// use in turn: they stay and are forgotten.
+// set uses, an interface or a disk among it, that are permanent, or that the
+// node's policy keeps, and what these use in turn: they stay and are forgotten.
 func spare(owner string, set map[string]bool, f Facts) []Step {
 	var forget []Step
 	for again := true; again; {
 		again = false
 		for _, name := range slices.Sorted(maps.Keys(set)) {
-			if f.Ours[name].File.FromHost && (f.NeverRemove[name] || f.Loaded[name].Permanent || holds(f.Loaded[name], set) != "") {
+			if f.Ours[name].File.FromHost && !mayGo(&f, name, set) {
 				delete(set, name)
 				forget = append(forget, Forget{owner, name})
 				again = true
