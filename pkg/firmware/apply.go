@@ -21,7 +21,7 @@ import (
 //     means that recover does the rest, before, that the staging is thrown away;
 //  3. directories are made, new files linked to their place (a link never
 //     replaces what somebody else put there meanwhile), changed ones renamed
-//     over ours, old ones removed;
+//     over ours (after a look whether it still is), old ones removed;
 //  4. the manifest says what is there, and the staging goes.
 
 // prepare says what has to be done so that owner has exactly files; nil when
@@ -177,6 +177,18 @@ func (d *Dir) apply(root *os.Root, s *state, p *pending) (*state, error) {
 			continue
 		}
 		if err := m.link(f); err != nil {
+			return nil, errors.Join(err, m.undo())
+		}
+	}
+	for _, f := range p.Put {
+		if !f.Replace {
+			continue
+		}
+		theirs, err := m.theirs(f)
+		if err == nil && theirs {
+			err = &ConflictError{Path: f.Path, Wanted: p.Owner}
+		}
+		if err != nil {
 			return nil, errors.Join(err, m.undo())
 		}
 	}

@@ -201,6 +201,67 @@ func TestConflictFoundByRecovery(t *testing.T) {
 	assert.Equal(t, files{"y": "admin"}, w.read())
 }
 
+// A file of ours that was to be replaced may be somebody else's by the time that the change is finished.
+func TestReplaceFoundByRecovery(t *testing.T) {
+	for _, what := range []string{"content", "symlink", "directory"} {
+		for n := 1; ; n++ {
+			w := newWorldIn(t, memory(t))
+			w.mustInstall("a", files{"x": "1", "y": "1"})
+			src := source(t, files{"x": "2", "y": "2"})
+			at := w.stopAt(n, func() { _ = change(w, src) })
+			if at == "" {
+				require.Greater(t, n, 5)
+				break
+			}
+			x := filepath.Join(w.dir, "x")
+			require.NoError(t, os.Remove(x))
+			want := files{"x": "admin"}
+			switch what {
+			case "content":
+				write(t, w.dir, want)
+			case "symlink":
+				write(t, filepath.Dir(w.dir), files{"elsewhere": "admin"})
+				require.NoError(t, os.Symlink("../elsewhere", x))
+			case "directory":
+				want = files{"x/admin": "admin"}
+				write(t, w.dir, want)
+			}
+			told := fmt.Sprintf("%s, stopped before write %d (%s)", what, n, at)
+			w.recoverAnywhere(t, told)
+			w.open()
+			got := w.read()
+			want["y"] = got["y"]
+			assert.Equal(t, want, got, told)
+			assert.Contains(t, []string{"1", "2"}, got["y"], "the others are finished: %s", told)
+			_, err := w.d.Install("a", src)
+			require.ErrorIs(t, err, ErrConflict, told)
+			require.NoError(t, w.d.Remove("a"), told)
+			delete(want, "y")
+			assert.Equal(t, want, w.read(), told)
+		}
+	}
+}
+
+// What somebody puts in the place of a file while that is being replaced is found as late as can be.
+func TestReplaceFindsAnotherFile(t *testing.T) {
+	w := newWorld(t)
+	w.mustInstall("a", files{"x": "1", "y": "1", "old": "1"})
+	w.d.step = func(what string) {
+		if what == "sync staging" {
+			write(t, w.dir, files{"x": "admin"})
+		}
+	}
+	_, err := w.install("a", files{"x": "2", "y": "2", "new": "2"})
+	require.ErrorIs(t, err, ErrConflict)
+	var conflict *ConflictError
+	require.ErrorAs(t, err, &conflict)
+	assert.Equal(t, ConflictError{Path: "x", Wanted: "a"}, *conflict)
+	assert.Equal(t, files{"x": "admin", "y": "1", "old": "1"}, w.read(), "all the rest is as before")
+	w.d.step = func(string) {}
+	require.NoError(t, w.d.Remove("a"))
+	assert.Equal(t, files{"x": "admin"}, w.read())
+}
+
 // The next change finishes what another process left, without a new Open.
 func TestNextChangeRecovers(t *testing.T) {
 	src := source(t, files{"x": "1", "y": "2"})

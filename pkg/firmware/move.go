@@ -116,12 +116,38 @@ func (m *move) finish() (*state, error) {
 	return m.next, m.root.RemoveAll(staging)
 }
 
+// theirs tells whether what is to be replaced is neither the old file nor the
+// new one: somebody has put it there since the check, and it stays.
+func (m *move) theirs(f put) (bool, error) {
+	if at, err := blocked(m.root, f.Path); err != nil || at != "" {
+		return at != "", err
+	}
+	at, err := look(m.root, f.Path)
+	if err != nil || at.info == nil {
+		return false, err
+	}
+	for _, known := range []File{m.s.Files[f.Path].file(f.Path), f.File} {
+		if same, err := at.is(known); err != nil || same {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
 // replace renames a changed file over ours. Without a staged file it has been
 // done before the crash, or the file was lost with it.
 func (m *move) replace(f put) error {
+	theirs, err := m.theirs(f)
+	if err != nil {
+		return err
+	}
+	if theirs {
+		delete(m.next.Files, f.Path) // not ours; Current tells, and Check says why
+		return nil
+	}
 	m.d.step("rename " + f.Path)
 	m.touched[path.Dir(f.Path)] = true
-	err := m.root.Rename(f.Staged, f.Path)
+	err = m.root.Rename(f.Staged, f.Path)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
