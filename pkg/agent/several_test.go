@@ -141,6 +141,29 @@ func TestHostDependencyOfAnImage(t *testing.T) {
 	assert.Equal(t, []string{"unload core", "load core", "load hostuser"}, n.calls())
 }
 
+// TestHostDependencyAfterABoot: in whatever order their names are, the image's core comes before who would take the node's.
+func TestHostDependencyAfterABoot(t *testing.T) {
+	for _, provider := range []string{"a", "z"} {
+		t.Run(provider, func(t *testing.T) {
+			n := newNode(t)
+			files := ours("1")
+			core := files["base.ko"]
+			core.Exports = []string{"core_symbol"}
+			own := want{name: provider, image: n.image("core", map[string]kmodtest.Spec{"core.ko": core}, nil), module: "core", remove: []string{"core"}}
+			user := want{name: "b", image: n.image("1", only(files, "hostuser"), nil), module: "hostuser"}
+			require.True(t, n.reconcile(own).OK())
+			require.True(t, n.reconcile(own, user).OK())
+			n.Reboot(release)
+			n.start()
+			n.calls()
+			s := n.reconcile(own, user)
+			assert.Equal(t, map[string]string{provider: "Loaded", "b": "Loaded"}, states(s))
+			assert.Equal(t, []string{"hold core", "load core", "load hostuser"}, n.calls())
+			assert.Equal(t, "1", n.runs("core"))
+		})
+	}
+}
+
 // TestEntryOfAnotherBuild: a ledger entry of a build that has gone does not
 // make its owner one of the next build.
 func TestEntryOfAnotherBuild(t *testing.T) {

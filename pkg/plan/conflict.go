@@ -10,6 +10,35 @@ import (
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
+// inOrder sorts wants by owner, but puts who brings a module before who takes
+// the node's own of that name: that takes whatever runs, and would else load
+// the one that the other has removed. In a circle the names decide.
+func inOrder(wants []Want) []Want {
+	wants = slices.Clone(wants)
+	slices.SortFunc(wants, func(a, b Want) int { return strings.Compare(a.Owner, b.Owner) })
+	bring := map[string][]string{}
+	for i := range wants {
+		for _, file := range wants[i].Files {
+			if !file.FromHost {
+				bring[file.Name] = append(bring[file.Name], wants[i].Owner)
+			}
+		}
+	}
+	var out []Want
+	placed := map[string]bool{}
+	for len(wants) > 0 {
+		next := max(0, slices.IndexFunc(wants, func(w Want) bool {
+			return !slices.ContainsFunc(w.Files, func(file File) bool {
+				return file.FromHost && slices.ContainsFunc(bring[file.Name], func(o string) bool { return o != w.Owner && !placed[o] })
+			})
+		}))
+		placed[wants[next].Owner] = true
+		out = append(out, wants[next])
+		wants = slices.Delete(wants, next, next+1)
+	}
+	return out
+}
+
 // conflicts finds wants that exclude each other; both sides are blocked, so
 // that neither flaps.
 func conflicts(wants []Want) map[string][]Block {

@@ -13,14 +13,14 @@ import (
 )
 
 // Make orders the steps from facts to wants: first what has to leave, then one
-// transaction per want, by owner. A want that is met gives a transaction
-// without steps. Wants that exclude each other are blocked, all of them.
+// transaction per want, by owner, but for those whose modules others count on.
+// A want that is met gives a transaction without steps. Wants that exclude each
+// other are blocked, all of them.
 //
 // Each transaction is planned as if it were the only one: whoever has done one
 // that had steps makes a new plan before the next.
 func Make(wants []Want, f Facts) Plan {
-	wants = slices.Clone(wants)
-	slices.SortFunc(wants, func(a, b Want) int { return strings.Compare(a.Owner, b.Owner) })
+	wants = inOrder(wants)
 	p := Plan{Transactions: []Transaction{}}
 	if !f.KeepAll {
 		for _, owner := range Unnamed(f) {

@@ -94,6 +94,14 @@ func TestSwap(t *testing.T) {
 			[]plan.Want{wants(nic, inTree("bus"), image("dummy"))}, plan.Facts{Builtin: set("bus")}},
 		{"two Modules, by owner",
 			[]plan.Want{wants(nic, image("dummy")), wants(disk, image("brd"))}, plan.Facts{}},
+		{"who brings a module comes before who takes the node's own",
+			[]plan.Want{
+				removing(wants("z/provider", image("bus")), "bus"), wants(disk, inTree("bus"), image("brd")), wants(nic, inTree("brd"), image("dummy")),
+			}, plan.Facts{}},
+		{"who takes what the other brings, in a circle: by owner",
+			[]plan.Want{
+				wants(nic, inTree("a"), image("b")), wants(disk, inTree("b"), image("a")),
+			}, plan.Facts{}},
 		{"two Modules share a dependency",
 			[]plan.Want{wants(nic, image("dep"), image("dummy")), wants(disk, image("dep"), image("brd"))}, plan.Facts{}},
 	})
