@@ -164,6 +164,62 @@ func TestHostDependencyAfterABoot(t *testing.T) {
 	}
 }
 
+// TestSoftdepThatAnotherRemoves: kmmd does not load for one what another has removed.
+func TestSoftdepThatAnotherRemoves(t *testing.T) {
+	files := ours("1")
+	helper := files["helper.ko"]
+	helper.Softdeps = []string{"pre: null_blk"}
+	files["helper.ko"] = helper
+	for _, first := range []string{"a", "b", "both"} {
+		t.Run("first "+first, func(t *testing.T) {
+			n := newNode(t)
+			if first == "a" {
+				n.Preload(n.inTree("null_blk"), "")
+			}
+			image := n.image("1", files, nil)
+			wants := map[string][]want{
+				"a": {{name: "a", image: image, module: "base", remove: []string{"null_blk"}}},
+				"b": {{name: "b", image: image, module: "helper"}},
+			}
+			require.True(t, n.reconcile(wants[first]...).OK())
+			both := append(wants["a"], wants["b"]...)
+			for range 2 {
+				s := n.reconcile(both...)
+				assert.Equal(t, map[string]string{"a": "Loaded", "b": "Loaded"}, states(s))
+				assert.Empty(t, n.runs("null_blk"))
+				n.start()
+			}
+			n.calls()
+			n.reconcile(both...)
+			assert.Empty(t, n.calls())
+			require.True(t, n.reconcile(wants["b"]...).OK())
+			assert.Equal(t, []string{"unload base", "hold", "load null_blk"}, n.calls(), "it is loaded when nobody minds")
+		})
+	}
+}
+
+// TestSoftdepsOfTwoBuilds: the one that runs stays, and follows when its Module goes.
+func TestSoftdepsOfTwoBuilds(t *testing.T) {
+	n := newNode(t)
+	image := func(version, module string) string {
+		files := ours(version)
+		f := files[module+".ko"]
+		f.Softdeps = []string{"pre: helper"}
+		files[module+".ko"] = f
+		return n.image(version, files, nil)
+	}
+	a := want{name: "a", image: image("1", "base"), module: "base"}
+	b := want{name: "b", image: image("2", "dummy"), module: "dummy"}
+	s := n.reconcile(a, b)
+	assert.Equal(t, map[string]string{"a": "Loaded", "b": "Loaded"}, states(s))
+	assert.Equal(t, []string{"load helper", "load base", "load dummy"}, n.calls())
+	require.True(t, n.reconcile(a, b).OK())
+	assert.Empty(t, n.calls())
+	require.True(t, n.reconcile(b).OK())
+	assert.Equal(t, []string{"unload base", "unload helper", "load helper"}, n.calls())
+	assert.Equal(t, "2", n.runs("helper"))
+}
+
 // TestEntryOfAnotherBuild: a ledger entry of a build that has gone does not
 // make its owner one of the next build.
 func TestEntryOfAnotherBuild(t *testing.T) {

@@ -69,6 +69,50 @@ func TestConflict(t *testing.T) {
 		{"a softdep that the other removes is none", []plan.Want{
 			wants(nic, soft(image("helper")), image("dummy")), removing(wants(disk, image("brd")), "helper"),
 		}, plan.Facts{}},
+		{"a softdep that the other removes, and which ran before", []plan.Want{
+			wants(nic, soft(inTree("helper")), image("dummy")), removing(wants(disk, image("brd")), "helper"),
+		}, plan.Facts{
+			Loaded: running(live(inTree("helper")), live(image("dummy"))), InTree: files(inTree("helper")),
+			Ours: ledger(entry(soft(inTree("helper")), nic), entry(image("dummy"), nic)),
+		}},
+		{"a softdep of the image that the other removes, and which ran before", []plan.Want{
+			wants(nic, soft(image("helper")), image("dummy")), removing(wants(disk, image("brd")), "helper"),
+		}, plan.Facts{
+			Loaded: running(live(image("helper")), live(image("dummy"))), InTree: files(inTree("helper")),
+			Ours: ledger(entry(soft(image("helper")), nic), entry(image("dummy"), nic)),
+		}},
+		{"a softdep that the other removes and loads", []plan.Want{
+			wants(nic, soft(inTree("helper")), image("dummy")), removing(wants(disk, image("helper")), "helper"),
+		}, plan.Facts{}},
+		{"builds of a softdep", []plan.Want{
+			wants(nic, soft(newer(image("helper"))), image("dummy")), wants(disk, soft(image("helper")), image("brd")),
+		}, plan.Facts{}},
+		{"builds of a softdep, of which one runs", []plan.Want{
+			wants(nic, soft(newer(image("helper"))), image("dummy")), wants(disk, soft(image("helper")), image("brd")),
+		}, plan.Facts{
+			Loaded: running(live(image("helper")), live(image("dummy")), live(image("brd"))),
+			Ours:   ledger(entry(soft(image("helper")), disk), entry(image("dummy"), nic), entry(image("brd"), disk)),
+		}},
+		{"a softdep, of which the other names another build", []plan.Want{
+			wants(nic, newer(image("helper"))), wants(disk, soft(image("helper")), image("brd")),
+		}, plan.Facts{}},
+		{"a softdep that runs, of which the other names another build", []plan.Want{
+			wants(nic, newer(image("helper"))), wants(disk, soft(image("helper")), image("brd")),
+		}, plan.Facts{
+			Loaded: running(live(image("helper")), live(image("brd"))), Ours: ledger(entry(soft(image("helper")), disk), entry(image("brd"), disk)),
+		}},
+		{"a softdep of both, of which one names another build", []plan.Want{
+			wants(nic, newer(image("helper"))), wants(disk, soft(image("helper")), image("brd")),
+		}, plan.Facts{
+			Loaded: running(live(image("helper")), live(image("brd"))), Ours: ledger(entry(image("helper"), disk, nic), entry(image("brd"), disk)),
+		}},
+		{"a softdep that the other names with parameters", []plan.Want{
+			wants(nic, image("helper", "level=1")), wants(disk, soft(image("helper")), image("brd")),
+		}, plan.Facts{}},
+		{"a softdep that runs for the other with parameters", []plan.Want{wants(nic, soft(image("helper")), image("dummy"))}, plan.Facts{
+			Loaded: running(live(image("helper", "level=1")), live(image("dummy"))), Wanted: set(disk),
+			Ours: ledger(entry(image("helper", "level=1"), disk), entry(image("dummy"), nic)),
+		}},
 		{"both remove the same", []plan.Want{
 			removing(wants(nic, image("dummy")), "old"), removing(wants(disk, image("brd")), "old"),
 		}, plan.Facts{Loaded: running(live(inTree("old"))), InTree: files(inTree("old"))}},

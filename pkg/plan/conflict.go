@@ -39,6 +39,44 @@ func inOrder(wants []Want) []Want {
 	return out
 }
 
+// giveWay takes softdeps out of wants that are in the way of another want, and
+// tells which, by owner: they are not loaded. One that was loaded already, for
+// that Module alone, stays wanted if it is of an image, so that nobody loses
+// what runs; the node's own is forgotten, and whoever has it removed can bring
+// it back when that fails.
+func giveWay(wants []Want, f *Facts) ([]Want, map[string]map[string]bool) {
+	out, gave := slices.Clone(wants), map[string]map[string]bool{}
+	for i := range out {
+		w := &out[i]
+		w.Files = slices.DeleteFunc(slices.Clone(w.Files), func(file File) bool {
+			if !file.Optional || !slices.ContainsFunc(wants, func(other Want) bool { return other.Owner != w.Owner && inTheWay(&file, &other) }) {
+				return false
+			}
+			e, ours := f.entry(file.Name)
+			if _, runs := f.Loaded[file.Name]; runs && ours && !e.File.FromHost && slices.Equal(e.Owners, []string{w.Owner}) {
+				return false
+			}
+			if gave[w.Owner] == nil {
+				gave[w.Owner] = map[string]bool{}
+			}
+			gave[w.Owner][file.Name] = true
+			return true
+		})
+	}
+	return out, gave
+}
+
+// inTheWay tells whether a softdep is what another want has removed, or not as
+// that has to have it.
+func inTheWay(softdep *File, other *Want) bool {
+	file := other.file(softdep.Name)
+	if file == nil {
+		return slices.Contains(other.Remove, softdep.Name)
+	}
+	return !file.Optional && !file.FromHost && !softdep.FromHost &&
+		(file.BuildID != softdep.BuildID || !slices.Equal(file.Parameters, softdep.Parameters))
+}
+
 // conflicts finds wants that exclude each other; both sides are blocked, so
 // that neither flaps.
 func conflicts(wants []Want) map[string][]Block {
@@ -70,6 +108,8 @@ func excludes(a, b *Want) string {
 		case slices.Contains(b.Remove, fa.Name) && fb == nil && !fa.Optional:
 			return fmt.Sprintf("%s loads %s, which %s has removed", a.Owner, fa.Name, b.Owner)
 		case fb == nil || a.Owner > b.Owner || fa.FromHost || fb.FromHost:
+		case fa.Optional || fb.Optional:
+			// The one that runs stays.
 		case fa.BuildID != fb.BuildID:
 			return fmt.Sprintf("%s and %s want different builds of %s (build-id %s and %s)", a.Owner, b.Owner, fa.Name, short(fa.BuildID), short(fb.BuildID))
 		case !slices.Equal(fa.Parameters, fb.Parameters):

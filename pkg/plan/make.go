@@ -20,7 +20,7 @@ import (
 // Each transaction is planned as if it were the only one: whoever has done one
 // that had steps makes a new plan before the next.
 func Make(wants []Want, f Facts) Plan {
-	wants = inOrder(wants)
+	wants, gaveWay := giveWay(inOrder(wants), &f)
 	p := Plan{Transactions: []Transaction{}}
 	if !f.KeepAll {
 		for _, owner := range Unnamed(f) {
@@ -32,7 +32,7 @@ func Make(wants []Want, f Facts) Plan {
 		w := &wants[i]
 		t := Transaction{Owner: w.Owner, Blocked: conflicts[w.Owner]}
 		if len(t.Blocked) == 0 {
-			b := builder{w: w, f: &f, unload: map[string]bool{}}
+			b := builder{w: w, f: &f, gaveWay: gaveWay[w.Owner], unload: map[string]bool{}}
 			t.Steps, t.Blocked = b.build()
 			t.Unloads = slices.Sorted(maps.Keys(b.unload))
 		}
@@ -46,13 +46,14 @@ func Make(wants []Want, f Facts) Plan {
 
 // builder makes the transaction of one want.
 type builder struct {
-	w      *Want
-	f      *Facts
-	unload map[string]bool // modules that must leave, for whatever reason
-	inTree map[string]bool // those of them that are in-tree modules to be replaced
-	why    map[string]string
-	forget []Step
-	blocks []Block
+	w       *Want
+	f       *Facts
+	gaveWay map[string]bool // softdeps that are not wanted because of another want
+	unload  map[string]bool // modules that must leave, for whatever reason
+	inTree  map[string]bool // those of them that are in-tree modules to be replaced
+	why     map[string]string
+	forget  []Step
+	blocks  []Block
 }
 
 func (b *builder) block(r spec.Reason, format string, args ...any) {
@@ -190,7 +191,7 @@ func (b *builder) findDropped() {
 		_, ours := b.f.entry(name)
 		_, runs := b.f.Loaded[name]
 		switch {
-		case !runs || !ours || len(e.Owners) > 1:
+		case !runs || !ours || len(e.Owners) > 1 || b.gaveWay[name]:
 			b.forget = append(b.forget, Forget{b.w.Owner, name})
 		case e.File.FromHost || e.File.Optional:
 			mere = append(mere, name)
@@ -256,11 +257,12 @@ func (b *builder) findChanged() {
 			continue
 		}
 		if diff := b.parameterDiff(file, l); diff != "" {
-			if ours && !mine {
+			switch {
+			case !ours || mine:
+				b.mark(file.Name, "parameters differ: "+diff)
+			case !file.Optional:
 				b.block(spec.ReasonConflict, "%s was loaded for %s with other parameters: %s", file.Name, strings.Join(e.Owners, ", "), diff)
-				continue
 			}
-			b.mark(file.Name, "parameters differ: "+diff)
 		}
 	}
 }
@@ -313,6 +315,10 @@ func (b *builder) adopt(file File) Step {
 	}
 	// A host module that was there before us is not ours to unload later.
 	if !ours && file.FromHost {
+		return nil
+	}
+	// A softdep takes what another Module has, but the ledger says how that was loaded.
+	if ours && !slices.Equal(e.File.Parameters, file.Parameters) {
 		return nil
 	}
 	if !sameBuild(&file, b.f.Loaded[file.Name], b.f.Ours) {

@@ -17,7 +17,8 @@ import (
 )
 
 // model is a node that obeys steps as the kernel and the ledger do. Module
-// names are "m0" to "m5"; each may use those of lower numbers.
+// names are "m0" to "m5"; each may use those of lower numbers. "s0" and "s1" are
+// for softdeps too.
 type model struct {
 	t     *testing.T
 	facts plan.Facts
@@ -150,6 +151,7 @@ func newModel(t *testing.T, r *rand.Rand) *model {
 		m.uses[name] = pick(r, names, r.IntN(min(len(names), 2)+1))
 		names = append(names, name)
 	}
+	names = append(names, "s0", "s1")
 	owners := []string{"a/a", "b/b", "c/c"}
 	m.facts = plan.Facts{
 		Loaded: map[string]plan.Loaded{}, Ours: map[string]plan.Entry{}, Held: map[string][]string{},
@@ -225,6 +227,7 @@ func (m *model) past(r *rand.Rand, name string, owners []string) {
 		f = someFile(r, name) // the ledger may tell of another build
 	}
 	for _, owner := range pick(r, owners, r.IntN(3)) {
+		f.Optional = strings.HasPrefix(name, "s") && r.IntN(2) == 0
 		m.own(owner, f)
 	}
 }
@@ -232,6 +235,11 @@ func (m *model) past(r *rand.Rand, name string, owners []string) {
 func (m *model) want(r *rand.Rand, owner string, names []string) plan.Want {
 	order := m.closure(pick(r, names, 1)[0])
 	w := plan.Want{Owner: owner}
+	for _, name := range []string{"s0", "s1"} {
+		if !slices.Contains(order, name) && r.IntN(3) == 0 {
+			w.Files = append(w.Files, soft(someFile(r, name)))
+		}
+	}
 	for i, name := range order {
 		f := someFile(r, name)
 		if i == len(order)-1 {
@@ -281,7 +289,7 @@ func (m *model) checkEnd() {
 		}
 		for _, f := range w.Files {
 			l := m.facts.Loaded[f.Name]
-			assert.True(m.t, l.BuildID == f.BuildID || f.FromHost && l.Name != "", "%s does not run for %s; %s", f.Path, w.Owner, m.story)
+			assert.True(m.t, f.Optional || l.BuildID == f.BuildID || f.FromHost && l.Name != "", "%s does not run for %s; %s", f.Path, w.Owner, m.story)
 		}
 	}
 	if slices.Contains(slices.Collect(maps.Values(blocked)), true) || m.facts.KeepAll {
