@@ -28,8 +28,9 @@ type Network interface {
 	RestoreNetwork(ctx context.Context, n *devices.Network) error
 }
 
-// PCI takes devices from their driver and gives them back.
+// PCI takes devices from their driver and gives them back; Probe is for any bus.
 type PCI interface {
+	Probe(devs []devices.Device, write devices.Write) error
 	Bind(devs []devices.Device, write devices.Write) error
 	Unbind(devs []devices.Device, write devices.Write) error
 	ResetSRIOV(d devices.Device, write devices.Write) (before int, err error)

@@ -85,6 +85,8 @@ func (c *functionCard) RestoreNetwork(_ context.Context, n *devices.Network) err
 func (c *functionCard) Bind([]devices.Device, devices.Write) error   { return nil }
 func (c *functionCard) Unbind([]devices.Device, devices.Write) error { return nil }
 
+func (c *functionCard) Probe([]devices.Device, devices.Write) error { return nil }
+
 func (c *functionCard) ResetSRIOV(devices.Device, devices.Write) (before int, err error) {
 	c.sync()
 	before, c.vfs = c.vfs, 0

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/kmm-node/kmmd/pkg/devices"
 	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/plan"
@@ -24,11 +25,17 @@ func (a *Agent) rollBack(ctx context.Context, owner string) error {
 	var left []int
 	journal := a.ledger.Journal[owner]
 	stays := map[string]bool{} // new builds that could not be unloaded
+	var freed []devices.Device
 	for _, i := range undoOrder(journal) {
 		u := journal[i]
 		if u.Load != nil && stays[u.Load.Name] {
 			left = append(left, i) // what is there is not what is to come back
 			continue
+		}
+		freed = append(freed, a.driven(u.Unload)...)
+		if u.Network || u.SRIOV != nil {
+			a.offer(ctx, owner, freed) // their driver is waited for
+			freed = nil
 		}
 		if err := a.undo(ctx, owner, u); err != nil {
 			errs = append(errs, err)
@@ -42,6 +49,7 @@ func (a *Agent) rollBack(ctx context.Context, owner string) error {
 	if len(left) < len(journal) {
 		a.undoing.wait = 0
 	}
+	a.offer(ctx, owner, freed)
 	if len(left) > 0 {
 		slices.Sort(left)
 		var rest []undo

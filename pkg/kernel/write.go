@@ -13,7 +13,7 @@ import (
 
 const opWrite = "write"
 
-// WriteRequest is a text for a file of sysfs by which the kernel calls a driver: bind, unbind, sriov_numvfs.
+// WriteRequest is a text for a file of sysfs by which the kernel calls a driver: bind, unbind, drivers_probe, sriov_numvfs.
 type WriteRequest struct {
 	Device  string   // whose lock the kernel holds meanwhile: "0000:00:02.0"
 	Driver  string   // to find the kernel's lines about it; may be ""

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package devices
+
+import (
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestProbe(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		devices []Device
+		want    string // what is written for PCI
+		err     string
+	}{
+		{"none", nil, "", ""},
+		{"without a driver", []Device{card(second, "old")}, second, ""},
+		{"with a driver", []Device{card(addr, "old")}, "", ""},
+		{"by a path", []Device{card("../devices/"+second, "")}, "", `offer pci "../devices/0000:00:03.0" to other drivers: no name of a device`},
+		{"bus by a path", []Device{{Bus: "../bus/pci", Address: second}}, "", `offer ../bus/pci "0000:00:03.0" to other drivers: no name of a device`},
+		{"two lines", []Device{card(second+"\nx", "")}, "", `offer pci "0000:00:03.0\nx" to other drivers: no name of a device`},
+		{"the others all the same", []Device{card("..", ""), card(second, "")}, second, `offer pci ".." to other drivers: no name of a device`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := pci()
+			f["sys/bus/pci/drivers_probe"] = ""
+			h := tree(t, f)
+			check(t, h.Probe(tt.devices, kernelWrite), tt.err)
+			assert.Equal(t, tt.want, content(t, h, "sys/bus/pci/drivers_probe"))
+		})
+	}
+
+	h := tree(t, files{"sys/bus/usb/devices/1-1.2:1.0/x": "", "sys/bus/usb/drivers_probe": ""})
+	require.NoError(t, h.Probe([]Device{{Bus: "usb", Address: "1-1.2:1.0"}}, kernelWrite))
+	assert.Equal(t, "1-1.2:1.0", content(t, h, "sys/bus/usb/drivers_probe"))
+	require.ErrorIs(t, h.Probe([]Device{{Bus: "nosuch", Address: "x"}}, kernelWrite), os.ErrNotExist)
+}
