@@ -3,6 +3,7 @@
 package agent_test
 
 import (
+	"strings"
 	"syscall"
 	"testing"
 
@@ -75,4 +76,47 @@ func TestLateRollbackOfAnotherName(t *testing.T) {
 	assert.Empty(t, n.runs("base"))
 	assert.Equal(t, "null_blk", c.driver)
 	assert.NotContains(t, n.ledger(), "journal")
+}
+
+// driverAfter plays calls with a card that dummy and helper know, and which has the one that is loaded first after it has lost one.
+func driverAfter(driver string, calls []string) string {
+	for _, call := range calls {
+		words := strings.Fields(call)
+		switch name := words[min(1, len(words)-1)]; {
+		case name != "dummy" && name != "helper":
+		case words[0] == "unload" && name == driver:
+			driver = ""
+		case words[0] == "load" && driver == "":
+			driver = name
+		}
+	}
+	return driver
+}
+
+// TestKillInTreeModuleNamedLater kills kmmd anywhere when it unloads the in-tree driver of another name, which ours ran beside.
+func TestKillInTreeModuleNamedLater(t *testing.T) {
+	shelf := newNode(t)
+	w := want{name: "nic", image: shelf.image("1", ours("1"), nil), module: "helper"}
+	for name, later := range map[string]want{
+		"helper": {name: "nic", image: w.image, module: "helper", remove: []string{"dummy"}},
+		"dummy":  {name: "nic", image: w.image, module: "top", remove: []string{"dummy"}, order: []string{"top", "helper"}}, // rolled back
+	} {
+		times := 0
+		for dead := true; dead; times++ {
+			n := newNode(t)
+			n.images = shelf.images
+			n.Preload(n.inTree("dummy"), "")
+			require.True(t, n.reconcile(w).OK())
+			n.calls()
+			n.FailInit("top", syscall.EIO)
+			if dead = n.kill("after step", times+1, documents(later)); dead {
+				n.start()
+				n.reconcile(later)
+			}
+			calls := n.calls()
+			assert.Equal(t, name, driverAfter("dummy", calls), "killed after step %d: %v", times+1, calls)
+			assert.NotContains(t, n.ledger(), "journal")
+		}
+		assert.GreaterOrEqual(t, times, 4)
+	}
 }
