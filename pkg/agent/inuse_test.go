@@ -197,6 +197,7 @@ func (c *twoCards) RestoreNetwork(_ context.Context, n *devices.Network) error {
 	return err
 }
 
+func (c *twoCards) Probe([]devices.Device, devices.Write) error                      { return nil }
 func (c *twoCards) Bind([]devices.Device, devices.Write) error                       { return nil }
 func (c *twoCards) Unbind([]devices.Device, devices.Write) error                     { return nil }
 func (c *twoCards) ResetSRIOV(devices.Device, devices.Write) (before int, err error) { return 0, nil }
