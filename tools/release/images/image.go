@@ -24,7 +24,6 @@ const source = "https://github.com/kmm-node/kmmd"
 type image struct {
 	name, title, description string
 	user                     string // numbers
-	roots                    bool   // certificates of public authorities
 }
 
 // index is an image for all architectures.
@@ -124,23 +123,20 @@ func (i image) platform(p *program) (v1.Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read program: %w", err)
 	}
+	pem, err := roots()
+	if err != nil {
+		return nil, err
+	}
 	bin := "usr/bin/" + i.name
 	type layer struct {
 		why     string
 		entries []entry
 	}
 	// What changes least comes first.
-	base := layer{"directories", []entry{{path: "tmp/", mode: 0o1777}}}
-	if i.roots {
-		pem, err := roots()
-		if err != nil {
-			return nil, err
-		}
-		base = layer{"directories, certificates of public authorities", []entry{
-			{path: "etc/", mode: 0o755}, {path: "etc/ssl/", mode: 0o755}, {path: "etc/ssl/certs/", mode: 0o755},
-			{path: rootsFile, mode: 0o644, content: pem}, {path: "tmp/", mode: 0o1777},
-		}}
-	}
+	base := layer{"directories, certificates of public authorities", []entry{
+		{path: "etc/", mode: 0o755}, {path: "etc/ssl/", mode: 0o755}, {path: "etc/ssl/certs/", mode: 0o755},
+		{path: rootsFile, mode: 0o644, content: pem}, {path: "tmp/", mode: 0o1777},
+	}}
 	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 	img, err = mutate.ConfigFile(img, &v1.ConfigFile{
 		OS: "linux", Architecture: p.settings["GOARCH"], Created: v1.Time{Time: p.created},

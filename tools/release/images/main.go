@@ -2,9 +2,9 @@
 
 // Command images makes the container images of kmmd and kmm-watcher: one index
 // each, for every architecture there are programs for, as an OCI layout. An image
-// is the static program on nothing, and for kmmd the certificates of public
-// registries. Everything in it comes from the programs and from go.mod, so that the
-// same commit gives the same digest.
+// is the static program on nothing but the certificates of public authorities: both
+// programs ask registries. Everything in it comes from the programs and from go.mod,
+// so that the same commit gives the same digest.
 //
 // What a program was built from is in it; the bill of materials (SPDX) is made of
 // that. It lies beside the layout, and is attached to the image that is pushed.
@@ -23,11 +23,10 @@ import (
 // runAsNonRoot asks for one.
 var images = []image{
 	{
-		name: "kmmd", user: "0:0", roots: true,
+		name: "kmmd", user: "0:0",
 		title: "kmmd", description: "Puts out-of-tree kernel modules into the kernel of the node it runs on",
 	},
 	{
-		// It talks to the API server only, whose certificate authority Kubernetes gives it.
 		name: "kmm-watcher", user: "65532:65532",
 		title: "kmm-watcher", description: "The cluster side of kmmd: hands Modules out to nodes and tells what became of them",
 	},

@@ -107,13 +107,11 @@ func (i image) sbom(p *program, img v1.Image) ([]byte, error) {
 	for _, m := range p.info.Deps {
 		d.add(goPackage(m), programID, "STATIC_LINK")
 	}
-	if i.roots {
-		m, err := ofThisProgram(rootsModule)
-		if err != nil {
-			return nil, err
-		}
-		d.add(goPackage(m), imageID, "CONTAINS")
+	m, err := ofThisProgram(rootsModule)
+	if err != nil {
+		return nil, err
 	}
+	d.add(goPackage(m), imageID, "CONTAINS")
 	b, err := json.MarshalIndent(d, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("make bill of materials: %w", err)
