@@ -71,6 +71,7 @@ metadata: {name: default, namespace: within-%s}
 	}{
 		{"kmm-watcher", "Deployment kmm-watcher", "restricted", kubernetes, nil},
 		{"kmm-watcher beside systemd units", "Deployment kmm-watcher", "restricted", overlay{"deploy/kubelet-identity", nil}, nil},
+		{"kmm-watcher on OpenShift", "Deployment kmm-watcher", "restricted", overlay{"deploy/openshift", nil}, nil},
 		{"kmmd", "DaemonSet kmmd", "baseline", kubernetes, []string{"forbidden AppArmor profile", "non-default capabilities", "hostPath volumes", "seLinuxOptions"}},
 		{"kmmd with hostNetwork", "DaemonSet kmmd", "baseline", overlay{"deploy/kubernetes", []string{"host-network"}},
 			[]string{"forbidden AppArmor profile", "host namespaces (hostNetwork=true)", "non-default capabilities", "hostPath volumes", "hostPort", "seLinuxOptions"}},
