@@ -37,7 +37,7 @@ NODES ?= 3
 .PHONY: help setup setup-vm setup-cluster build test again unit lab vm cluster-test cluster bench faults bench-images bench-node bench-cluster soak fuzz fuzz-short lint vuln licences gen demo images packages release-test systemd-test setup-e2e e2e clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: setup-vm setup-cluster ## what the tests need, in .lab/
 
