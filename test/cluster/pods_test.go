@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 )
 
 // documents reads manifests by kind and name.
@@ -96,6 +97,30 @@ metadata: {name: default, namespace: within-%s}
 			}
 			assert.Len(t, violations(said), len(tt.beyond), "nothing else: %s", said)
 		})
+	}
+}
+
+// TestNetworkPolicies: both programs reach name servers, also where those listen
+// on a port of their own behind the Service, and registries at any port.
+func TestNetworkPolicies(t *testing.T) {
+	all := documents(t, overlay{"deploy/kubernetes", nil}.kustomize(t))
+	for _, name := range []string{"kmmd", "kmm-watcher"} {
+		data, err := json.Marshal(all["NetworkPolicy "+name])
+		require.NoError(t, err)
+		var policy networkingv1.NetworkPolicy
+		require.NoError(t, json.Unmarshal(data, &policy))
+		var ports []string
+		for _, rule := range policy.Spec.Egress {
+			assert.Empty(t, rule.To, "anywhere")
+			for _, p := range rule.Ports {
+				last := p.Port.IntVal
+				if p.EndPort != nil {
+					last = *p.EndPort
+				}
+				ports = append(ports, fmt.Sprintf("%s %d-%d", *p.Protocol, p.Port.IntVal, last))
+			}
+		}
+		assert.Equal(t, []string{"UDP 53-53", "UDP 5353-5353", "TCP 1-65535"}, ports, name)
 	}
 }
 
