@@ -123,7 +123,8 @@ func watcherCommand() *cobra.Command {
 const defaultNamespace = "kmm-system"
 
 // Variables of the environment that kmm-watcher reads; the manifests in deploy/ set
-// them.
+// them. Its libraries also read HTTPS_PROXY, HTTP_PROXY and NO_PROXY (registries and
+// API server: name the latter in NO_PROXY where the proxy does not lead to it).
 const (
 	// namespaceVariable is the pod's namespace: that of the lease and of DaemonSet
 	// kmmd, unless --namespace is given.

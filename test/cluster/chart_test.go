@@ -61,6 +61,8 @@ func TestChartIsKustomize(t *testing.T) {
 		{"openshift", overlay{"deploy/openshift", nil}, []string{"openshift=true", credentials}},
 		{"systemd", overlay{"deploy/kubelet-identity", nil}, []string{"agent.daemonSet=false"}},
 		{"host network", overlay{"deploy/kubernetes", []string{"host-network"}}, []string{"agent.hostNetwork=true"}},
+		{"require access", overlay{"deploy/kubernetes", []string{"require-access"}}, []string{"watcher.requireAccess=true"}},
+		{"require access by the flag", overlay{"deploy/kubernetes", []string{"require-access"}}, []string{`watcher.extraArgs=["--require-access"]`}},
 		{"credentials", overlay{"deploy/kubernetes", []string{"node-credentials"}}, []string{credentials}},
 	}
 	for _, tt := range tests {
@@ -138,6 +140,12 @@ func TestChartValues(t *testing.T) {
 		{"nodes", `agent.nodeSelector={"a":"b"}`, "DaemonSet kmmd", []string{`"nodeSelector":{"a":"b"}`}},
 		{"no priority", `watcher.priorityClassName=""`, "Deployment kmm-watcher", []string{`"containers"`}},
 		{"replicas", `watcher.replicas=3`, "Deployment kmm-watcher", []string{`"replicas":3`}},
+		{"HTTPS", `watcher.extraArgs=["--tls-cert-file=/a","--tls-key-file=/b"]`, "Deployment kmm-watcher",
+			[]string{`{"path":"/livez","port":"http","scheme":"HTTPS"}`, `{"path":"/readyz","port":"http","scheme":"HTTPS"}`}},
+		{"a proxy for the agent", `agent.extraEnv=[{"name":"HTTPS_PROXY","value":"http://p:1"}]`, "DaemonSet kmmd",
+			[]string{`"name":"NODE_NAME"`, `{"name":"HTTPS_PROXY","value":"http://p:1"}`}},
+		{"a proxy for the watcher", `watcher.extraEnv=[{"name":"HTTPS_PROXY","valueFrom":{"secretKeyRef":{"name":"s","key":"k"}}}]`, "Deployment kmm-watcher",
+			[]string{`"name":"POD_NAME"`, `{"name":"HTTPS_PROXY","valueFrom":{"secretKeyRef":{"key":"k","name":"s"}}}`}},
 		{"metrics", `networkPolicy.metricsFrom=[{"namespaceSelector":{}}]`, "NetworkPolicy kmmd", []string{`"from":[{"namespaceSelector":{}}]`}},
 	}
 	for _, tt := range tests {
@@ -184,6 +192,7 @@ func TestChartRefuses(t *testing.T) {
 		{"an unknown key", `agent.privileged=true`, "privileged"},
 		{"no image", `images.kmmd=""`, "/images/kmmd"},
 		{"a policy of its own", `images.pullPolicy="Sometimes"`, "/images/pullPolicy"},
+		{"a variable without a name", `agent.extraEnv=[{"value":"a"}]`, "/agent/extraEnv"},
 		{"no replica", `watcher.replicas=0`, "/watcher/replicas"},
 		{"a duration without a unit", `watcher.builds.keep="24"`, "/watcher/builds/keep"},
 		{"an unknown builder", `watcher.builds.builder="docker"`, "/watcher/builds/builder"},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -141,4 +142,27 @@ func TestKustomization(t *testing.T) {
 	} {
 		assert.Contains(t, out, part)
 	}
+}
+
+// TestRequireAccess: where a token is asked for, kmm-watcher is scraped with one,
+// and kmmd as ever.
+func TestRequireAccess(t *testing.T) {
+	deploy, err := filepath.Abs("../../../deploy")
+	require.NoError(t, err)
+	dir := t.TempDir()
+	path, err := filepath.Rel(dir, deploy)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), fmt.Appendf(nil,
+		"resources: [%[1]s/monitoring]\ncomponents: [%[1]s/monitoring/require-access]\n", path), 0o600))
+	out := cluster.Kubectl(t, "kustomize", dir)
+	assert.Equal(t, 1, strings.Count(out, "scheme: https\n"))
+	_, watcher, found := strings.Cut(out, "kind: PodMonitor\nmetadata:\n  labels:\n    app.kubernetes.io/part-of: kmmd\n  name: kmm-watcher\n")
+	require.True(t, found)
+	assert.Contains(t, watcher, "      credentials:\n        key: token\n        name: kmm-metrics-token\n")
+
+	cluster.Kubectl(t, "apply", "-f", "deploy/components/require-access/access.yaml", "-f", "deploy/monitoring/require-access/access.yaml")
+	who := "--as=system:serviceaccount:kmm-system:kmm-metrics"
+	assert.Equal(t, "yes", strings.TrimSpace(cluster.Kubectl(t, "auth", "can-i", "get", "/metrics", who)))
+	_, err = cluster.Run(t.Context(), "", "auth", "can-i", "get", "/version/secret", who)
+	assert.Error(t, err)
 }

@@ -40,6 +40,11 @@ read them, put the release's namespace in, and set what values say.
 {{- end -}}
 {{- end -}}
 
+{{- /* kmmd.requiresAccess: whether kmm-watcher asks who reads its figures. */ -}}
+{{- define "kmmd.requiresAccess" -}}
+{{- if or .Values.watcher.requireAccess (has "--require-access" .Values.watcher.extraArgs) -}}yes{{- end -}}
+{{- end -}}
+
 {{- /* kmmd.podOf sets what values say of both workloads: dict of root, object, image, values. Nothing is printed. */ -}}
 {{- define "kmmd.podOf" -}}
 {{- $template := .object.spec.template -}}
@@ -48,6 +53,7 @@ read them, put the release's namespace in, and set what values say.
 {{- $_ := set $container "image" .image -}}
 {{- with .root.Values.images.pullPolicy -}}{{- $_ := set $container "imagePullPolicy" . -}}{{- end -}}
 {{- $_ := set $container "resources" .values.resources -}}
+{{- with .values.extraEnv -}}{{- $_ := set $container "env" (concat $container.env .) -}}{{- end -}}
 {{- $secrets := list -}}
 {{- range .root.Values.images.pullSecrets -}}{{- $secrets = append $secrets (dict "name" .) -}}{{- end -}}
 {{- with $secrets -}}{{- $_ := set $spec "imagePullSecrets" . -}}{{- end -}}
