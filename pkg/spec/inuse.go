@@ -21,8 +21,9 @@ const (
 
 // The words of allowInUse and beforeUnload.
 const (
-	// UseNetwork: network interfaces lose their driver for a moment and get
-	// their configuration back.
+	// UseNetwork: network interfaces lose their driver for a moment and get their
+	// addresses, routes, rules, neighbours, stacked links and settings of
+	// /proc/sys/net back.
 	UseNetwork = "network"
 	// ActionUnbind: devices are unbound from the driver first.
 	ActionUnbind = "unbind"

@@ -201,8 +201,10 @@ type ModuleLoaderContainerSpec struct {
 	Sign *Sign `json:"sign,omitempty"`
 
 	// AllowInUse names uses of the old driver that do not stop a replacement. network:
-	// its interfaces are away meanwhile, and get all their configuration back. The
-	// annotation kmm.node.kubernetes.io/allow-in-use says the same.
+	// its interfaces are away meanwhile, and get their addresses, routes, rules,
+	// neighbours, stacked links and settings of /proc/sys/net back, but not ethtool
+	// settings, traffic control or XDP. The annotation
+	// kmm.node.kubernetes.io/allow-in-use says the same.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:items:Enum=network
