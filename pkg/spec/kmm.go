@@ -37,10 +37,10 @@ func (m *Module) ForCluster() bool {
 func (m *Module) Differences() []string {
 	var f findings
 	if m.Spec.DevicePlugin != nil {
-		f.add("spec.devicePlugin", "the DaemonSet is named %s-device-plugin, and a cordon does not take its pods off", m.Metadata.Name)
+		f.add("spec.devicePlugin", "the DaemonSet is named %s-device-plugin%s, and a cordon does not take its pods off", m.Metadata.Name, m.hashed())
 	}
 	if m.Spec.DRA != nil {
-		f.add("spec.dra", "the DaemonSet is named %s-dra, and a cordon does not take its pods off", m.Metadata.Name)
+		f.add("spec.dra", "the DaemonSet is named %s-dra%s, and a cordon does not take its pods off", m.Metadata.Name, m.hashed())
 	}
 	if m.Spec.ModuleLoader != nil {
 		c := &m.Spec.ModuleLoader.Container
@@ -56,6 +56,14 @@ func (m *Module) Differences() []string {
 		out = append(out, d.field+": "+d.message)
 	}
 	return out
+}
+
+// hashed is what the name of a plugin's DaemonSet has behind it.
+func (m *Module) hashed() string {
+	if m.Spec.ModuleLoader == nil || m.Spec.ModuleLoader.Container.Version == "" {
+		return ""
+	}
+	return "-HASH (of the version)"
 }
 
 func (c *Container) differences(f *findings) {

@@ -28,7 +28,9 @@ func TestDifferences(t *testing.T) {
 		{"build without a secret", "registryTLS: {insecure: true}", "build: {dockerfileConfigMap: {name: d}, kanikoParams: {tag: v1}}",
 			[]string{"inTree", "parameters", "firmwarePath", "build: base images that need a login are pulled with the imagePullSecrets of the ServiceAccount default", "kanikoParams: tag"}},
 		{"sign only", "registryTLS: {insecure: true}", "sign: {unsignedImage: 'a:b'}", []string{"inTree", "parameters", "firmwarePath"}},
-		{"dra", "spec:\n  moduleLoader:", "spec:\n  dra: {driverName: x}\n  moduleLoader:", []string{"spec.dra: the DaemonSet is named good-dra", "inTree", "parameters", "firmwarePath"}},
+		{"dra", "spec:\n  moduleLoader:", "spec:\n  dra: {driverName: x}\n  moduleLoader:", []string{"spec.dra: the DaemonSet is named good-dra, and", "inTree", "parameters", "firmwarePath"}},
+		{"dra of a version", "spec:\n  moduleLoader:\n    container:", "spec:\n  dra: {driverName: x}\n  moduleLoader:\n    container:\n      version: v1",
+			[]string{"spec.dra: the DaemonSet is named good-dra-HASH (of the version), and", "inTree", "parameters", "firmwarePath"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			require.Contains(t, goodYAML, tt.old)
@@ -39,7 +41,7 @@ func TestDifferences(t *testing.T) {
 			for i := range tt.want {
 				assert.Contains(t, got[i], tt.want[i])
 			}
-			assert.Equal(t, strings.HasPrefix(tt.name, "build") || strings.HasPrefix(tt.name, "sign") || tt.name == "dra", modules[0].ForCluster())
+			assert.Equal(t, strings.HasPrefix(tt.name, "build") || strings.HasPrefix(tt.name, "sign") || strings.HasPrefix(tt.name, "dra"), modules[0].ForCluster())
 		})
 	}
 }
