@@ -37,8 +37,8 @@ type LoadRequest struct {
 	Timeout           time.Duration
 }
 
-// Load gives the module file to finit_module(2) and returns nil when the module is live. It does so in a short-lived
-// child of this program, which must call RunChild first thing in main: an oops in the module's init function leaves the
+// Load gives the module file to finit_module(2) and returns nil when the module is live. It does so in a child of this
+// program, the one that waits or one of its own, which must call RunChild first thing in main: an oops in the module's init function leaves the
 // calling thread in the kernel for ever. After Timeout the child is killed and Load returns ErrTimeout at once, though
 // the child may still be in the kernel, and the module may still become live.
 //
