@@ -42,6 +42,7 @@ func readPages(t *testing.T, c *lab.Cluster) {
 	openShiftKinds(t, c)
 	c.Kubectl(t, "create", "namespace", "kmm-system")
 	r := c.Reader(t)
+	r.Words = map[string]string{"YOUR-OVERLAY": "deploy/kubelet-identity"}
 	r.Before = func(_ *testing.T, command *docs.Command) bool {
 		if strings.Contains(command.Text, "-k deploy/kubernetes") { // the first after helm, in the place of it
 			c.Kubectl(t, "delete", "deployments,daemonsets,configmaps,serviceaccounts,networkpolicies,poddisruptionbudgets,roles,rolebindings,"+
