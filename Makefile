@@ -72,7 +72,7 @@ lab: setup-vm build ## tests of the lab: failures, panics and time-outs are seen
 	test/vm/selftest
 	test/vm/demo
 
-cluster-test: setup-vm setup-cluster build ## tests against a real API server, scheduler and controllers; one with a node in a VM
+cluster-test: setup-vm setup-cluster build ## tests against a real API server, scheduler and controllers; two with a node in a VM
 	KMMD_CLUSTER="$(CURDIR)/.lab/cluster/bin" $(GO) test -timeout 20m -count=1 -p 2 -parallel 4 ./test/cluster/...
 
 cluster: setup-cluster build ## a control plane, kmm-watcher and played nodes to try things by hand, until Ctrl-C: NODES=5
@@ -175,7 +175,7 @@ setup-e2e: setup-vm setup-cluster build ## what `make e2e` needs besides: kubele
 e2e: setup-e2e images ## everything that ships, on real kubelets and containerd in two VMs (docs/e2e.md): REPORT=yes rewrites its last run
 	KMMD_LAB="$(CURDIR)/.lab" KMMD_CLUSTER="$(CURDIR)/.lab/cluster/bin" KMMD_E2E_REPORT="$(CURDIR)/.lab/e2e/report.md" \
 		$(GO) test -timeout 60m -count=1 -v -exec "$(CURDIR)/test/e2e/net" ./test/e2e
-	test -z "$(REPORT)" || { sed -i '/^## The last run$$/q' docs/e2e.md && { echo; cat .lab/e2e/report.md; } >>docs/e2e.md; }
+	test -z "$(REPORT)" || { sed -i '/^## The last run$$/q' docs/e2e.md && { printf '\nOf commit %s, %s.\n\n' "$$(git rev-parse --short=12 HEAD)" "$$(date +%F)"; cat .lab/e2e/report.md; } >>docs/e2e.md; }
 
 clean: ## remove bin/, dist/ and .lab/
 	rm -rf bin dist .lab
