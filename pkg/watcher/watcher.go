@@ -97,7 +97,7 @@ func New(cfg Config) (*Watcher, error) {
 
 // Run works until ctx is done, and returns when everything it started has
 // ended. It blocks. The identity of Config.Kube needs the rules of
-// deploy/base/watcher-rbac.yaml.
+// deploy/base/watcher-access.yaml.
 func (w *Watcher) Run(ctx context.Context) error {
 	w.cfg.Metrics.begin()
 	defer w.cfg.Metrics.end()
