@@ -40,7 +40,7 @@ static const struct pci_device_id kmm_pci_ids[] = {
 };
 
 static struct pci_driver kmm_pci_driver = {
-	.name = "kmm_pci",
+	.name = KBUILD_MODNAME,
 	.id_table = kmm_pci_ids,
 	.probe = kmm_pci_probe,
 	.remove = kmm_pci_remove,

@@ -83,3 +83,20 @@ func TestDriverHangs(t *testing.T) {
 	require.NoError(t, h.Unbind(bound, ordered(t, host, patience)))
 	require.NoError(t, h.Bind(bound, ordered(t, host, patience)))
 }
+
+// TestProbe: a device whose driver goes is offered to nobody; a driver that is there takes it when it is offered.
+func TestProbe(t *testing.T) {
+	const driver = "/sys/bus/pci/devices/0000:00:00.0/driver"
+	sh(t, "insmod /kmmd-test/modules/kmm_pci.ko; insmod /kmmd-test/modules/kmm_pci_old.ko")
+	t.Cleanup(func() { sh(t, "rmmod kmm_pci_old") })
+	bound := use(t, "kmm_pci").Bound
+	require.Len(t, bound, 1)
+	sh(t, "rmmod kmm_pci")
+	require.NoFileExists(t, driver)
+	for range 2 {
+		require.NoError(t, devices.Open("").Probe(bound, patiently(t)))
+		to, err := os.Readlink(driver)
+		require.NoError(t, err)
+		assert.Equal(t, "kmm_pci_old", filepath.Base(to))
+	}
+}
