@@ -20,7 +20,7 @@ const managedBySelector = managedByLabel + "=" + managedBy
 func (w *Watcher) syncRoles(ctx context.Context, wants []*want) error {
 	secrets := map[string][]string{} // by namespace
 	for _, m := range wants {
-		if m.entry != nil && m.given {
+		if m.entry != nil && m.module.DeletionTimestamp == nil {
 			secrets[m.module.Namespace] = append(secrets[m.module.Namespace], m.entry.PullSecrets...)
 		}
 	}

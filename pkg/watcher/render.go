@@ -169,12 +169,19 @@ func (r *renderer) target(k string, w *want, current *entry) (*entry, standing) 
 	onlyPlugin := w.entry == nil
 	takes, _ := TakesPart(w.module, r.node, current != nil || onlyPlugin && r.hasPlugin(k))
 	s.selected = matches(w.module.Spec.Selector, r.node.Labels)
+	// One that has lost its finalizer is not handed out to more nodes; it stays
+	// where it is until the finalizer is back.
+	lost := !w.given && w.module.DeletionTimestamp == nil
 	if onlyPlugin {
-		s.desired = w.given && takes && w.role != "" // its DaemonSet runs where taints let it
+		s.desired = (w.given || lost && r.hasPlugin(k)) && takes && w.role != "" // its DaemonSet runs where taints let it
 		return nil, s
 	}
-	if !w.given || !takes {
+	switch {
+	case !takes || !w.given && !lost:
 		return nil, s
+	case lost:
+		s.desired = current != nil
+		return current, s
 	}
 	target := w.entry
 	if version := w.entry.version(); version != "" {

@@ -47,6 +47,8 @@ func policy(p corev1.PullPolicy) func(*v1beta1.Module) {
 
 func withPlugin(m *v1beta1.Module) { m.Spec.DevicePlugin = &v1beta1.DevicePluginSpec{} }
 
+func unfinalized(m *v1beta1.Module) { m.Finalizers = nil }
+
 func deleted(m *v1beta1.Module) { m.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)} }
 
 func wanted(modules ...*v1beta1.Module) []*want {
@@ -152,7 +154,12 @@ func TestRender(t *testing.T) {
 		{"nothing is asked", nil, nil, labelled(), nil, false, ""},
 		{"first", wanted(a1, module("b", "1")), nil, labelled(), nil, false, "write[a:1 b:1]"},
 		{"not selected", wanted(a1), nil, &corev1.Node{}, nil, false, ""},
-		{"no finalizer yet", wanted(module("a", "1", func(m *v1beta1.Module) { m.Finalizers = nil })), nil, labelled(), nil, false, ""},
+		{"no finalizer yet", wanted(module("a", "1", unfinalized)), nil, labelled(), nil, false, ""},
+		{"finalizer lost", wanted(module("a", "1", unfinalized)), has(given(a1), told(a1, "Loaded")), labelled(isReady), nil, false, ""},
+		{"finalizer lost, and changed", wanted(module("a", "2", unfinalized)), has(given(a1), told(a1, "Loaded")), labelled(isReady), nil, false, ""},
+		{"finalizer lost, with a plugin", wanted(module("a", "1", withPlugin, unfinalized)), has(given(p1), told(p1, "Loaded")), labelled(isReady), []pluginPod{pod}, false, "+ns.a.device-plugin-ready="},
+		{"finalizer lost, no longer selected", wanted(module("a", "1", unfinalized)), has(given(a1), told(a1, "Loaded")), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{isReady: ""}}}, nil, false, "-ns.a.ready, write[]"},
+		{"finalizer gone with the Module", wanted(module("a", "1", unfinalized, deleted)), has(given(a1), told(a1, "Loaded")), labelled(isReady), nil, false, "-ns.a.ready, write[]"},
 		{"told, not answered", wanted(a1), has(given(a1)), labelled(), nil, false, ""},
 		{"working", wanted(a1), has(given(a1), told(a1, "Pending")), labelled(), nil, false, ""},
 		{"loaded", wanted(a1), has(given(a1), told(a1, "Loaded")), labelled(), nil, false, "+ns.a.ready="},
@@ -215,6 +222,7 @@ func TestStanding(t *testing.T) {
 		{"told, it failed with an older order", wanted(a1), failedOlder, "selected desired settling present current InitFailed"},
 		{"told", wanted(a1), has(given(a1)), "selected desired settling present current"},
 		{"loaded", wanted(a1), has(given(a1), told(a1, "Loaded")), "selected desired available present current"},
+		{"loaded, the finalizer is lost", wanted(module("a", "1", unfinalized)), has(given(a1), told(a1, "Loaded")), "selected desired available present current"},
 		{"failed", wanted(a1), has(given(a1), told(a1, "Failed/InitFailed")), "selected desired present current InitFailed"},
 		{"no mapping", wanted(a1), has(given(a1), told(a1, "Failed/NoMapping")), "selected unmapped present current NoMapping"},
 		{"failed with what it had before", wanted(a2), has(given(a1), told(a1, "Failed/InitFailed")), "selected desired settling present current"},

@@ -67,6 +67,45 @@ func leads(p *lab.Program) error {
 	return nil
 }
 
+// TestFinalizerLost: somebody replaces a Module by one without finalizers while no
+// watcher runs. The next one touches nothing, and puts the finalizer back.
+func TestFinalizerLost(t *testing.T) {
+	t.Parallel()
+	w := private(t, "lost")
+	first := newWatcher(t, w.cluster, "first")
+	a := w.node("a")
+	m := document{name: "m", image: w.Image("one", "mod"), spec: []string{"imageRepoSecret: {name: pull}"}}
+	w.apply(m)
+	w.waitReady(a, "m", true)
+	order, _ := w.nmc(a)
+	role := func() string {
+		return w.kubectl("get", "role", "kmmd-pull-secrets", "-n", "lost", "-o", "jsonpath={.metadata.uid}")
+	}
+	granted := role()
+	first.Stop()
+	a.Kernel.ResetCalls()
+	w.cluster.KubectlInput(t, w.yaml(m), "replace", "-f", "-")
+	finalizers := func() string {
+		return w.kubectl("get", "module", "m", "-n", "lost", "-o", "jsonpath={.metadata.finalizers}")
+	}
+	require.Empty(t, finalizers())
+
+	second := newWatcher(t, w.cluster, "second")
+	w.wait("the second one leads", func() error { return leads(second) })
+	w.wait("the finalizer is back", func() error {
+		if finalizers() == "" {
+			return fmt.Errorf("there is none")
+		}
+		return nil
+	})
+	w.waitCondition("m", "Ready", "True/AllNodes")
+	assert.Empty(t, a.Kernel.Calls(), "nothing was touched")
+	assert.True(t, w.ready(a, "m"))
+	now, _ := w.nmc(a)
+	assert.Equal(t, order.Generation, now.Generation, "nothing else was ordered meanwhile")
+	assert.Equal(t, granted, role(), "the right to read the pull secret was not taken back")
+}
+
 // TestServerStopped: the API server is away for a minute. Nothing changes on the
 // nodes, which start anew meanwhile; all goes on afterwards.
 func TestServerStopped(t *testing.T) {
