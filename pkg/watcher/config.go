@@ -39,8 +39,12 @@ type state struct {
 	since    time.Time
 }
 
-// maxMessage is how much of a node's message is remembered, in bytes.
-const maxMessage = 512
+const (
+	// maxMessage is how much of a node's message is remembered, in bytes.
+	maxMessage = 512
+	// maxStates is how many Modules a node may speak of: as many as the API server lets it.
+	maxStates = 1024
+)
 
 func (c *config) entry(key string) *entry {
 	if c == nil {
@@ -135,7 +139,7 @@ func (s *configs) read(o *v1beta1.NodeModulesConfig) *config {
 		}
 		slices.SortFunc(c.entries, func(a, b *entry) int { return strings.Compare(a.key(), b.key()) })
 	}
-	for i := range o.Status.Modules {
+	for i := range o.Status.Modules[:min(len(o.Status.Modules), maxStates)] {
 		m := &o.Status.Modules[i]
 		st := state{
 			key: unique.Make(key(m.Namespace, m.Name)), revision: unique.Make(m.Revision),

@@ -86,7 +86,11 @@ func (w *Watcher) syncNode(ctx context.Context, name string) error {
 		w.told(name, wants)
 	}
 	// What has become ready by the labels is not found out again.
-	return errors.Join(err, w.makeEvents(ctx, w.events.due(v, d, time.Now())))
+	events, again := w.events.due(v, d, time.Now())
+	if again > 0 {
+		w.queue.AddAfter(nodeWork+name, again)
+	}
+	return errors.Join(err, w.makeEvents(ctx, events))
 }
 
 // settle takes note of how a node stands, and has looked at what that changes.

@@ -5,6 +5,7 @@ package watcher
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,59 +17,134 @@ import (
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
 )
 
+// A node's failures are told at once as long as there are no more than maxTellings, and
+// then one each tellAgain: whoever has the token of its agent may write any status.
+const (
+	maxTellings = 32
+	tellAgain   = 10 * time.Second
+)
+
 // tellings remember which events have been made, so that each thing is told
 // once. A new Watcher tells the failures there are once more, under the same
 // names, which the API server refuses.
 type tellings struct {
-	mu       sync.Mutex // guards the two below
-	told     map[string]map[string]bool
-	unloaded map[string][]string // by node: keys whose modules have gone
+	mu    sync.Mutex // guards nodes
+	nodes map[string]*nodeTellings
+}
+
+type nodeTellings struct {
+	told     map[string]bool // failures
+	unloaded []string        // keys whose modules have gone
+	leaving  map[string]bool // keys that were ordered, are not any more, and are still there
+	left     int             // how many failures may be told
+	at       time.Time       // since when left is that
+}
+
+// node is called with mu held.
+func (t *tellings) node(name string) *nodeTellings {
+	if t.nodes == nil {
+		t.nodes = map[string]*nodeTellings{}
+	}
+	n := t.nodes[name]
+	if n == nil {
+		n = &nodeTellings{left: maxTellings}
+		t.nodes[name] = n
+	}
+	return n
 }
 
 func (t *tellings) forget(node string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.told, node)
-	delete(t.unloaded, node)
+	delete(t.nodes, node)
 }
 
 // due are the events that a look at a node calls for: one for all that was
-// loaded, one for all that was unloaded, and one for each failure.
-func (t *tellings) due(v view, d decision, now time.Time) []*corev1.Event {
+// loaded, one for all that was unloaded, and one for each failure of a Module that
+// the node was asked for. There are more at another look, again from now, unless
+// that is 0.
+func (t *tellings) due(v view, d decision, now time.Time) (out []*corev1.Event, again time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var out []*corev1.Event
+	n := t.node(v.node.Name)
 	if len(d.loaded) > 0 {
 		what := strings.Join(d.loaded, ",") + v.config.bootID + v.node.ResourceVersion
 		out = append(out, NodeEvent(v.node, ReasonModuleLoaded, what, "loaded "+ModuleList(d.loaded), now))
 	}
-	if gone := t.unloaded[v.node.Name]; len(gone) > 0 {
-		delete(t.unloaded, v.node.Name)
-		what := strings.Join(gone, ",") + v.config.version()
-		out = append(out, NodeEvent(v.node, ReasonModuleUnloaded, what, "unloaded "+ModuleList(gone), now))
+	if len(n.unloaded) > 0 {
+		what := strings.Join(n.unloaded, ",") + v.config.version()
+		out = append(out, NodeEvent(v.node, ReasonModuleUnloaded, what, "unloaded "+ModuleList(n.unloaded), now))
+		n.unloaded = nil
 	}
+	n.refill(now)
+	n.follow(v, d)
 	told := map[string]bool{}
 	if v.config != nil {
 		for i := range v.config.states {
 			s := &v.config.states[i]
-			if s.reason.Value() == "" || s.revision.Value() == "" && s.state.Value() != v1beta1.StateLeaving {
+			if s.reason.Value() == "" || s.revision.Value() == "" && s.state.Value() != v1beta1.StateLeaving || !n.asked(v, s.key.Value()) {
 				continue
 			}
 			id := fmt.Sprintf("%s %s %s", s.key.Value(), s.reason.Value(), s.since.UTC().Format(time.RFC3339))
-			if !t.told[v.node.Name][id] {
+			switch {
+			case n.told[id] || told[id]:
+			case n.left == 0:
+				again = max(n.at.Add(tellAgain).Sub(now), time.Second)
+				continue
+			default:
 				out = append(out, failure(v.node, s, id, now))
+				n.left--
 			}
 			told[id] = true
 		}
 	}
-	if t.told == nil {
-		t.told = map[string]map[string]bool{}
-	}
-	t.told[v.node.Name] = told
+	n.told = told
 	if len(told) == 0 {
-		delete(t.told, v.node.Name)
+		n.told = nil
 	}
-	return out
+	return out, again
+}
+
+func (n *nodeTellings) refill(now time.Time) {
+	if n.left == maxTellings {
+		n.at = now
+		return
+	}
+	more := now.Sub(n.at) / tellAgain
+	n.at = n.at.Add(more * tellAgain)
+	n.left = int(min(time.Duration(n.left)+more, maxTellings))
+}
+
+// follow notes what a node is not to have any more and has not got rid of: its Module
+// may be gone before it says why.
+func (n *nodeTellings) follow(v view, d decision) {
+	if !d.write && len(n.leaving) == 0 {
+		return
+	}
+	leaving := map[string]bool{}
+	if v.config != nil {
+		for _, e := range v.config.entries {
+			leaving[e.key()] = true
+		}
+		for k := range n.leaving {
+			if v.config.state(k) != nil {
+				leaving[k] = true
+			}
+		}
+	}
+	for _, e := range d.entries {
+		delete(leaving, e.key())
+	}
+	n.leaving = leaving
+	if len(leaving) == 0 {
+		n.leaving = nil
+	}
+}
+
+// asked reports whether a node was asked for a Module, as far as is known.
+func (n *nodeTellings) asked(v view, k string) bool {
+	_, wanted := slices.BinarySearchFunc(v.wants, k, func(w *want, k string) int { return strings.Compare(w.key, k) })
+	return wanted || n.leaving[k] || v.config.entry(k) != nil
 }
 
 func failure(node *corev1.Node, s *state, id string, now time.Time) *corev1.Event {
@@ -128,8 +204,8 @@ func (w *Watcher) noteUnloaded(old, obj any) {
 	}
 	w.events.mu.Lock()
 	defer w.events.mu.Unlock()
-	if w.events.unloaded == nil {
-		w.events.unloaded = map[string][]string{}
+	n := w.events.node(after.Name)
+	if len(n.unloaded) < maxStates {
+		n.unloaded = append(n.unloaded, gone...)
 	}
-	w.events.unloaded[after.Name] = append(w.events.unloaded[after.Name], gone...)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -158,6 +159,34 @@ func TestAgent(t *testing.T) {
 		{"modules", "GET", "/apis/kmm.sigs.x-k8s.io/v1beta1/modules", "", 403, "cannot list"},
 		{"its node's labels", "PATCH", "/api/v1/nodes/n1", `{"metadata":{"labels":{"a":"b"}}}`, 403, "cannot patch"},
 		{"a token", "POST", "/api/v1/namespaces/kmm-system/serviceaccounts/kmmd/token", `{}`, 403, "cannot create"},
+	})
+}
+
+// TestStatusIsBounded: what a node says is no larger than what kmmd says.
+func TestStatusIsBounded(t *testing.T) {
+	twoNodes(t)
+	agent := account(t, "kmmd", "n1")
+	known(t, agent, access{"its own status", "PATCH", nmcs + "/n1/status", someStatus, 200, "1 loaded"})
+	one := func(change string) string {
+		return `{"namespace":"ns","name":"m","state":"Failed","reason":"InitFailed","message":"no device","revision":"0123456789abcdef","since":"2026-01-01T00:00:00Z"` + change + `}`
+	}
+	status := func(modules ...string) string {
+		return `[{"op":"add","path":"/status","value":{"modules":[` + strings.Join(modules, ",") + `]}}]`
+	}
+	long := func(field string, n int) string { return `,"` + field + `":"` + strings.Repeat("x", n) + `"` }
+	check(t, agent, []access{
+		{"as kmmd says it", "PATCH", nmcs + "/n1/status", status(one("")), 200, "no device"},
+		{"the longest message of kmmd", "PATCH", nmcs + "/n1/status", status(one(long("message", 4<<10))), 200, "xxx"},
+		{"a state and a reason to come", "PATCH", nmcs + "/n1/status", status(one(`,"state":"Resting","reason":"NotYetKnown"`)), 200, "NotYetKnown"},
+		{"many", "PATCH", nmcs + "/n1/status", status(slices.Repeat([]string{one("")}, 1024)...), 200, "no device"},
+		{"too many", "PATCH", nmcs + "/n1/status", status(slices.Repeat([]string{one("")}, 1025)...), 422, "status.modules: Too many"},
+		{"a long message", "PATCH", nmcs + "/n1/status", status(one(long("message", 4<<10+1))), 422, "status.modules[0].message: Too long"},
+		{"a long name", "PATCH", nmcs + "/n1/status", status(one(long("name", 254))), 422, "status.modules[0].name: Too long"},
+		{"a long namespace", "PATCH", nmcs + "/n1/status", status(one(long("namespace", 254))), 422, "status.modules[0].namespace: Too long"},
+		{"a long revision", "PATCH", nmcs + "/n1/status", status(one(long("revision", 129))), 422, "status.modules[0].revision: Too long"},
+		{"a long state", "PATCH", nmcs + "/n1/status", status(one(long("state", 65))), 422, "status.modules[0].state: Too long"},
+		{"a long reason", "PATCH", nmcs + "/n1/status", status(one(long("reason", 65))), 422, "status.modules[0].reason: Too long"},
+		{"a reason that is no word", "PATCH", nmcs + "/n1/status", status(one(`,"reason":"no such thing"`)), 422, "status.modules[0].reason"},
 	})
 }
 

@@ -126,6 +126,7 @@ type NodeModulesConfigStatus struct {
 	// are still being unloaded, and for those of documents on the node.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=1024
 	Modules []NodeModuleStatus `json:"modules,omitempty"`
 	// Invalid are documents on the node that could not be read.
 	// +optional
@@ -136,20 +137,27 @@ type NodeModulesConfigStatus struct {
 // NodeModuleStatus is what the node did about one Module.
 type NodeModuleStatus struct {
 	// Namespace of the Module.
+	// +kubebuilder:validation:MaxLength=253
 	Namespace string `json:"namespace"`
 	// Name of the Module.
+	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name"`
 	// Revision of the spec's entry that this is about; empty for a document on
 	// the node.
 	// +optional
+	// +kubebuilder:validation:MaxLength=128
 	Revision string `json:"revision,omitempty"`
 	// State is Loaded, Pending, Building, Failed or Leaving.
+	// +kubebuilder:validation:MaxLength=64
 	State string `json:"state"`
 	// Reason is a word of a closed list when the state is not Loaded.
 	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:Pattern=`^[A-Za-z]*$`
 	Reason string `json:"reason,omitempty"`
 	// Message is for people and has the kernel's words.
 	// +optional
+	// +kubebuilder:validation:MaxLength=4096
 	Message string `json:"message,omitempty"`
 	// RolledBack says that what ran before runs again.
 	// +optional
