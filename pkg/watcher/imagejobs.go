@@ -39,6 +39,8 @@ const (
 	// jobWork is for what has been written; there is no such work on the queue.
 	jobWork = "job/"
 
+	builderStep = "build" // the container that runs a Dockerfile
+
 	jobsByModule = "module"
 	podsByJob    = "job"
 )
@@ -111,8 +113,35 @@ func (w *Watcher) outcomeOf(j *batchv1.Job) build.Result {
 		}
 	}
 	r := build.Outcome(j, pods)
-	r.Message = w.versions.conceal(r.Message)
+	if name := w.versions.unread(j.Namespace, readable(pods)); name != "" && r.Message != "" {
+		r.Message = fmt.Sprintf("what was printed is not told before Secret %s/%s has been read: see the log of Job %s", j.Namespace, name, j.Name)
+	}
+	r.Message = w.versions.conceal(j.Namespace, r.Message)
 	return r
+}
+
+// readable are the Secrets that a Dockerfile can read whose program has printed something.
+func readable(pods []corev1.Pod) []string {
+	var out []string
+	for i := range pods {
+		p := &pods[i]
+		if !slices.ContainsFunc(slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses), func(s corev1.ContainerStatus) bool {
+			return s.Name == builderStep && s.State.Terminated != nil && s.State.Terminated.Message != ""
+		}) {
+			continue
+		}
+		for _, c := range slices.Concat(p.Spec.InitContainers, p.Spec.Containers) {
+			for _, mount := range c.VolumeMounts {
+				for _, v := range p.Spec.Volumes {
+					// Those that are optional are credentials to pull with.
+					if c.Name == builderStep && v.Name == mount.Name && v.Secret != nil && (v.Secret.Optional == nil || !*v.Secret.Optional) {
+						out = append(out, v.Secret.SecretName)
+					}
+				}
+			}
+		}
+	}
+	return out
 }
 
 // publishing are the Jobs that make images of a Module.

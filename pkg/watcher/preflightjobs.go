@@ -52,12 +52,24 @@ func (w *Watcher) preflightJobChanged(o metav1.Object) {
 }
 
 // preflightJobs are the last Jobs of each ID that a validation has made.
-func (w *Watcher) preflightJobs(p *v1beta2.PreflightValidation) map[string]*jobSeen {
-	out := map[string]*jobSeen{}
+func (w *Watcher) preflightJobs(p *v1beta2.PreflightValidation) map[string]*batchv1.Job {
+	out := map[string]*batchv1.Job{}
 	for _, j := range w.jobsBy(jobsByOwner, string(p.UID)) {
-		id, attempt := j.Labels[build.HashLabel], attemptOf(j.Name)
-		if j.DeletionTimestamp == nil && (out[id] == nil || out[id].attempt < attempt) {
-			out[id] = &jobSeen{j.Name, attempt, time.Since(j.CreationTimestamp.Time), w.outcomeOf(j)}
+		id := j.Labels[build.HashLabel]
+		if j.DeletionTimestamp == nil && (out[id] == nil || attemptOf(out[id].Name) < attemptOf(j.Name)) {
+			out[id] = j
+		}
+	}
+	return out
+}
+
+// outcomesFor is what became of the Jobs for a Module. What is secret in their logs has
+// to be known by then.
+func (w *Watcher) outcomesFor(m *v1beta1.Module, jobs map[string]*batchv1.Job) map[string]*jobSeen {
+	out := map[string]*jobSeen{}
+	for id, j := range jobs {
+		if j.Namespace == m.Namespace && j.Labels[v1beta1.ModuleNameLabel] == m.Name {
+			out[id] = &jobSeen{j.Name, attemptOf(j.Name), time.Since(j.CreationTimestamp.Time), w.outcomeOf(j)}
 		}
 	}
 	return out
@@ -81,11 +93,11 @@ func (w *Watcher) stopOthers(ctx context.Context, p *v1beta2.PreflightValidation
 }
 
 // try takes the validation of one Module one step further.
-func (w *Watcher) try(ctx context.Context, p *v1beta2.PreflightValidation, m *v1beta1.Module, have trial, jobs map[string]*jobSeen, now time.Time) (trial, error) {
+func (w *Watcher) try(ctx context.Context, p *v1beta2.PreflightValidation, m *v1beta1.Module, have trial, jobs map[string]*batchv1.Job, now time.Time) (trial, error) {
 	if have.job != "" && w.expect.behind(jobWork, key(m.Namespace, have.job), w.jobSeen(m.Namespace, have.job)) {
 		return have, nil // an event will come
 	}
-	y := trying{have: have, uid: p.UID, push: p.Spec.PushBuiltImage, jobs: jobs, retry: w.cfg.Images.Retry, now: now}
+	y := trying{have: have, uid: p.UID, push: p.Spec.PushBuiltImage, retry: w.cfg.Images.Retry, now: now}
 	r, makes, err := w.validationOf(ctx, m, p.Spec.KernelVersion)
 	var missing *errMissing
 	switch {
@@ -98,6 +110,7 @@ func (w *Watcher) try(ctx context.Context, p *v1beta2.PreflightValidation, m *v1
 	case err != nil:
 		return have, err
 	}
+	y.jobs = w.outcomesFor(m, jobs)
 	if y.problem != nil {
 		t, _ := y.decide()
 		return t, nil

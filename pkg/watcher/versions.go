@@ -96,21 +96,39 @@ func linesOf(data map[string][]byte) []string {
 	return out
 }
 
-// conceal takes out of a text what is in Secrets that go into images: a program that builds one may print them, and the
-// last lines of its log are told in places that more people can read.
-func (v *versions) conceal(text string) string {
+// conceal takes out of a text what is in Secrets of its namespace that go into images: a program that builds one may
+// print them, and the last lines of its log are told in places that more people can read.
+func (v *versions) conceal(namespace, text string) string {
 	if text == "" {
 		return text
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for _, known := range v.seen {
+	for id, known := range v.seen {
+		if !strings.HasPrefix(id, secretID(namespace, "")) {
+			continue
+		}
 		for _, secret := range known.secrets {
 			text = strings.ReplaceAll(text, secret, "[…]")
 		}
 	}
 	return text
 }
+
+// unread gives one of the Secrets whose content is not known, "" when there is none.
+func (v *versions) unread(namespace string, secrets []string) string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, name := range secrets {
+		if _, ok := v.seen[secretID(namespace, name)]; !ok {
+			return name
+		}
+	}
+	return ""
+}
+
+// secretID is a Secret's among what has been read.
+func secretID(namespace, name string) string { return "Secret " + key(namespace, name) }
 
 // contentVersion stands for content. The UID, which nobody can guess, keeps it
 // from telling anything about a short secret.
@@ -150,7 +168,7 @@ func (w *Watcher) addVersions(ctx context.Context, r *build.Request) error {
 		r.Versions["configmap/"+name], r.HostModules = seen.text, seen.hostModules
 	}
 	for _, name := range secrets {
-		seen, err := w.versions.of(fmt.Sprintf("Secret %s/%s", namespace, name), func() (types.UID, map[string][]byte, error) {
+		seen, err := w.versions.of(secretID(namespace, name), func() (types.UID, map[string][]byte, error) {
 			s, err := core.Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
 			if err != nil {
 				return "", nil, err

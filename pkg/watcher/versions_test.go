@@ -71,6 +71,7 @@ func TestConceal(t *testing.T) {
 	for id, data := range map[string]map[string][]byte{
 		"Secret ns/licence": {"key": []byte("Tops3cret-licence\n"), "short": []byte("abc"), "more": []byte("first-line\n  second-line\n")},
 		"Secret ns/binary":  {"key": {0xff, 0xfe, 0xfd, 0xfc, 0xfb, 0xfa, 0xf9}},
+		"Secret nsx/theirs": {"key": []byte("another-namespace")},
 	} {
 		_, err := v.of(id, func() (types.UID, map[string][]byte, error) { return "uid", data, nil })
 		require.NoError(t, err)
@@ -82,7 +83,9 @@ func TestConceal(t *testing.T) {
 	for said, told := range map[string]string{
 		"": "", "curl -H 'Key: Tops3cret-licence' failed": "curl -H 'Key: […]' failed", "+ echo second-line first-line": "+ echo […] […]",
 		"abc": "abc", "RUN everybody-may-read-this": "RUN everybody-may-read-this",
+		"is it another-namespace?": "is it another-namespace?", // else a log would tell what is in Secrets of others
 	} {
-		assert.Equal(t, told, v.conceal(said))
+		assert.Equal(t, told, v.conceal("ns", said))
 	}
+	assert.Equal(t, "Tops3cret-licence […]", v.conceal("nsx", "Tops3cret-licence another-namespace"))
 }
