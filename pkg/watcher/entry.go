@@ -21,7 +21,13 @@ type entry struct {
 	once   sync.Once
 	module *spec.Module // as the node reads it
 	err    error
+
+	mu      sync.Mutex              // guards choices
+	choices map[string]*spec.Choice // by kernel release; nil is none
 }
+
+// maxChoices is for how many kernel releases an entry remembers what it means.
+const maxChoices = 64
 
 // key is "namespace/name", the name of a Module everywhere in this package.
 func key(namespace, name string) string { return namespace + "/" + name }
@@ -129,24 +135,39 @@ func reloads(from, to *entry, release string) bool {
 	if moves && after.Digest == "" {
 		return true // the registry may have another image by now
 	}
-	before.PullPolicy, after.PullPolicy = "", ""
-	return !reflect.DeepEqual(before, after)
+	b, a := *before, *after
+	b.PullPolicy, a.PullPolicy = "", ""
+	return !reflect.DeepEqual(b, a)
 }
 
 // choice is what the entry means on a kernel, without what makes no difference to
-// the modules that run.
+// the modules that run. It is shared, and must not be changed.
 func (e *entry) choice(release string) (*spec.Choice, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	c, known := e.choices[release]
+	if !known {
+		if e.choices == nil || len(e.choices) >= maxChoices {
+			e.choices = map[string]*spec.Choice{}
+		}
+		c = e.choose(release)
+		e.choices[release] = c
+	}
+	return c, c != nil
+}
+
+func (e *entry) choose(release string) *spec.Choice {
 	m, err := e.document()
 	if err != nil {
-		return nil, false
+		return nil
 	}
 	c, err := m.For(spec.Release(release))
 	if err != nil {
-		return nil, false
+		return nil
 	}
 	c.Mapping, c.MatchedBy, c.Warnings, c.RegistryTLS = 0, "", nil, spec.RegistryTLS{}
 	c.AllowInUse, c.BeforeUnload = nil, nil
-	return c, true
+	return c
 }
 
 // fits reports whether the entry means something on a kernel.

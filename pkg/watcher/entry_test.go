@@ -129,6 +129,25 @@ func TestCompact(t *testing.T) {
 	assert.Error(t, err)
 }
 
+// TestChoiceIsRemembered, for some kernels, and is what it was whoever compares it.
+func TestChoiceIsRemembered(t *testing.T) {
+	e, other := given(module("a", "1", policy("Never")))[0], given(module("a", "2"))[0]
+	first, ok := e.choice("6.1")
+	require.True(t, ok)
+	assert.True(t, reloads(e, other, "6.1"))
+	again, _ := e.choice("6.1")
+	assert.Same(t, first, again)
+	assert.Equal(t, "Never", again.PullPolicy)
+	for range 2 {
+		_, ok = e.choice("5.10")
+		assert.False(t, ok)
+	}
+	for i := range 1000 {
+		e.fits(fmt.Sprintf("6.%d", i))
+	}
+	assert.LessOrEqual(t, len(e.choices), maxChoices)
+}
+
 // BenchmarkRender is one look at a node with twenty Modules, at rest.
 func BenchmarkRender(b *testing.B) {
 	var modules []*v1beta1.Module

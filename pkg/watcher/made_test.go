@@ -3,6 +3,7 @@
 package watcher
 
 import (
+	"fmt"
 	"testing"
 	"unique"
 
@@ -135,4 +136,37 @@ func TestMadeEntriesAreShared(t *testing.T) {
 	assert.Same(t, first.made["6.1"], second.made["6.1"])
 	w.makings.set("ns/a", map[string]v1beta1.ModuleImage{"6.1": {Kernel: "6.1", Image: "reg.example/x:1", Digest: "sha256:b"}})
 	assert.False(t, second.says(w.wantOf(m, second)), "the nodes are asked for another build")
+}
+
+// BenchmarkRenderMade is one look at a node with twenty Modules whose images the
+// cluster makes, at rest.
+func BenchmarkRenderMade(b *testing.B) {
+	w := &Watcher{informers: informers{accounts: noAccounts()}}
+	var wants []*want
+	c, node := has(nil), labelled()
+	for i := range 20 {
+		m := module(fmt.Sprintf("m%02d", i), "1", func(m *v1beta1.Module) {
+			l := &m.Spec.ModuleLoader.Container
+			l.Build = &v1beta1.Build{}
+			for _, re := range []string{`^5\.[0-9]+\..*$`, `^6\.12\..*-rt.*$`} {
+				l.KernelMappings = append([]v1beta1.KernelMapping{{Regexp: re, ContainerImage: "reg.example/y:1"}}, l.KernelMappings...)
+			}
+		})
+		w.makings.of(m)
+		w.makings.set("ns/"+m.Name, map[string]v1beta1.ModuleImage{madeKernel: {Kernel: madeKernel, Image: "reg.example/x:1", Digest: "sha256:a"}})
+		one := w.wantOf(m, nil)
+		wants = append(wants, one)
+		e := one.entryOf()
+		st := told(m, v1beta1.StateLoaded)
+		st.revision = unique.Make(e.Revision)
+		c.entries, c.states = append(c.entries, e), append(c.states, st)
+		node.Labels[v1beta1.ReadyLabel("ns", m.Name)] = ""
+	}
+	v := view{node: node, config: c, wants: wants}
+	b.ReportAllocs()
+	for b.Loop() {
+		if d := render(v, func(string) bool { return true }); d.write || len(d.labels) > 0 {
+			b.Fatal(say(d))
+		}
+	}
 }
