@@ -59,10 +59,11 @@ func (w *Watcher) jobEvents() cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{AddFunc: look, UpdateFunc: func(_, obj any) { look(obj) }, DeleteFunc: look}
 }
 
-// kernelsChanged: a node has come, or has another kernel, or other labels.
-func (w *Watcher) kernelsChanged() {
+// kernelsChanged: a node has come, or has another kernel, or other labels, which may
+// matter for some Modules.
+func (w *Watcher) kernelsChanged(which func(*v1beta1.Module) bool) {
 	for _, m := range *w.wants.Load() {
-		if makesImages(m.module) {
+		if makesImages(m.module) && which(m.module) {
 			w.queue.AddAfter(imageWork+m.key, together)
 		}
 	}

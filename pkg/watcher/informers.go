@@ -194,13 +194,16 @@ func (w *Watcher) nodeEvents() cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: func(obj any) {
 			w.queue.Add(nodeWork + name(obj))
-			w.kernelsChanged()
+			w.kernelsChanged(anyModule)
 		},
 		UpdateFunc: func(old, obj any) {
 			a, ok := old.(*corev1.Node)
 			b, ok2 := obj.(*corev1.Node)
-			if !ok || !ok2 || a.Status.NodeInfo.KernelVersion != b.Status.NodeInfo.KernelVersion || !maps.Equal(a.Labels, b.Labels) || len(a.Spec.Taints) != len(b.Spec.Taints) {
-				w.kernelsChanged()
+			switch {
+			case !ok || !ok2 || a.Status.NodeInfo.KernelVersion != b.Status.NodeInfo.KernelVersion || len(a.Spec.Taints) != len(b.Spec.Taints):
+				w.kernelsChanged(anyModule)
+			case !maps.Equal(a.Labels, b.Labels):
+				w.kernelsChanged(selectedBy(a.Labels, b.Labels))
 			}
 			if !ok || !ok2 || !sameForUs(a, b) || w.expect.pending(nodeWork, b.Name) {
 				w.queue.Add(nodeWork + name(obj))
@@ -256,17 +259,53 @@ func (w *Watcher) podEvents() cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{AddFunc: look, UpdateFunc: func(_, obj any) { look(obj) }, DeleteFunc: look}
 }
 
+func anyModule(*v1beta1.Module) bool { return true }
+
+// selectedBy tells for which Modules it may matter that a node has other labels. Ours
+// change with each load, and only a Module that selects by one depends on it.
+func selectedBy(before, after map[string]string) func(*v1beta1.Module) bool {
+	var ours []string
+	for _, one := range []struct{ these, others map[string]string }{{before, after}, {after, before}} {
+		for k, v := range one.these {
+			if other, ok := one.others[k]; ok && other == v {
+				continue
+			}
+			if !ownLabel(k) {
+				return anyModule
+			}
+			ours = append(ours, k)
+		}
+	}
+	return func(m *v1beta1.Module) bool {
+		return slices.ContainsFunc(ours, func(k string) bool { _, ok := m.Spec.Selector[k]; return ok })
+	}
+}
+
+// pullsWith reports whether a Module pulls its image with the secrets of a ServiceAccount.
+func (w *Watcher) pullsWith(obj any) bool {
+	a, ok := last(obj).(*corev1.ServiceAccount)
+	return !ok || slices.ContainsFunc(w.modules.GetStore().List(), func(obj any) bool {
+		m, ok := obj.(*v1beta1.Module)
+		return ok && m.Namespace == a.Namespace && pullAccount(m) == a.Name
+	})
+}
+
 func (w *Watcher) accountEvents() cache.ResourceEventHandler {
+	look := func(obj any) {
+		if w.pullsWith(obj) {
+			w.fan()
+		}
+	}
 	return cache.ResourceEventHandlerFuncs{
-		AddFunc: func(any) { w.fan() },
+		AddFunc: look,
 		UpdateFunc: func(old, obj any) {
 			a, ok := old.(*corev1.ServiceAccount)
 			b, ok2 := obj.(*corev1.ServiceAccount)
 			if !ok || !ok2 || !slices.Equal(a.ImagePullSecrets, b.ImagePullSecrets) {
-				w.fan()
+				look(obj)
 			}
 		},
-		DeleteFunc: func(any) { w.fan() },
+		DeleteFunc: look,
 	}
 }
 

@@ -42,16 +42,25 @@ func PullSecretNames(m *v1beta1.Module, sa func(namespace, name string) (*corev1
 	if m.Spec.ImageRepoSecret != nil {
 		add(m.Spec.ImageRepoSecret.Name)
 	}
-	account := m.Spec.ModuleLoader.ServiceAccountName
-	if account == "" {
-		account = defaultServiceAccount
-	}
-	if found, ok := sa(m.Namespace, account); ok && found != nil {
+	if found, ok := sa(m.Namespace, pullAccount(m)); ok && found != nil {
 		for _, s := range found.ImagePullSecrets {
 			add(s.Name)
 		}
 	}
 	return names
+}
+
+// pullAccount is the ServiceAccount whose imagePullSecrets count for a Module; "" when
+// it has no image to pull.
+func pullAccount(m *v1beta1.Module) string {
+	switch l := m.Spec.ModuleLoader; {
+	case l == nil:
+		return ""
+	case l.ServiceAccountName == "":
+		return defaultServiceAccount
+	default:
+		return l.ServiceAccountName
+	}
 }
 
 // PullSecretRole lets the agents get exactly the named Secrets of a namespace,
