@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -44,6 +45,7 @@ func idle(kube *fake.Clientset, lookup func(context.Context, ImageRequest) (stri
 	w.nodes, w.configs, w.modules = storeOf(&corev1.Node{}, nil), storeOf(&v1beta1.NodeModulesConfig{}, nil), storeOf(&v1beta1.Module{}, nil)
 	w.pods = storeOf(&corev1.Pod{}, cache.Indexers{podsByNode: podNode})
 	w.accounts, w.validations = noAccounts(), storeOf(&v1beta2.PreflightValidation{}, nil)
+	w.classes = storeOf(&resourcev1.DeviceClass{}, nil)
 	w.jobs = storeOf(&batchv1.Job{}, cache.Indexers{jobsByModule: moduleOfJob, jobsByOwner: ownerOfJob})
 	w.jobPods = storeOf(&corev1.Pod{}, cache.Indexers{podsByJob: jobOfPod})
 	return w

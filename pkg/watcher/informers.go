@@ -14,6 +14,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
@@ -29,6 +30,7 @@ import (
 type informers struct {
 	nodes, configs, modules, pods, accounts, daemonSets cache.SharedIndexInformer
 	roles, bindings, jobs, jobPods, validations         cache.SharedIndexInformer
+	classes                                             cache.SharedIndexInformer // there may be none in this cluster
 }
 
 const podsByNode = "node"
@@ -54,6 +56,7 @@ func (w *Watcher) newInformers() error {
 		{&w.pods, core, "pods", withPlugin, &corev1.Pod{}, compactPod, cache.Indexers{podsByNode: podNode}, w.podEvents()},
 		{&w.accounts, core, "serviceaccounts", "", &corev1.ServiceAccount{}, compactAccount, nil, w.accountEvents()},
 		{&w.daemonSets, apps, "daemonsets", withPlugin, &appsv1.DaemonSet{}, compactDaemonSet, nil, w.daemonSetEvents()},
+		{&w.classes, w.cfg.Kube.ResourceV1().RESTClient(), "deviceclasses", v1beta1.ModuleNameLabel, &resourcev1.DeviceClass{}, compactClass, nil, w.classEvents()},
 		{&w.roles, rbac, "roles", managedBySelector, &rbacv1.Role{}, dropManagedFields, nil, w.roleEvents()},
 		{&w.bindings, rbac, "rolebindings", managedBySelector, &rbacv1.RoleBinding{}, dropManagedFields, nil, w.roleEvents()},
 		{&w.jobs, batch, "jobs", build.HashLabel, &batchv1.Job{}, dropManagedFields, cache.Indexers{jobsByModule: moduleOfJob, jobsByOwner: ownerOfJob}, w.jobEvents()},
@@ -77,6 +80,11 @@ func (w *Watcher) runInformers(ctx context.Context, start func(func())) error {
 		start(func() { i.RunWithContext(ctx) })
 		synced = append(synced, i.HasSynced)
 	}
+	start(func() {
+		if w.servesClasses() { // else nobody waits for them
+			w.classes.RunWithContext(ctx)
+		}
+	})
 	if !cache.WaitForCacheSync(ctx.Done(), synced...) {
 		return fmt.Errorf("read the cluster: %w", context.Cause(ctx))
 	}

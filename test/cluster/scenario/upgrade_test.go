@@ -116,7 +116,8 @@ func TestDRA(t *testing.T) {
 	dra := func(classes string) []string {
 		return []string{"dra: {driverName: d.example, container: {image: 'x.example/dra:1'}, deviceClasses: [" + classes + "]}"}
 	}
-	w.apply(document{name: "m", image: image, spec: dra("{name: one.example}, {name: two.example}")})
+	const only = `device.driver == "d.example"`
+	w.apply(document{name: "m", image: image, spec: dra("{name: one.example, selectors: [{cel: {expression: '" + only + "'}}]}, {name: two.example}")})
 	w.waitPods(a, "x.example/dra:1")
 	w.waitLabel(a, "dra.m.dra-ready", "")
 	classes := func() string {
@@ -132,6 +133,19 @@ func TestDRA(t *testing.T) {
 		})
 	}
 	waitClasses("one.example two.example")
+	for name, change := range map[string][]string{
+		"one is away":    {"delete", "deviceclass", "one.example"},
+		"one is another": {"patch", "deviceclass", "one.example", "--type=merge", "-p", `{"spec":{"selectors":[{"cel":{"expression":"true"}}]}}`},
+	} {
+		w.kubectl(change...)
+		w.wait(name+": what somebody does by hand is mended", func() error {
+			got := w.kubectl("get", "deviceclass", "one.example", "--ignore-not-found", "-o", "jsonpath={.spec.selectors[*].cel.expression}")
+			if got != only {
+				return fmt.Errorf("it selects %q", got)
+			}
+			return nil
+		})
+	}
 	w.apply(document{name: "m", image: image, spec: dra("{name: two.example}, {name: foreign.example}")})
 	waitClasses("two.example")
 	w.waitCondition("m", "Degraded", "True/PluginFailed", "foreign.example")
