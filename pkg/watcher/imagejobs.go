@@ -312,8 +312,11 @@ func (w *Watcher) jobOptions(ctx context.Context) (build.Options, error) {
 	return o, nil
 }
 
+// errFormer is a Job of that name whose owner is gone, and which is on its way after it.
+var errFormer = errors.New("there is a Job of that name of one that is gone: it has to go first")
+
 // createJob makes a Job of that kind, for the Module unless there is another owner;
-// one that is there already is as good.
+// one of this owner that is there already is as good.
 func (w *Watcher) createJob(ctx context.Context, r *build.Request, kind build.Kind, attempt int32, owner *metav1.OwnerReference) (name string, err error) {
 	o, err := w.jobOptions(ctx)
 	if err != nil {
@@ -326,6 +329,9 @@ func (w *Watcher) createJob(ctx context.Context, r *build.Request, kind build.Ki
 	out, err := w.cfg.Kube.BatchV1().Jobs(j.Namespace).Create(ctx, j, metav1.CreateOptions{})
 	switch {
 	case apierrors.IsAlreadyExists(err):
+		if err := w.ownJob(ctx, j); err != nil {
+			return "", fmt.Errorf("create Job %s/%s: %w", j.Namespace, j.Name, err)
+		}
 		return j.Name, nil
 	case err != nil:
 		return "", fmt.Errorf("create Job %s/%s: %w", j.Namespace, j.Name, err)
@@ -334,4 +340,35 @@ func (w *Watcher) createJob(ctx context.Context, r *build.Request, kind build.Ki
 	w.expect.wrote(jobWork, key(j.Namespace, j.Name), out.ResourceVersion)
 	w.cfg.Log.Info("a Job for an image", "kind", string(kind), "module", key(r.Namespace, r.Name), "image", r.Image, "kernel", r.Kernel, "job", j.Name)
 	return j.Name, nil
+}
+
+// ownJob gives nil when the Job that is there belongs to the owner of this one. One of a
+// former owner is removed, if nobody else does, with its pod: what that pushes can not
+// come after what another one does.
+func (w *Watcher) ownJob(ctx context.Context, j *batchv1.Job) error {
+	api := w.cfg.Kube.BatchV1().Jobs(j.Namespace)
+	have, err := api.Get(ctx, j.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return errFormer // it has just gone
+	case err != nil:
+		return err
+	}
+	is, wanted := metav1.GetControllerOf(have), metav1.GetControllerOf(j)
+	switch {
+	case is != nil && is.UID == wanted.UID && have.DeletionTimestamp == nil:
+		return nil
+	case is != nil && (is.Kind != wanted.Kind || is.Name != wanted.Name),
+		have.Labels[build.HashLabel] != j.Labels[build.HashLabel] || have.Labels[v1beta1.ModuleNameLabel] != j.Labels[v1beta1.ModuleNameLabel]:
+		return errForeign
+	case have.DeletionTimestamp != nil:
+		return errFormer
+	}
+	policy := metav1.DeletePropagationForeground
+	err = api.Delete(ctx, have.Name, metav1.DeleteOptions{PropagationPolicy: &policy, Preconditions: &metav1.Preconditions{UID: &have.UID}})
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		return fmt.Errorf("remove the one of a former %s: %w", wanted.Kind, err)
+	}
+	w.cfg.Metrics.wrote("jobs")
+	return errFormer
 }

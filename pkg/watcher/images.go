@@ -174,7 +174,11 @@ func (w *Watcher) syncImage(ctx context.Context, m *v1beta1.Module, kernel strin
 		next, do = mk.decide()
 	}
 	if do == stepCreate {
-		if next.Job, err = w.createJob(ctx, r, build.Publish, next.Attempts, nil); err != nil {
+		next.Job, err = w.createJob(ctx, r, build.Publish, next.Attempts, nil)
+		if errors.Is(err, errFormer) {
+			return have, have.State != "", true, nil // an event comes when it is gone
+		}
+		if err != nil {
 			return mk.refused(err), true, false, err
 		}
 		next.Message = "the Job is about to start"

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 	k8stesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
@@ -272,4 +273,49 @@ func TestReadyOverAStart(t *testing.T) {
 	r.needed = w.makings.needed("ns/a", r.images)
 	s := moduleStatus(m, r, nil)
 	assert.Equal(t, metav1.ConditionTrue, meta.FindStatusCondition(s.Conditions, v1beta1.ConditionReady).Status)
+}
+
+// TestJobOfAFormerModule of the same name is not taken for one of the new Module: it goes with its owner.
+func TestJobOfAFormerModule(t *testing.T) {
+	kube := fake.NewClientset(dockerfile("FROM a"))
+	look := func(uid types.UID, refused ...error) v1beta1.ModuleImage {
+		w := idle(kube, func(context.Context, ImageRequest) (string, error) { return "", nil })
+		defer w.queue.ShutDown()
+		m := fromDockerfile("a")
+		m.UID = uid
+		require.NoError(t, w.modules.GetStore().Add(m))
+		require.NoError(t, w.nodes.GetStore().Add(labelled()))
+		err := w.syncImages(t.Context(), "ns/a")
+		if len(refused) == 0 {
+			require.NoError(t, err)
+		}
+		for _, r := range refused {
+			require.ErrorIs(t, err, r)
+		}
+		return w.makings.of(m)[madeKernel]
+	}
+	jobs := func() []batchv1.Job {
+		list, err := kube.BatchV1().Jobs("ns").List(t.Context(), metav1.ListOptions{})
+		require.NoError(t, err)
+		return list.Items
+	}
+	require.Equal(t, v1beta1.ImageBuilding, look("former").State)
+	require.Len(t, jobs(), 1)
+	assert.Equal(t, v1beta1.ImageBuilding, look("former").State, "a Watcher that does not know of it yet")
+
+	assert.Empty(t, look("new").State, "it waits")
+	assert.Empty(t, jobs(), "and the Job of before goes")
+	i := look("new")
+	assert.Equal(t, v1beta1.ImageBuilding, i.State)
+	require.Len(t, jobs(), 1)
+	assert.Equal(t, types.UID("new"), metav1.GetControllerOf(&jobs()[0]).UID)
+
+	stranger := jobs()[0]
+	stranger.OwnerReferences, stranger.Labels, stranger.UID = nil, nil, "stranger"
+	_, err := kube.BatchV1().Jobs("ns").Update(t.Context(), &stranger, metav1.UpdateOptions{})
+	require.NoError(t, err)
+	i = look("new", errForeign)
+	assert.Equal(t, reasonJobRefused, i.Reason)
+	assert.Contains(t, i.Message, "not this Module's")
+	assert.Len(t, jobs(), 1)
 }
