@@ -93,7 +93,7 @@ func (l *leader) run(ctx context.Context) error {
 		return l.watch(ctx)
 	}
 	for ctx.Err() == nil {
-		if err := l.term(ctx); err != nil {
+		if err := l.term(ctx, l.watch); err != nil {
 			return err
 		}
 	}
@@ -102,7 +102,7 @@ func (l *leader) run(ctx context.Context) error {
 
 // term waits for the lease and works until it is lost. It returns when the work
 // has ended.
-func (l *leader) term(ctx context.Context) error {
+func (l *leader) term(ctx context.Context, work func(context.Context) error) error {
 	var failed error // of the watcher itself
 	var working sync.WaitGroup
 	electing, cancel := context.WithCancel(ctx)
@@ -115,12 +115,12 @@ func (l *leader) term(ctx context.Context) error {
 			LockConfig: resourcelock.ResourceLockConfig{Identity: l.identity},
 		},
 		LeaseDuration: 15 * time.Second, RenewDeadline: 10 * time.Second, RetryPeriod: 2 * time.Second,
-		ReleaseOnCancel: true, Name: "kmm-watcher", WatchDog: l.health,
+		ReleaseOnCancel: true, Name: "kmm-watcher",
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(ctx context.Context) {
 				began.Store(true)
 				defer working.Done()
-				failed = l.watch(ctx)
+				failed = work(ctx)
 				cancel()
 			},
 			OnStoppedLeading: func() {},
@@ -133,6 +133,7 @@ func (l *leader) term(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("set up leader election: %w", err)
 	}
+	l.health.SetLeaderElection(elector)
 	elector.Run(electing)
 	if ctx.Err() != nil && !began.Load() {
 		return nil // it never had the lease

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	k8stesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/leaderelection"
+)
+
+// TestLive: one that has lost the lease and does not end is not alive. One that only
+// waits for it is.
+func TestLive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kube, refuse := fake.NewClientset(), atomic.Bool{}
+		kube.PrependReactor("update", "leases", func(k8stesting.Action) (bool, runtime.Object, error) {
+			return refuse.Load(), nil, errors.New("refused")
+		})
+		l := &leader{
+			options: options{namespace: "kmm-system", identity: "me"}, kube: kube, log: slog.New(slog.DiscardHandler),
+			health: leaderelection.NewLeaderHealthzAdaptor(20 * time.Second),
+		}
+		require.NoError(t, l.live())
+		stuck, ended, cancelled := make(chan struct{}), make(chan error), atomic.Bool{}
+		go func() {
+			ended <- l.term(t.Context(), func(ctx context.Context) error {
+				<-ctx.Done()
+				cancelled.Store(true)
+				<-stuck
+				return nil
+			})
+		}()
+		time.Sleep(10 * time.Minute) // of the test's clock
+		require.NoError(t, l.live(), "it renews the lease")
+		refuse.Store(true)
+		time.Sleep(15 * time.Second)
+		assert.True(t, cancelled.Load(), "it is to stop working before another one begins")
+		require.NoError(t, l.live())
+		time.Sleep(25 * time.Second)
+		require.Error(t, l.live(), "and does not")
+		close(stuck)
+		require.NoError(t, <-ended)
+
+		refuse.Store(false)
+		ctx, cancel := context.WithCancel(t.Context())
+		other := &leader{options: options{namespace: "kmm-system", identity: "other"}, kube: kube, log: l.log, health: leaderelection.NewLeaderHealthzAdaptor(20 * time.Second)}
+		idle := func(ctx context.Context) error { <-ctx.Done(); return nil }
+		go func() { ended <- other.term(ctx, idle) }()
+		time.Sleep(time.Minute)
+		waiting, stop := context.WithCancel(t.Context())
+		go func() { ended <- l.term(waiting, idle) }()
+		time.Sleep(10 * time.Minute)
+		require.NoError(t, l.live(), "the lease is another's")
+		stop()
+		require.NoError(t, <-ended)
+		cancel()
+		require.NoError(t, <-ended)
+	})
+}
