@@ -204,8 +204,7 @@ func (w *Watcher) unmakeable(ctx context.Context, m *v1beta1.Module, r *build.Re
 		err = errors.Join(err, asked)
 	}
 	i := invalid(have, r.Kernel, reasonMissing, err)
-	at := metav1.NewTime(time.Now().Add(lookAgain))
-	i.RetryAt = &at
+	i.RetryAt = retryAt(time.Now().Add(lookAgain))
 	return i
 }
 
@@ -214,8 +213,7 @@ func (w *Watcher) unmakeable(ctx context.Context, m *v1beta1.Module, r *build.Re
 func (m making) refused(err error) v1beta1.ModuleImage {
 	i := invalid(about(m.have, m.kernel, m.image), m.kernel, reasonJobRefused, err)
 	if i.Digest == "" {
-		at := metav1.NewTime(m.now.Add(lookAgain))
-		i.Hash, i.RetryAt = m.hash, &at
+		i.Hash, i.RetryAt = m.hash, retryAt(m.now.Add(lookAgain))
 	}
 	return i
 }

@@ -175,8 +175,7 @@ func (m making) keep(i v1beta1.ModuleImage) (v1beta1.ModuleImage, step) {
 	case m.answer.err == nil:
 		i.Digest = m.answer.digest
 	}
-	at := metav1.NewTime(m.now.Add(lastAskAgain))
-	i.RetryAt = &at
+	i.RetryAt = retryAt(m.now.Add(lastAskAgain))
 	return i, stepNone
 }
 
@@ -212,8 +211,7 @@ func (m making) fail(i v1beta1.ModuleImage, stage, reason, message string) v1bet
 	if n := i.Attempts - 1; n < 16 {
 		wait = min(wait, m.retry<<max(n, 0))
 	}
-	at := metav1.NewTime(m.now.Add(wait))
-	i.RetryAt = &at
+	i.RetryAt = retryAt(m.now.Add(wait))
 	return i
 }
 
@@ -226,12 +224,17 @@ func (m making) unanswered(i v1beta1.ModuleImage) v1beta1.ModuleImage {
 	}
 	i.State, i.Stage, i.Reason, i.Hash = v1beta1.ImageFailed, stageRegistry, reasonUnreachable, m.hash
 	i.Message = shorten(m.answer.err.Error(), maxConditionMessage)
-	at := metav1.NewTime(m.now.Add(wait))
-	i.RetryAt = &at
+	i.RetryAt = retryAt(m.now.Add(wait))
 	return i
 }
 
 // due reports whether it is time for the next attempt.
 func due(i *v1beta1.ModuleImage, now time.Time) bool {
 	return i.RetryAt == nil || !now.Before(i.RetryAt.Time)
+}
+
+// retryAt is a time as the API server keeps it.
+func retryAt(t time.Time) *metav1.Time {
+	at := metav1.NewTime(t.Truncate(time.Second))
+	return &at
 }

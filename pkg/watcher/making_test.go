@@ -3,14 +3,19 @@
 package watcher
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
 	"github.com/kmm-node/kmmd/pkg/build"
@@ -164,5 +169,36 @@ func TestRetriesGrowApart(t *testing.T) {
 	assert.Equal(t, lastAskAgain, waits[7])
 	for n := range waits[1:] {
 		assert.GreaterOrEqual(t, waits[n+1], waits[n])
+	}
+}
+
+// TestRetryAtAsTheServerKeepsIt, in whole seconds: else each look at the Module writes a status that changes nothing.
+func TestRetryAtAsTheServerKeepsIt(t *testing.T) {
+	m := making{
+		kernel: "6.1", image: "reg.example/x:1", hash: "h", retry: time.Minute, now: time.Unix(1_000_000, 123_456_789),
+		answer: &answer{err: errors.New("no route")},
+	}
+	there := ready(v1beta1.ModuleImage{Kernel: "6.1", Image: "reg.example/x:1", Hash: "h"}, "sha256:a")
+	lost := m
+	lost.missing = true
+	kept, _ := lost.keep(there)
+	w := idle(fake.NewClientset(), func(context.Context, ImageRequest) (string, error) { return "", nil })
+	defer w.queue.ShutDown()
+	mod := fromDockerfile("a")
+	r, err := build.For(mod, "6.1")
+	require.NoError(t, err)
+	for name, i := range map[string]v1beta1.ModuleImage{
+		"failed":       m.fail(v1beta1.ModuleImage{Attempts: 1}, stageBuild, "Error", "no compiler"),
+		"unanswered":   m.unanswered(v1beta1.ModuleImage{}),
+		"kept":         kept,
+		"refused":      m.refused(errors.New("quota")),
+		"not makeable": w.unmakeable(t.Context(), mod, r, v1beta1.ModuleImage{}, &errMissing{"Secret ns/a"}),
+	} {
+		require.NotNil(t, i.RetryAt, name)
+		var stored v1beta1.ModuleImage
+		data, err := json.Marshal(i)
+		require.NoError(t, err)
+		require.NoError(t, json.Unmarshal(data, &stored))
+		assert.True(t, apiequality.Semantic.DeepEqual(i.RetryAt, stored.RetryAt), "%s: %s", name, i.RetryAt.Time)
 	}
 }
