@@ -56,6 +56,7 @@ type writer struct {
 	partial bool       // and says less than the whole
 	status  v1beta1.NodeModulesConfigStatus
 	object  *v1beta1.NodeModulesConfig // nil when there is none
+	writing types.UID                  // of the object that was due last
 
 	// What the API server made of the last write: it leaves out fields that it
 	// does not know, and those are not written again and again.
@@ -130,7 +131,9 @@ func (w *writer) step(ctx context.Context) time.Duration {
 	case err == nil:
 		w.wrote(status, nmc)
 	case apierrors.IsNotFound(err):
-		w.object = nil // the watch will tell when there is another
+		if w.object != nil && w.object.UID == w.writing {
+			w.object = nil // the watch will tell when there is another, or has told
+		}
 	default:
 		w.failed(err)
 	}
@@ -164,6 +167,7 @@ func (w *writer) due(now time.Time) (*v1beta1.NodeModulesConfigStatus, time.Dura
 		return nil, wait
 	}
 	status := w.status
+	w.writing = w.object.UID
 	return &status, never
 }
 

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
 	"github.com/kmm-node/kmmd/pkg/spec"
@@ -96,6 +99,42 @@ func TestObserve(t *testing.T) {
 	assert.Equal(t, "made again", w.object.Status.Summary)
 	w.observe(object("other", "5", "restored"), true)
 	assert.Equal(t, "restored", w.object.Status.Summary, "a list is always right")
+}
+
+// TestLateNotFound: the object is gone by the time it is written to. Another one, of which was heard meanwhile, is not.
+func TestLateNotFound(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		next types.UID // that is heard of before the answer
+		want types.UID
+	}{
+		{"nothing was heard", "", ""}, {"the same", "first", ""}, {"another", "second", "second"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			object := func(uid types.UID) *v1beta1.NodeModulesConfig {
+				return &v1beta1.NodeModulesConfig{ObjectMeta: metav1.ObjectMeta{UID: uid, Generation: 1}}
+			}
+			s := &Source{}
+			w := newWriter(s)
+			s.writer = w
+			server := httptest.NewServer(http.HandlerFunc(func(a http.ResponseWriter, _ *http.Request) {
+				if tt.next != "" {
+					w.observe(object(tt.next), false)
+				}
+				http.Error(a, "", http.StatusNotFound)
+			}))
+			defer server.Close()
+			s.cfg = Config{Node: "n", Log: slog.New(slog.DiscardHandler), Connect: func() (*rest.Config, error) { return &rest.Config{Host: server.URL}, nil }}
+			w.observe(object("first"), true)
+			require.NoError(t, s.Report(t.Context(), spec.Status{ObservedGeneration: 1, Facts: spec.Facts{Lockdown: "none"}}))
+			w.step(t.Context())
+			got := types.UID("")
+			if w.object != nil {
+				got = w.object.UID
+			}
+			assert.Equal(t, tt.want, got)
+		})
+	}
 }
 
 // TestFieldThatTheServerDoesNotKnow is not written again and again.
