@@ -72,6 +72,13 @@ func (w *Watcher) grant(ctx context.Context, namespace string, names []string) e
 	}
 	if hash := hashOf(binding); !isBinding || !w.applied.current("rolebinding/"+id, hash, haveBinding) {
 		out, err := rbac.RoleBindings(namespace).Apply(ctx, binding, options)
+		if apierrors.IsInvalid(err) {
+			if removed, fault := w.unbind(ctx, namespace); fault != nil {
+				err = fault
+			} else if removed {
+				out, err = rbac.RoleBindings(namespace).Apply(ctx, binding, options)
+			}
+		}
 		if ending(err) {
 			return nil
 		} else if err != nil {
@@ -81,6 +88,29 @@ func (w *Watcher) grant(ctx context.Context, namespace string, names []string) e
 		w.applied.note("rolebinding/"+id, hash, out)
 	}
 	return nil
+}
+
+// unbind removes a RoleBinding of our name that binds to something else: what it binds
+// to can not be changed.
+func (w *Watcher) unbind(ctx context.Context, namespace string) (removed bool, err error) {
+	api := w.cfg.Kube.RbacV1().RoleBindings(namespace)
+	have, err := api.Get(ctx, PullSecretRoleName, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return true, nil
+	case err != nil:
+		return false, err
+	case have.RoleRef == (rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: PullSecretRoleName}):
+		return false, nil
+	}
+	err = api.Delete(ctx, PullSecretRoleName, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &have.UID}})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return false, fmt.Errorf("remove the one that binds to %s %s: %w", have.RoleRef.Kind, have.RoleRef.Name, err)
+	}
+	w.cfg.Metrics.wrote("roles")
+	w.cfg.Log.Info("removed a RoleBinding that bound to something else", "namespace", namespace, "name", PullSecretRoleName,
+		"kind", have.RoleRef.Kind, "role", have.RoleRef.Name)
+	return true, nil
 }
 
 func (w *Watcher) revoke(ctx context.Context, namespace string) error {

@@ -15,6 +15,8 @@ func TestSecrets(t *testing.T) {
 	w := begin(t, "secrets")
 	a := w.node("a")
 	image, next := w.Image("one", "mod"), w.Image("two", "mod")
+	// What a RoleBinding binds to can not be changed: one of this name has to be made anew.
+	w.kubectl("create", "rolebinding", "kmmd-pull-secrets", "-n", "secrets", "--role=other", "--serviceaccount=secrets:somebody")
 	w.Protect("first")
 	repo := []string{"imageRepoSecret: {name: pull}"}
 	w.apply(document{name: "m", image: image, spec: repo})
