@@ -97,8 +97,22 @@ func (a *Agent) takeBack(ctx context.Context, owner string) bool {
 	err := a.rollBack(context.WithoutCancel(ctx), owner)
 	if err != nil {
 		a.cfg.Log.Error("roll back", "module", owner, "err", err)
+		return false
 	}
-	return err == nil
+	a.nothingLeft(owner)
+	return true
+}
+
+// nothingLeft: the rollback of an earlier failure has come to its end after all.
+func (a *Agent) nothingLeft(owner string) {
+	if f := a.failures[owner]; f != nil && f.left != "" {
+		f.left, f.rolledBack = "", true
+	}
+	if r := a.ledger.Failures[owner]; r.Left != "" {
+		r.Left, r.RolledBack = "", true
+		a.ledger.Failures[owner] = r
+		a.save()
+	}
 }
 
 // bindAgain gives the devices that an interrupted change has taken from a driver back to it, when that is the one that is wanted
@@ -216,7 +230,7 @@ func (a *Agent) recall() {
 }
 
 func (r refusal) failure() *failure {
-	return &failure{reason: r.Reason, message: r.Message, rolledBack: r.RolledBack, input: r.Input}
+	return &failure{reason: r.Reason, message: r.Message, left: r.Left, rolledBack: r.RolledBack, input: r.Input}
 }
 
 func (a *Agent) save() {
@@ -291,7 +305,7 @@ func (a *Agent) failed(ctx context.Context, t plan.Transaction, err error) {
 	undone := len(a.ledger.Journal[t.Owner]) > 0
 	a.loaded = nil
 	if rerr := a.rollBack(ctx, t.Owner); rerr != nil {
-		f.message += "; roll back: " + rerr.Error()
+		f.left = "; roll back: " + rerr.Error()
 		a.cfg.Log.Error("roll back", "module", t.Owner, "err", rerr)
 	} else if undone {
 		f.rolledBack = true
@@ -299,7 +313,7 @@ func (a *Agent) failed(ctx context.Context, t plan.Transaction, err error) {
 	}
 	a.failures[t.Owner] = f
 	if f.retryAt.IsZero() && f.input != "" {
-		a.ledger.Failures[t.Owner] = refusal{f.input, f.reason, f.message, f.rolledBack}
+		a.ledger.Failures[t.Owner] = refusal{f.input, f.reason, f.message, f.left, f.rolledBack}
 		a.save()
 	}
 }

@@ -53,6 +53,7 @@ type refusal struct {
 	Input      string      `json:"input"` // identifies what was tried
 	Reason     spec.Reason `json:"reason"`
 	Message    string      `json:"message"`
+	Left       string      `json:"left,omitempty"` // what a rollback could not undo so far
 	RolledBack bool        `json:"rolledBack,omitempty"`
 }
 

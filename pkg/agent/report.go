@@ -79,7 +79,7 @@ func (a *Agent) moduleStatus(r *resolution, p plan.Plan, f plan.Facts) spec.Modu
 	case failed != nil && failed.reason == spec.ReasonImageNotMade:
 		s.State, s.Message = spec.StateBuilding, failed.message
 	case failed != nil:
-		s.State, s.Reason, s.Message, s.RolledBack = spec.StateFailed, failed.reason, failed.message, failed.rolledBack
+		s.State, s.Reason, s.Message, s.RolledBack = spec.StateFailed, failed.reason, failed.message+failed.left, failed.rolledBack
 		if !failed.retryAt.IsZero() && !r.pending {
 			at := failed.retryAt.UTC().Truncate(time.Second)
 			s.RetryAt = &at

@@ -30,6 +30,7 @@ const (
 type failure struct {
 	reason     spec.Reason
 	message    string
+	left       string // what a rollback could not undo so far, to follow the message
 	rolledBack bool
 	// input is the want that failed; the same one is not tried again before
 	// retryAt, and never when that is zero.

@@ -78,15 +78,26 @@ func TestRollbackInUse(t *testing.T) {
 			n.Hold("dummy", 1) // somebody opens its device at once
 		}
 	})
-	n.reconcile(w)
+	told := func(s spec.Status, back bool) {
+		t.Helper()
+		require.Equal(t, spec.ReasonInitFailed, s.Modules[0].Reason)
+		assert.Equal(t, back, s.Modules[0].RolledBack)
+		assert.Equal(t, !back, strings.Contains(s.Modules[0].Message, "; roll back: "), s.Modules[0].Message)
+		assert.Contains(t, s.Modules[0].Message, "helper")
+	}
+	told(n.reconcile(w), false)
 	assert.Equal(t, "1", n.runs("dummy"))
 	n.OnCall(nil)
-	n.reconcile(w)
+	told(n.reconcile(w), false)
 	assert.Equal(t, "1", n.runs("dummy"))
+	n.start()
+	told(n.reconcile(w), false)
 	n.Hold("dummy", 0)
-	n.reconcile(w)
+	told(n.reconcile(w), true)
 	assert.Equal(t, "in-tree", n.runs("dummy"))
 	assert.NotContains(t, n.ledger(), "journal")
+	n.start()
+	told(n.reconcile(w), true)
 }
 
 // TestRollbackIsTriedAgain: also when nothing else happens, soon at first and then less often.
