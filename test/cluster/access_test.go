@@ -110,7 +110,7 @@ func twoNodes(t *testing.T) {
 apiVersion: v1
 kind: List
 items:
-- {apiVersion: v1, kind: Node, metadata: {name: n1}}
+- {apiVersion: v1, kind: Node, metadata: {name: n1, labels: {theirs: one}}}
 - {apiVersion: v1, kind: Node, metadata: {name: n2}}
 - {apiVersion: kmm.sigs.x-k8s.io/v1beta1, kind: NodeModulesConfig, metadata: {name: n1}}
 - {apiVersion: kmm.sigs.x-k8s.io/v1beta1, kind: NodeModulesConfig, metadata: {name: n2}}
@@ -261,7 +261,15 @@ func TestWatcher(t *testing.T) {
 		{"for a new node", "POST", nmcs, `{"apiVersion":"kmm.sigs.x-k8s.io/v1beta1","kind":"NodeModulesConfig","metadata":{"name":"n3"}}`, 201, ""},
 		{"for a node no more", "DELETE", nmcs + "/n1", "", 200, ""},
 		{"what a node did", "PATCH", nmcs + "/n1/status", someStatus, 403, "cannot patch"},
-		{"labels of a node", "PATCH", "/api/v1/nodes/n1", `{"metadata":{"labels":{"a":"b"}}}`, 200, ""},
+		{"what is ready on a node", "PATCH", "/api/v1/nodes/n1", `{"metadata":{"labels":{"kmm.node.kubernetes.io/default.m.ready":""}}}`, 200, ""},
+		{"and is no more", "PATCH", "/api/v1/nodes/n1", `{"metadata":{"labels":{"kmm.node.kubernetes.io/default.m.ready":null}}}`, 200, ""},
+		{"another label of a node", "PATCH", "/api/v1/nodes/n1", `{"metadata":{"labels":{"a":"b"}}}`, 403, "labels kmm.node.kubernetes.io/… of a Node only"},
+		{"which changes", "PATCH", "/api/v1/nodes/n1", `{"metadata":{"labels":{"theirs":"other"}}}`, 403, "labels kmm.node.kubernetes.io/… of a Node only"},
+		{"which goes", "PATCH", "/api/v1/nodes/n1", `{"metadata":{"labels":{"theirs":null}}}`, 403, "labels kmm.node.kubernetes.io/… of a Node only"},
+		{"a taint", "PATCH", "/api/v1/nodes/n1", `{"spec":{"taints":[{"key":"a","effect":"NoExecute"}]}}`, 403, "labels of a Node only"},
+		{"a cordon", "PATCH", "/api/v1/nodes/n1", `{"spec":{"unschedulable":true}}`, 403, "labels of a Node only"},
+		{"an annotation of a node", "PATCH", "/api/v1/nodes/n1", `{"metadata":{"annotations":{"a":"b"}}}`, 403, "labels of a Node only"},
+		{"a finalizer of a node", "PATCH", "/api/v1/nodes/n1", `{"metadata":{"finalizers":["a.example/b"]}}`, 403, "labels of a Node only"},
 		{"status of a node", "PATCH", "/api/v1/nodes/n1/status", `{}`, 403, "cannot patch"},
 		{"pods", "GET", "/api/v1/pods", "", 200, ""},
 		{"pods of a namespace", "DELETE", "/api/v1/namespaces/default/pods/a", "", 403, "cannot delete"},
