@@ -87,7 +87,7 @@ func tomlValue(v reflect.Value) (kind, value string, err error) {
 func Configuration(list []Table) string {
 	p := newPage("kmmd.toml", "cmd/kmmd/config.go")
 	p.paragraph("`/etc/kmmd/kmmd.toml`, or `--config FILE`. It is read when kmmd starts: after a change restart the unit, or the pods " +
-		"(`kubectl rollout restart`; the chart does it by itself). Every key may be left out; an unknown key is an error. A duration is `30s`, `5m` or " +
+		"(`kubectl -n kmm-system rollout restart daemonset/kmmd`; the chart does it by itself). Every key may be left out; an unknown key is an error. A duration is `30s`, `5m` or " +
 		"`1h30m`, a size `512MiB` or `2GiB`; without a unit either is an error. What goes together with what: [configuration.md](../configuration.md).")
 	for _, t := range list {
 		if t.Name != "" {

@@ -105,7 +105,7 @@ func (d *reader) writeMyDriver(path string) {
 }
 
 // warnedOf is what a page says not to do.
-const warnedOf = "kubectl delete -k deploy/base"
+const warnedOf = "kubectl delete -k YOUR-OVERLAY"
 
 // migrates is the page that stops kmm-watcher and removes its policies.
 func migrates(p *docs.Page) bool { return p.Path == "docs/migration.md" }
