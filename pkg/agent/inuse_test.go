@@ -59,16 +59,20 @@ func (c *functionCard) Of(module string) (devices.Use, error) {
 
 func (c *functionCard) interfaces() []string { return []string{"pf", "vf"}[:1+c.vfs] }
 
-// SaveNetwork keeps the words as what is lost, which goes into the ledger as it is.
-func (c *functionCard) SaveNetwork(interfaces []devices.Interface) (*devices.Network, error) {
-	c.sync()
+// saveWords keeps what interfaces have as what is lost, which goes into the ledger as it is.
+func saveWords(words map[string]string, interfaces []devices.Interface) *devices.Network {
 	n := &devices.Network{Saved: time.Now()}
 	for _, i := range interfaces {
-		if c.words[i.Name] != "" {
+		if words[i.Name] != "" {
 			n.Lost = append(n.Lost, i.Name)
 		}
 	}
-	return n, nil
+	return n
+}
+
+func (c *functionCard) SaveNetwork(interfaces []devices.Interface) (*devices.Network, error) {
+	c.sync()
+	return saveWords(c.words, interfaces), nil
 }
 
 func (c *functionCard) RestoreNetwork(_ context.Context, n *devices.Network) error {
@@ -172,16 +176,9 @@ func (c *twoCards) Of(module string) (devices.Use, error) {
 	return u, nil
 }
 
-// SaveNetwork keeps the words as what is lost, as functionCard does.
 func (c *twoCards) SaveNetwork(interfaces []devices.Interface) (*devices.Network, error) {
 	c.sync()
-	n := &devices.Network{Saved: time.Now()}
-	for _, i := range interfaces {
-		if c.words[i.Name] != "" {
-			n.Lost = append(n.Lost, i.Name)
-		}
-	}
-	return n, nil
+	return saveWords(c.words, interfaces), nil
 }
 
 func (c *twoCards) RestoreNetwork(_ context.Context, n *devices.Network) error {

@@ -67,8 +67,9 @@ func TestRollbackFirmware(t *testing.T) {
 	}
 }
 
-// TestRollbackInUse: the new build can not go when it is to be taken back. The old one comes as soon as it has gone.
-func TestRollbackInUse(t *testing.T) {
+// heldSwap is a swap of dummy that fails when it has done so, while somebody has opened the new one's device at once.
+func heldSwap(t *testing.T) (*node, want) {
+	t.Helper()
 	n := newNode(t)
 	n.Preload(n.inTree("dummy"), "")
 	n.FailInit("helper", syscall.ENODEV)
@@ -78,6 +79,12 @@ func TestRollbackInUse(t *testing.T) {
 			n.Hold("dummy", 1) // somebody opens its device at once
 		}
 	})
+	return n, w
+}
+
+// TestRollbackInUse: the new build can not go when it is to be taken back. The old one comes as soon as it has gone.
+func TestRollbackInUse(t *testing.T) {
+	n, w := heldSwap(t)
 	told := func(s spec.Status, back bool) {
 		t.Helper()
 		require.Equal(t, spec.ReasonInitFailed, s.Modules[0].Reason)
@@ -110,15 +117,7 @@ func TestRollbackIsTriedAgain(t *testing.T) {
 		{10 * time.Minute, 2 * time.Minute, 6 + 3 + 1}, // after 2, 6, 14, 30, 62, 126 s, then each 120 s
 	} {
 		t.Run(tt.held.String(), func(t *testing.T) {
-			n := newNode(t)
-			n.Preload(n.inTree("dummy"), "")
-			n.FailInit("helper", syscall.ENODEV)
-			w := want{name: "nic", image: n.image("1", ours("1"), nil), module: "helper", remove: []string{"dummy"}, order: []string{"helper", "dummy"}}
-			n.OnCall(func(call string) {
-				if call == "load helper" {
-					n.Hold("dummy", 1)
-				}
-			})
+			n, w := heldSwap(t)
 			synctest.Test(t, func(t *testing.T) {
 				n.start()
 				stop := n.daemon()

@@ -5,7 +5,6 @@ package cluster
 import (
 	"errors"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -38,17 +37,11 @@ func (o overlay) directory(t *testing.T) string {
 	if len(o.components) == 0 {
 		return o.dir
 	}
-	dir := t.TempDir()
-	root, err := filepath.Abs(repository)
-	require.NoError(t, err)
-	root, err = filepath.Rel(dir, root)
-	require.NoError(t, err)
-	text := "resources: [" + root + "/" + o.dir + "]\ncomponents:\n"
+	var components []string
 	for _, c := range o.components {
-		text += "- " + root + "/deploy/components/" + c + "\n"
+		components = append(components, "deploy/components/"+c)
 	}
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(text), 0o600))
-	return dir
+	return lab.Overlay(t, repository, o.dir, components...)
 }
 
 // TestManifests: all of them are valid, the workloads too, which the lab does not

@@ -77,6 +77,28 @@ func logsOf(test string) string {
 	return filepath.Join(root, ".lab", "log", strings.NewReplacer("/", "-").Replace(filepath.Join(name, test)))
 }
 
+// Overlay makes a directory for kubectl -k of one of the repository, such as deploy/base, with components. It is the
+// test's, and goes with it.
+func Overlay(t testing.TB, repository, dir string, components ...string) string {
+	t.Helper()
+	own := t.TempDir()
+	root, err := filepath.Abs(repository)
+	if err == nil {
+		root, err = filepath.Rel(own, root)
+	}
+	if err == nil {
+		text := "resources: [" + root + "/" + dir + "]\ncomponents:\n"
+		for _, c := range components {
+			text += "- " + root + "/" + c + "\n"
+		}
+		err = os.WriteFile(filepath.Join(own, "kustomization.yaml"), []byte(text), 0o600)
+	}
+	if err != nil {
+		t.Fatalf("make an overlay of %s: %v", dir, err)
+	}
+	return own
+}
+
 // Kubectl runs kubectl as the administrator, requires that it succeeds, and
 // returns its standard output. It works in a clean-up, too.
 func (c *Cluster) Kubectl(t testing.TB, args ...string) string {

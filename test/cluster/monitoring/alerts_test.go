@@ -147,14 +147,7 @@ func TestKustomization(t *testing.T) {
 // TestRequireAccess: where a token is asked for, kmm-watcher is scraped with one,
 // and kmmd as ever.
 func TestRequireAccess(t *testing.T) {
-	deploy, err := filepath.Abs("../../../deploy")
-	require.NoError(t, err)
-	dir := t.TempDir()
-	path, err := filepath.Rel(dir, deploy)
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), fmt.Appendf(nil,
-		"resources: [%[1]s/monitoring]\ncomponents: [%[1]s/monitoring/require-access]\n", path), 0o600))
-	out := cluster.Kubectl(t, "kustomize", dir)
+	out := cluster.Kubectl(t, "kustomize", lab.Overlay(t, "../../..", "deploy/monitoring", "deploy/monitoring/require-access"))
 	assert.Equal(t, 1, strings.Count(out, "scheme: https\n"))
 	_, watcher, found := strings.Cut(out, "kind: PodMonitor\nmetadata:\n  labels:\n    app.kubernetes.io/part-of: kmmd\n  name: kmm-watcher\n")
 	require.True(t, found)
@@ -163,6 +156,6 @@ func TestRequireAccess(t *testing.T) {
 	cluster.Kubectl(t, "apply", "-f", "deploy/components/require-access/access.yaml", "-f", "deploy/monitoring/require-access/access.yaml")
 	who := "--as=system:serviceaccount:kmm-system:kmm-metrics"
 	assert.Equal(t, "yes", strings.TrimSpace(cluster.Kubectl(t, "auth", "can-i", "get", "/metrics", who)))
-	_, err = cluster.Run(t.Context(), "", "auth", "can-i", "get", "/version/secret", who)
+	_, err := cluster.Run(t.Context(), "", "auth", "can-i", "get", "/version/secret", who)
 	assert.Error(t, err)
 }

@@ -172,14 +172,7 @@ func status(t *testing.T, kubeconfig string, args ...string) (string, string, er
 
 // TestComponents: what is switched on in a cluster is what is tested here.
 func TestComponents(t *testing.T) {
-	deploy, err := filepath.Abs("../../../deploy")
-	require.NoError(t, err)
-	dir := t.TempDir()
-	path, err := filepath.Rel(dir, deploy)
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), fmt.Appendf(nil,
-		"resources: [%[1]s/base]\ncomponents: [%[1]s/components/status-page, %[1]s/components/require-access]\n", path), 0o600))
-	out := cluster.Kubectl(t, "kustomize", dir)
+	out := cluster.Kubectl(t, "kustomize", lab.Overlay(t, "../../..", "deploy/base", "deploy/components/status-page", "deploy/components/require-access"))
 	for what, n := range map[string]int{
 		"- --status-page\n": 1, "- --require-access\n": 1, "scheme: HTTPS\n": 2, "name: kmm-status-reader\n": 1, "name: system:auth-delegator\n": 1,
 	} {

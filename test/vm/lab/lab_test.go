@@ -72,7 +72,7 @@ func TestGuest(t *testing.T) {
 }
 
 // An emulated processor does not say that it has cmpxchg16b: QEMU 7.2 gets the
-// flags after it wrong, of which the kernel dies once in some hundred VMs.
+// flags after it wrong, and an interrupt there can kill the kernel.
 func TestProcessor(t *testing.T) {
 	info := read(t, "/proc/cpuinfo")
 	assert.Contains(t, info, " cx8 ")
