@@ -57,11 +57,12 @@ type refusal struct {
 	RolledBack bool        `json:"rolledBack,omitempty"`
 }
 
-// undo is one step back; exactly one of the fields is set, Ours apart.
+// undo is one step back; exactly one of the fields is set, apart from those that say more about one.
 type undo struct {
 	Load         *plan.File       `json:"load,omitempty"`         // load this again
 	Ours         bool             `json:"ours,omitempty"`         // Load is of something kmmd had loaded
 	Unload       *plan.File       `json:"unload,omitempty"`       // unload it if this build runs
+	Freed        []devices.Device `json:"freed,omitempty"`        // Unload takes their driver: offer them to others then
 	Firmware     *string          `json:"firmware,omitempty"`     // install this directory again, "" removes
 	FirmwarePath *string          `json:"firmwarePath,omitempty"` // set this again
 	Hold         *[]string        `json:"hold,omitempty"`         // hold these again

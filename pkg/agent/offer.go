@@ -7,19 +7,29 @@ import (
 	"errors"
 
 	"github.com/kmm-node/kmmd/pkg/devices"
-	"github.com/kmm-node/kmmd/pkg/plan"
 )
 
-// driven are the devices of a new driver that is to be unloaded.
-func (a *Agent) driven(file *plan.File) []devices.Device {
-	if file == nil || file.FromHost || a.cfg.Devices == nil {
-		return nil
+// foresee writes down which devices new drivers have that are to be unloaded, before they are: a kmmd that starts after a kill
+// offers them to others.
+func (a *Agent) foresee(owner string) {
+	if a.cfg.Devices == nil || a.hanging(owner) != nil {
+		return
 	}
-	u, err := a.cfg.Devices.Of(file.Name)
-	if err != nil && !errors.Is(err, devices.ErrNotLoaded) {
-		a.cfg.Log.Warn("its devices are not known", "name", file.Name, "err", err)
+	noted := false
+	journal := a.ledger.Journal[owner]
+	for i, u := range journal {
+		if u.Unload == nil || u.Unload.FromHost || !a.runs(*u.Unload) {
+			continue
+		}
+		use, err := a.cfg.Devices.Of(u.Unload.Name)
+		if err != nil && !errors.Is(err, devices.ErrNotLoaded) {
+			a.cfg.Log.Warn("its devices are not known", "name", u.Unload.Name, "err", err)
+		}
+		journal[i].Freed, noted = use.Bound, noted || len(use.Bound) > 0
 	}
-	return u.Bound
+	if noted {
+		a.save()
+	}
 }
 
 // offer has the kernel look for a driver for devices whose new one has gone. An

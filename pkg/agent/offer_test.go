@@ -51,9 +51,9 @@ func (c *offeredCard) Probe(devs []devices.Device, _ devices.Write) error {
 	return nil
 }
 
-// TestLateRollbackOfAnotherName: the new driver can not be unloaded when it is to be taken back, and the old one, of another name,
-// is loaded beside it. When the new one has gone at last, the kernel has to be told to try the old one.
-func TestLateRollbackOfAnotherName(t *testing.T) {
+// lateRollback: the new driver can not be unloaded when it is to be taken back, and the old one, of another name, is loaded beside it.
+func lateRollback(t *testing.T) (*node, *offeredCard, want) {
+	t.Helper()
 	n := newNode(t)
 	n.Preload(n.inTree("null_blk"), "")
 	n.FailInit("helper", syscall.ENODEV)
@@ -71,9 +71,30 @@ func TestLateRollbackOfAnotherName(t *testing.T) {
 	require.Equal(t, "base", c.driver)
 	require.Equal(t, "in-tree", n.runs("null_blk"))
 	n.OnCall(nil)
+	return n, c, w
+}
+
+// TestLateRollbackOfAnotherName: when the new one has gone at last, the kernel has to be told to try the old one.
+func TestLateRollbackOfAnotherName(t *testing.T) {
+	n, c, w := lateRollback(t)
 	n.Hold("base", 0)
 	n.reconcile(w)
 	assert.Empty(t, n.runs("base"))
+	assert.Equal(t, "null_blk", c.driver)
+	assert.NotContains(t, n.ledger(), "journal")
+}
+
+// TestKillLateRollbackOfAnotherName kills kmmd when the new one has gone: the next kmmd knows whose devices are without a driver.
+func TestKillLateRollbackOfAnotherName(t *testing.T) {
+	n, c, w := lateRollback(t)
+	n.Hold("base", 0)
+	withCard := func(cfg *agent.Config) { cfg.Devices = c }
+	require.True(t, n.kill("after step", 1, documents(w), withCard))
+	require.Empty(t, n.runs("base"))
+	c.sync()
+	require.Empty(t, c.driver)
+	n.start(withCard)
+	n.reconcile(w)
 	assert.Equal(t, "null_blk", c.driver)
 	assert.NotContains(t, n.ledger(), "journal")
 }

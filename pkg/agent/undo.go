@@ -23,6 +23,7 @@ import (
 func (a *Agent) rollBack(ctx context.Context, owner string) error {
 	var errs []error
 	var left []int
+	a.foresee(owner)
 	journal := a.ledger.Journal[owner]
 	stays := map[string]bool{} // new builds that could not be unloaded
 	var freed []devices.Device
@@ -32,7 +33,7 @@ func (a *Agent) rollBack(ctx context.Context, owner string) error {
 			left = append(left, i) // what is there is not what is to come back
 			continue
 		}
-		freed = append(freed, a.driven(u.Unload)...)
+		freed = append(freed, u.Freed...)
 		if u.Network || u.SRIOV != nil {
 			a.offer(ctx, owner, freed) // their driver is waited for
 			freed = nil
