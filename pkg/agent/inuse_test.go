@@ -137,6 +137,90 @@ func TestKillVirtualFunctions(t *testing.T) {
 	}
 }
 
+// TestLateRollbackOfACard: what a card has is given back to the build that can not be unloaded yet, and again to the old one.
+func TestLateRollbackOfACard(t *testing.T) {
+	for name, restarted := range map[string]bool{"at once": false, "after a restart": true} {
+		t.Run(name, func(t *testing.T) {
+			n, w := heldSwap(t)
+			document := w.document()
+			document.Metadata.Annotations = map[string]string{
+				spec.AnnotationAllowInUse: spec.UseNetwork, spec.AnnotationBeforeUnload: spec.ActionSRIOVReset,
+			}
+			c := &functionCard{n: n, driver: n.runs("dummy"), vfs: 1, words: map[string]string{"pf": "configured", "vf": "configured"}}
+			withCard := func(cfg *agent.Config) { cfg.Devices = c }
+			n.start(withCard)
+			desired := spec.Node{Modules: []spec.Module{document}}
+			has := func(build string) {
+				t.Helper()
+				c.sync()
+				assert.Equal(t, build, c.driver)
+				assert.Equal(t, 1, c.vfs)
+				assert.Equal(t, map[string]string{"pf": "configured", "vf": "configured"}, c.words)
+			}
+			n.reconcileNode(desired)
+			has("1")
+			n.OnCall(nil)
+			n.reconcileNode(desired)
+			has("1")
+			if restarted {
+				n.start(withCard)
+			}
+			n.Hold("dummy", 0)
+			n.reconcileNode(desired)
+			has("in-tree")
+			for _, key := range []string{"journal", "networks", "sriov"} {
+				assert.NotContains(t, n.ledger(), key)
+			}
+		})
+	}
+}
+
+// TestAnotherChangeBeforeALateRollback: interfaces are waited for once their old driver is back, whichever change took it.
+func TestAnotherChangeBeforeALateRollback(t *testing.T) {
+	n, w := heldSwap(t)
+	c := &twoCards{n: n, driver: map[string]string{"dummy": "in-tree"}, words: map[string]string{"dummy": "configured"}}
+	n.start(func(cfg *agent.Config) { cfg.Devices = c })
+	allowed := func(w want) spec.Node {
+		document := w.document()
+		document.Metadata.Annotations = map[string]string{spec.AnnotationAllowInUse: spec.UseNetwork}
+		return spec.Node{Modules: []spec.Module{document}}
+	}
+	require.False(t, one(t, n.reconcileNode(allowed(w))).RolledBack)
+	require.Equal(t, "1", n.runs("dummy"))
+	n.OnCall(nil)
+	n.Hold("dummy", 0)
+	w.image = n.image("2", ours("2"), nil)
+	m := one(t, n.reconcileNode(allowed(w)))
+	assert.True(t, m.RolledBack, m.Message)
+	c.sync()
+	assert.Equal(t, map[string]string{"dummy": "in-tree"}, c.driver)
+	assert.Equal(t, map[string]string{"dummy": "configured"}, c.words)
+	assert.NotContains(t, n.ledger(), "journal")
+	assert.NotContains(t, n.log.String(), "interfaces: ", "each was there when it was waited for")
+}
+
+// TestFailureAfterInterfacesAreBack: what interfaces had is given back a second time when a later step fails.
+func TestFailureAfterInterfacesAreBack(t *testing.T) {
+	n := newNode(t)
+	c := newTwoCards(n)
+	n.start(func(cfg *agent.Config) { cfg.Devices = c })
+	w := want{name: "nic", image: n.image("1", ours("1"), map[string]string{"nic.bin": "1"}), module: "dummy", remove: []string{"dummy"}, firmware: "/firmware"}
+	next := want{name: "nic", image: n.image("2", ours("2"), nil), module: "dummy", remove: []string{"dummy"}}
+	desired := make([]spec.Node, 2)
+	for i, w := range []want{w, next} {
+		document := w.document()
+		document.Metadata.Annotations = map[string]string{spec.AnnotationAllowInUse: spec.UseNetwork}
+		desired[i].Modules = []spec.Module{document}
+	}
+	require.True(t, n.reconcileNode(desired[0]).OK())
+	require.NoError(t, os.Mkdir(n.path("firmware.json.tmp"), 0o755)) // the firmware can not be removed
+	m := one(t, n.reconcileNode(desired[1]))
+	assert.True(t, m.RolledBack, m.Message)
+	c.sync()
+	assert.Equal(t, "1", c.driver["dummy"])
+	assert.Equal(t, "configured", c.words["dummy"])
+}
+
 // twoCards are network cards that dummy and null_blk drive, each with an interface of one word, which it loses with its driver.
 type twoCards struct {
 	n      *node

@@ -5,6 +5,7 @@ package agent
 import (
 	"slices"
 
+	"github.com/kmm-node/kmmd/pkg/devices"
 	"github.com/kmm-node/kmmd/pkg/plan"
 )
 
@@ -50,10 +51,18 @@ func (a *Agent) note(owner string, s plan.Step) {
 		}
 		u.FirmwarePath = &before
 	case plan.SaveNetwork:
-		u.Network = true
+		if before := a.noted(owner, func(u undo) bool { return u.Network }); before != nil {
+			others := slices.DeleteFunc(slices.Clone(s.Interfaces), func(i devices.Interface) bool { return slices.ContainsFunc(before.Interfaces, i.Same) })
+			before.Interfaces = append(before.Interfaces, others...)
+			return // it is undone after all that an interrupted transaction has done, which brings their driver back
+		}
+		u.Network, u.Interfaces = true, s.Interfaces
 	case plan.Unbind:
 		u.Bind = s.Devices
 	case plan.ResetSRIOV:
+		if a.noted(owner, func(u undo) bool { return u.SRIOV != nil && u.SRIOV.Address == s.Device.Address }) != nil {
+			return // likewise
+		}
 		u.SRIOV = &s.Device
 	}
 	if t := a.resolved[owner]; !u.empty() && t != nil {
@@ -61,16 +70,25 @@ func (a *Agent) note(owner string, s plan.Step) {
 	}
 }
 
+// noted is the first step back that an interrupted transaction has noted already, nil when there is none.
+func (a *Agent) noted(owner string, is func(u undo) bool) *undo {
+	journal := a.ledger.Journal[owner]
+	if i := slices.IndexFunc(journal, is); i >= 0 {
+		return &journal[i]
+	}
+	return nil
+}
+
 // comesBack reports whether a rollback loads a module of this name again.
 func (a *Agent) comesBack(owner, name string) bool {
-	return slices.ContainsFunc(a.ledger.Journal[owner], func(u undo) bool { return u.Load != nil && u.Load.Name == name })
+	return a.noted(owner, func(u undo) bool { return u.Load != nil && u.Load.Name == name }) != nil
 }
 
 // goesAgain reports whether a rollback unloads this very build: it was not there before the transaction.
 func (a *Agent) goesAgain(owner string, file *plan.File) bool {
-	return file != nil && slices.ContainsFunc(a.ledger.Journal[owner], func(u undo) bool {
+	return file != nil && a.noted(owner, func(u undo) bool {
 		return u.Unload != nil && u.Unload.Name == file.Name && u.Unload.BuildID == file.BuildID
-	})
+	}) != nil
 }
 
 // finish writes into the ledger what a step has done.

@@ -59,16 +59,17 @@ type refusal struct {
 
 // undo is one step back; exactly one of the fields is set, apart from those that say more about one.
 type undo struct {
-	Load         *plan.File       `json:"load,omitempty"`         // load this again
-	Ours         bool             `json:"ours,omitempty"`         // Load is of something kmmd had loaded
-	Unload       *plan.File       `json:"unload,omitempty"`       // unload it if this build runs
-	Freed        []devices.Device `json:"freed,omitempty"`        // Unload takes their driver: offer them to others then
-	Firmware     *string          `json:"firmware,omitempty"`     // install this directory again, "" removes
-	FirmwarePath *string          `json:"firmwarePath,omitempty"` // set this again
-	Hold         *[]string        `json:"hold,omitempty"`         // hold these again
-	Network      bool             `json:"network,omitempty"`      // give the saved configuration back
-	Bind         []devices.Device `json:"bind,omitempty"`         // bind these again
-	SRIOV        *devices.Device  `json:"sriov,omitempty"`        // make its virtual functions again
+	Load         *plan.File          `json:"load,omitempty"`         // load this again
+	Ours         bool                `json:"ours,omitempty"`         // Load is of something kmmd had loaded
+	Unload       *plan.File          `json:"unload,omitempty"`       // unload it if this build runs
+	Freed        []devices.Device    `json:"freed,omitempty"`        // Unload takes their driver: offer them to others then
+	Firmware     *string             `json:"firmware,omitempty"`     // install this directory again, "" removes
+	FirmwarePath *string             `json:"firmwarePath,omitempty"` // set this again
+	Hold         *[]string           `json:"hold,omitempty"`         // hold these again
+	Network      bool                `json:"network,omitempty"`      // give the saved configuration back
+	Interfaces   []devices.Interface `json:"interfaces,omitempty"`   // Network is of these
+	Bind         []devices.Device    `json:"bind,omitempty"`         // bind these again
+	SRIOV        *devices.Device     `json:"sriov,omitempty"`        // make its virtual functions again
 }
 
 func (u undo) empty() bool {

@@ -5,19 +5,23 @@ package agent
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/kmm-node/kmmd/pkg/devices"
+	"github.com/kmm-node/kmmd/pkg/plan"
 )
 
-// foresee writes down which devices new drivers have that are to be unloaded, before they are: a kmmd that starts after a kill
-// offers them to others.
+// foresee writes down what goes with new drivers that are to be unloaded, before they are: their devices, which a kmmd that starts
+// after a kill offers to others, and what interfaces have by now that had been given back all before.
 func (a *Agent) foresee(owner string) {
 	if a.cfg.Devices == nil || a.hanging(owner) != nil {
 		return
 	}
 	noted := false
+	var now, before []devices.Interface
 	journal := a.ledger.Journal[owner]
 	for i, u := range journal {
+		before = append(before, u.Interfaces...)
 		if u.Unload == nil || u.Unload.FromHost || !a.runs(*u.Unload) {
 			continue
 		}
@@ -26,6 +30,15 @@ func (a *Agent) foresee(owner string) {
 			a.cfg.Log.Warn("its devices are not known", "name", u.Unload.Name, "err", err)
 		}
 		journal[i].Freed, noted = use.Bound, noted || len(use.Bound) > 0
+		now = append(now, use.Interfaces...)
+	}
+	now = slices.DeleteFunc(now, func(i devices.Interface) bool { return !slices.ContainsFunc(before, i.Same) })
+	if len(a.ledger.Networks[owner]) == 0 && slices.ContainsFunc(now, plan.Carries) {
+		err := a.saveNetwork(plan.SaveNetwork{Owner: owner, Interfaces: now})
+		if err == nil {
+			return // with all of the ledger
+		}
+		a.cfg.Log.Error("the network configuration may be lost", "module", owner, "err", err)
 	}
 	if noted {
 		a.save()

@@ -44,6 +44,8 @@ func (a *Agent) rollBack(ctx context.Context, owner string) error {
 			if u.Unload != nil {
 				stays[u.Unload.Name] = true
 			}
+		} else if len(stays) > 0 && (u.Network || u.SRIOV != nil) {
+			left = append(left, i) // it goes once more, with that build
 		}
 		a.afterStep()
 	}

@@ -46,6 +46,14 @@ func (h *Host) identify(name string) (id identity, path string) {
 	return id, path
 }
 
+// Same reports whether o is an interface of the same device; without one, of the same name.
+func (i Interface) Same(o Interface) bool {
+	if i.Bus == "" || o.Bus == "" {
+		return i.Name == o.Name
+	}
+	return i.Bus == o.Bus && i.Address == o.Address
+}
+
 // interfaces finds those that go with the module.
 func (h *Host) interfaces(module string, bound []boundDevice) ([]Interface, error) {
 	if !h.inNodeNetwork() {

@@ -74,8 +74,8 @@ func (s RestoreSRIOV) String() string {
 	return fmt.Sprintf("make the %d virtual functions of %s again", s.Device.VFs, s.Device.Address)
 }
 
-// carries reports whether somebody would miss an interface.
-func carries(i devices.Interface) bool {
+// Carries reports whether somebody would miss an interface.
+func Carries(i devices.Interface) bool {
 	return i.Up || i.Master != "" || i.Routes > 0 || len(i.Addresses) > 0 || len(i.Stacked) > 0
 }
 
@@ -107,7 +107,7 @@ func obstacles(u devices.Use, network, sriov, leaving bool) []string {
 	}
 	for _, i := range u.Interfaces {
 		switch {
-		case !carries(i):
+		case !Carries(i):
 		case i.Unmakeable && !leaving:
 			// It does not come back with the driver, and its keys or ports are nowhere but in it.
 			out = append(out, fmt.Sprintf("%s would be lost: a link of the kind %s can not be made again, so allowInUse: [%s] does not help; "+
@@ -133,7 +133,7 @@ func (b *builder) checkUse(order []string) (before, after []Step) {
 			b.block(spec.ReasonInUse, "%s is in use: %s", name, strings.Join(o, "; "))
 			continue
 		}
-		if slices.ContainsFunc(u.Interfaces, carries) {
+		if slices.ContainsFunc(u.Interfaces, Carries) {
 			interfaces = append(interfaces, u.Interfaces...)
 		}
 		var pci []devices.Device
