@@ -106,6 +106,27 @@ func TestConflict(t *testing.T) {
 		}, plan.Facts{
 			Loaded: running(live(image("helper")), live(image("brd"))), Ours: ledger(entry(image("helper"), disk, nic), entry(image("brd"), disk)),
 		}},
+		{"a softdep that replaces the in-tree one, of which the other names another build", []plan.Want{
+			wants(nic, newer(image("helper"))), removing(wants(disk, soft(image("helper")), image("brd")), "helper"),
+		}, plan.Facts{Loaded: running(live(inTree("helper"))), InTree: files(inTree("helper")), Held: map[string][]string{disk: {"helper"}}}},
+		{"a softdep that replaces the in-tree one, of which another build runs for the other", []plan.Want{
+			wants(nic, newer(image("helper"))), removing(wants(disk, soft(image("helper")), image("brd")), "helper"),
+		}, plan.Facts{
+			Loaded: running(live(newer(image("helper")))), InTree: files(inTree("helper")), Held: map[string][]string{disk: {"helper"}},
+			Ours: ledger(entry(newer(image("helper")), nic)),
+		}},
+		{"a softdep of both that replaces the in-tree one, of which another build runs", []plan.Want{
+			wants(nic, soft(newer(image("helper"))), image("dummy")), removing(wants(disk, soft(image("helper")), image("brd")), "helper"),
+		}, plan.Facts{
+			Loaded: running(live(newer(image("helper"))), live(image("dummy"))), InTree: files(inTree("helper")), Held: map[string][]string{disk: {"helper"}},
+			Ours: ledger(entry(soft(newer(image("helper"))), nic), entry(image("dummy"), nic)),
+		}},
+		{"a softdep that replaces an in-tree one which the other needs", []plan.Want{
+			wants(nic, inTree("helper"), image("dummy")), removing(wants(disk, soft(image("helper")), image("brd")), "helper"),
+		}, plan.Facts{
+			Loaded: running(live(inTree("helper")), live(image("dummy"))), InTree: files(inTree("helper")), Held: map[string][]string{disk: {"helper"}},
+			Ours: ledger(entry(inTree("helper"), nic), entry(image("dummy"), nic)),
+		}},
 		{"a softdep that the other names with parameters", []plan.Want{
 			wants(nic, image("helper", "level=1")), wants(disk, soft(image("helper")), image("brd")),
 		}, plan.Facts{}},

@@ -78,15 +78,15 @@ func inTheWay(softdep *File, other *Want) bool {
 }
 
 // conflicts finds wants that exclude each other; both sides are blocked, so
-// that neither flaps.
-func conflicts(wants []Want) map[string][]Block {
+// that neither flaps. gaveWay are the softdeps that some go without.
+func conflicts(wants []Want, gaveWay map[string]map[string]bool) map[string][]Block {
 	out := map[string][]Block{}
 	for i := range wants {
 		for j := range wants {
 			if i == j {
 				continue
 			}
-			if msg := excludes(&wants[i], &wants[j]); msg != "" {
+			if msg := excludes(&wants[i], &wants[j], gaveWay[wants[j].Owner]); msg != "" {
 				for _, owner := range []string{wants[i].Owner, wants[j].Owner} {
 					b := Block{string(spec.ReasonConflict), msg}
 					if !slices.Contains(out[owner], b) {
@@ -99,13 +99,15 @@ func conflicts(wants []Want) map[string][]Block {
 	return out
 }
 
-// excludes says why a and b can not both be had; "" when they can.
-func excludes(a, b *Want) string {
+// excludes says why a and b can not both be had; "" when they can. Where b
+// gave way with a softdep, a module of a's image is none of those that b has
+// removed.
+func excludes(a, b *Want, gave map[string]bool) string {
 	for i := range a.Files {
 		fa := &a.Files[i]
 		fb := b.file(fa.Name)
 		switch {
-		case slices.Contains(b.Remove, fa.Name) && fb == nil && !fa.Optional:
+		case slices.Contains(b.Remove, fa.Name) && fb == nil && !fa.Optional && (fa.FromHost || !gave[fa.Name]):
 			return fmt.Sprintf("%s loads %s, which %s has removed", a.Owner, fa.Name, b.Owner)
 		case fb == nil || a.Owner > b.Owner || fa.FromHost || fb.FromHost:
 		case fa.Optional || fb.Optional:

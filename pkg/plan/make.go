@@ -27,7 +27,7 @@ func Make(wants []Want, f Facts) Plan {
 			p.Transactions = append(p.Transactions, leave(owner, wants, f))
 		}
 	}
-	conflicts := conflicts(wants)
+	conflicts := conflicts(wants, gaveWay)
 	for i := range wants {
 		w := &wants[i]
 		t := Transaction{Owner: w.Owner, Blocked: conflicts[w.Owner]}
@@ -142,10 +142,16 @@ func (b *builder) findInTree() {
 		if !runs || b.f.Builtin[name] {
 			continue
 		}
-		if file := b.w.file(name); file != nil && sameBuild(file, l, b.f.Ours) {
+		file := b.w.file(name)
+		if file != nil && sameBuild(file, l, b.f.Ours) {
 			continue
 		}
-		if e, ours := b.f.entry(name); ours && !slices.Equal(e.Owners, []string{b.w.Owner}) {
+		e, ours := b.f.entry(name)
+		others := ours && !slices.Equal(e.Owners, []string{b.w.Owner})
+		if own := b.f.InTree[name]; (b.gaveWay[name] || others && file != nil && file.Optional) && (own == nil || !sameBuild(own, l, nil)) {
+			continue // no in-tree module, but another one's, which is as good as the softdep
+		}
+		if others {
 			b.block(spec.ReasonConflict, "%s is to be removed as an in-tree module, but it was loaded for %s", name, strings.Join(e.Owners, ", "))
 			continue
 		}
