@@ -82,8 +82,14 @@ func (a *Agent) apply(ctx context.Context, desired *spec.Node) (changed bool, er
 
 // rollBackRest takes back what was interrupted and is not gone on with.
 func (a *Agent) rollBackRest(ctx context.Context, begun map[string]bool) (changed bool) {
+	clear(a.undoing.why)
 	for owner := range a.ledger.Journal {
-		if !begun[owner] && a.hanging(owner) == nil && a.takeBack(ctx, owner) {
+		if begun[owner] {
+			continue
+		}
+		if err := a.hanging(owner); err != nil {
+			a.undoing.why[owner] = err
+		} else if a.takeBack(ctx, owner) {
 			changed = true
 		}
 	}
@@ -97,6 +103,7 @@ func (a *Agent) takeBack(ctx context.Context, owner string) bool {
 	err := a.rollBack(context.WithoutCancel(ctx), owner)
 	if err != nil {
 		a.cfg.Log.Error("roll back", "module", owner, "err", err)
+		a.undoing.why[owner] = err
 		return false
 	}
 	a.nothingLeft(owner)

@@ -136,6 +136,8 @@ func (a *Agent) leavingStatus(t plan.Transaction, f plan.Facts) spec.ModuleStatu
 	s.Namespace, s.Name = split(t.Owner)
 	if failed := a.failures[t.Owner]; failed != nil {
 		s.State, s.Reason, s.Message = spec.StateFailed, failed.reason, failed.message
+	} else if err := a.undoing.why[t.Owner]; err != nil {
+		s.State, s.Reason, s.Message = spec.StateFailed, ReasonOf(err), fmt.Sprintf("its last change can not be rolled back: %v", err)
 	}
 	return s
 }

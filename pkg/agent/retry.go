@@ -200,6 +200,7 @@ func (a *Agent) until(at time.Time) time.Duration {
 type undoing struct {
 	wait time.Duration // 0: nothing is left, or a rollback has got somewhere
 	at   time.Time
+	why  map[string]error // by owner
 }
 
 // nextUndo is how long to wait for that; there is something left.

@@ -107,6 +107,24 @@ func TestRollbackInUse(t *testing.T) {
 	told(n.reconcile(w), true)
 }
 
+// TestLeavesInUse: why a Module stays that leaves before its failed change could be rolled back.
+func TestLeavesInUse(t *testing.T) {
+	n, w := heldSwap(t)
+	n.reconcile(w)
+	n.OnCall(nil)
+	for range 2 {
+		s := n.reconcile()
+		require.Len(t, s.Leaving, 1)
+		assert.Equal(t, spec.StateFailed, s.Leaving[0].State)
+		assert.Equal(t, spec.ReasonInUse, s.Leaving[0].Reason)
+		assert.Contains(t, s.Leaving[0].Message, "unload dummy: ")
+		n.start()
+	}
+	n.Hold("dummy", 0)
+	assert.True(t, n.reconcile().OK())
+	assert.Equal(t, "in-tree", n.runs("dummy"))
+}
+
 // TestRollbackIsTriedAgain: also when nothing else happens, soon at first and then less often.
 func TestRollbackIsTriedAgain(t *testing.T) {
 	for _, tt := range []struct {
