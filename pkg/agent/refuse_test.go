@@ -156,6 +156,7 @@ func TestReasons(t *testing.T) {
 		{"init finds the name taken", syscall.EEXIST, "helper: the name is taken", spec.ReasonInitFailed, false},
 		{"a dependency in its init", syscall.EBUSY, "helper: gave up waiting for init of module base.", spec.ReasonLoadFailed, true},
 		{"no right", syscall.EPERM, "", spec.ReasonLoadFailed, false},
+		{"somebody writes the file", syscall.ETXTBSY, "", spec.ReasonLoadFailed, true},
 		{"memory", syscall.ENOMEM, "", spec.ReasonLoadFailed, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

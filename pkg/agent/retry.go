@@ -91,7 +91,7 @@ func retryable(err error) bool {
 			return true
 		}
 	}
-	return noMemory(err) || ReasonOf(err) == spec.ReasonInternal
+	return noMemory(err) || kernel.CauseOf(err) == kernel.Busy || ReasonOf(err) == spec.ReasonInternal
 }
 
 // noMemory reports whether the kernel had not the memory for a load.
