@@ -381,7 +381,7 @@ func (a *Agent) doAround(ctx context.Context, s plan.Step) error {
 	case plan.SaveNetwork:
 		return a.saveNetwork(s)
 	case plan.RestoreNetwork:
-		return a.restoreNetwork(ctx, s.Owner)
+		return a.restoreNetwork(ctx, s.Owner, a.networkTimeout())
 	case plan.Unbind:
 		return a.cfg.Devices.Unbind(s.Devices, a.write(ctx, a.cfg.UnloadTimeout))
 	case plan.ResetSRIOV:

@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,6 +42,10 @@ type PCI interface {
 // come back.
 const defaultNetworkTimeout = 30 * time.Second
 
+// lookAgain is how long that is for interfaces that have not come back in that time: nothing else goes on meanwhile. An address
+// of one that is there at last is checked for duplicates for a second or two, before routes can have it.
+const lookAgain = 5 * time.Second
+
 // lookCloser finds out what hangs on modules that have to go. What can not be
 // found out is as good as a use: nothing is taken away blindly.
 func (a *Agent) lookCloser(f *plan.Facts, names []string) {
@@ -71,13 +76,17 @@ func (a *Agent) saveNetwork(s plan.SaveNetwork) error {
 	return a.ledger.save()
 }
 
+func (a *Agent) networkTimeout() time.Duration {
+	return cmp.Or(a.cfg.NetworkTimeout, defaultNetworkTimeout)
+}
+
 // restoreNetwork gives back what was saved for an owner, if anything. What was
 // saved first comes last, and has the last word: an interface that lost its
 // driver since was saved again without what it had.
-func (a *Agent) restoreNetwork(ctx context.Context, owner string) error {
+func (a *Agent) restoreNetwork(ctx context.Context, owner string, timeout time.Duration) error {
 	var errs []error
 	for _, n := range slices.Backward(a.ledger.Networks[owner]) {
-		errs = append(errs, a.restoreOne(ctx, owner, n))
+		errs = append(errs, a.restoreOne(ctx, owner, n, timeout))
 	}
 	return errors.Join(errs...)
 }
@@ -85,11 +94,7 @@ func (a *Agent) restoreNetwork(ctx context.Context, owner string) error {
 // restoreOne gives back one configuration. Only an interface that does not come
 // back, or comes without its carrier, is an error; what else could not be given
 // back is reported.
-func (a *Agent) restoreOne(ctx context.Context, owner string, n *devices.Network) error {
-	timeout := a.cfg.NetworkTimeout
-	if timeout == 0 {
-		timeout = defaultNetworkTimeout
-	}
+func (a *Agent) restoreOne(ctx context.Context, owner string, n *devices.Network, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	err := a.cfg.Devices.RestoreNetwork(ctx, n)

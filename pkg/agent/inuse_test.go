@@ -227,6 +227,7 @@ type twoCards struct {
 	driver map[string]string // by module: the build it has been with
 	words  map[string]string // by module: of its interface
 	absent string            // the module whose interface does not come back
+	waits  []time.Duration   // how long each interface may take that does not
 }
 
 var _ agent.Devices = (*twoCards)(nil)
@@ -265,12 +266,14 @@ func (c *twoCards) SaveNetwork(interfaces []devices.Interface) (*devices.Network
 	return saveWords(c.words, interfaces), nil
 }
 
-func (c *twoCards) RestoreNetwork(_ context.Context, n *devices.Network) error {
+func (c *twoCards) RestoreNetwork(ctx context.Context, n *devices.Network) error {
 	c.sync()
 	var err error
 	for _, module := range n.Lost {
 		if c.n.runs(module) == "" || module == c.absent {
 			err = devices.ErrMissing
+			end, _ := ctx.Deadline()
+			c.waits = append(c.waits, time.Until(end).Round(time.Second))
 			continue
 		}
 		c.words[module] = "configured"
@@ -344,6 +347,35 @@ func TestInterfaceComesLate(t *testing.T) {
 	assert.Equal(t, "3", n.runs("dummy"))
 	assert.Equal(t, map[string]string{"dummy": "configured", "null_blk": "configured"}, c.words)
 	assert.NotContains(t, n.ledger(), "networks")
+}
+
+// TestInterfaceThatNeverComes: it is waited for whenever its driver has come or gone, and else hardly: nothing is done for others
+// meanwhile.
+func TestInterfaceThatNeverComes(t *testing.T) {
+	n := newNode(t)
+	c := newTwoCards(n)
+	n.start(func(cfg *agent.Config) { cfg.Devices = c })
+	desired := twoDrivers(n, "1", "2")
+	n.OnCall(func(call string) {
+		if call == "unload null_blk" {
+			c.absent = "null_blk"
+		}
+	})
+	const long, short = 30 * time.Second, 5 * time.Second
+	n.reconcileNode(desired[0])
+	assert.Equal(t, []time.Duration{long, long, short}, c.waits, "of the new driver, of the old one, and once more")
+	for range 2 {
+		c.waits = nil
+		n.reconcileNode(desired[0])
+		assert.Equal(t, []time.Duration{short}, c.waits, "nothing has changed")
+	}
+	c.waits = nil
+	n.reconcileNode(desired[1])
+	assert.Equal(t, []time.Duration{long, long, short}, c.waits)
+	c.absent = ""
+	n.reconcileNode(desired[1])
+	assert.Equal(t, "configured", c.words["null_blk"])
+	assert.NotContains(t, n.ledger(), "journal")
 }
 
 // TestNetworkOfAnEarlierLedger: one version wrote a single configuration, another one writes several.

@@ -201,6 +201,8 @@ type undoing struct {
 	wait time.Duration // 0: nothing is left, or a rollback has got somewhere
 	at   time.Time
 	why  map[string]error // by owner
+
+	missing map[string]bool // by owner: interfaces did not come back, and no driver has changed since
 }
 
 // nextUndo is how long to wait for that; there is something left.

@@ -38,7 +38,14 @@ func (a *Agent) rollBack(ctx context.Context, owner string) error {
 			a.offer(ctx, owner, freed) // their driver is waited for
 			freed = nil
 		}
-		if err := a.undo(ctx, owner, u); err != nil {
+		err := a.undo(ctx, owner, u)
+		switch {
+		case u.Network:
+			a.undoing.missing[owner] = err != nil
+		case err == nil && (u.Load != nil || u.Unload != nil):
+			delete(a.undoing.missing, owner)
+		}
+		if err != nil {
 			errs = append(errs, err)
 			left = append(left, i)
 			if u.Unload != nil {
@@ -66,6 +73,7 @@ func (a *Agent) rollBack(ctx context.Context, owner string) error {
 			a.cfg.Metrics.rolledBack()
 		}
 		delete(a.ledger.Journal, owner)
+		delete(a.undoing.missing, owner)
 	}
 	a.save()
 	return errors.Join(errs...)
@@ -107,7 +115,11 @@ func (a *Agent) undo(ctx context.Context, owner string, u undo) error {
 	case u.Hold != nil:
 		return a.hold(owner, *u.Hold)
 	case u.Network:
-		if err := a.restoreNetwork(ctx, owner); err != nil {
+		timeout := a.networkTimeout()
+		if a.undoing.missing[owner] {
+			timeout = min(timeout, lookAgain)
+		}
+		if err := a.restoreNetwork(ctx, owner, timeout); err != nil {
 			return err
 		}
 		delete(a.ledger.Networks, owner)
