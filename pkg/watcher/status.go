@@ -105,7 +105,7 @@ func progressingCondition(m *v1beta1.Module, r report) metav1.Condition {
 		return condition(v1beta1.ConditionProgressing, true, reasonUnloading, unloadingMessage(r))
 	case r.untold > 0:
 		return condition(v1beta1.ConditionProgressing, true, reasonRollingOut, fmt.Sprintf("%s, %s not been told of the change",
-			count(r.begun, "node is changing", "nodes are changing"), count(r.untold, "has", "have")))
+			changing(r), count(r.untold, "has", "have")))
 	case r.telling:
 		return condition(v1beta1.ConditionProgressing, true, reasonRollingOut, "nodes are about to be told of the change")
 	case r.paused:
@@ -114,11 +114,23 @@ func progressingCondition(m *v1beta1.Module, r report) metav1.Condition {
 			count(r.failedTotal, "node has failed", "nodes have failed"), count(r.held, "node was not begun", "nodes were not begun")))
 	case r.begun > 0 || r.held > 0:
 		return condition(v1beta1.ConditionProgressing, true, reasonRollingOut, fmt.Sprintf(
-			"%s, %s", count(r.begun, "node is changing", "nodes are changing"), count(r.held, "waits", "wait")))
+			"%s, %s", changing(r), count(r.held, "waits", "wait")))
 	case building(r.needed) != "":
 		return condition(v1beta1.ConditionProgressing, true, reasonBuilding, building(r.needed))
 	}
 	return condition(v1beta1.ConditionProgressing, false, reasonComplete, "no node is changing")
+}
+
+// changing names nodes that are, too: the others may wait for one that is off.
+func changing(r report) string {
+	text, names := count(r.begun, "node is changing", "nodes are changing"), strings.Join(r.changing, ", ")
+	if more := r.begun - len(r.changing); names != "" && more > 0 {
+		names += fmt.Sprintf(" and %d more", more)
+	}
+	if names == "" {
+		return text
+	}
+	return text + " (" + names + ")"
 }
 
 func degradedCondition(m *v1beta1.Module, r report, problem error) metav1.Condition {

@@ -191,6 +191,7 @@ func (t *tally) versions(k string) map[string]bool {
 type report struct {
 	counts
 	begun, held, unmapped int
+	changing              []string     // nodes that have begun, at most maxNamed
 	failed, present       []standingOn // by node; failed at most maxNamed, present too
 	failedTotal           int
 	presentTotal          int
@@ -220,7 +221,7 @@ func (t *tally) report(k string) report {
 		return report{}
 	}
 	r := report{
-		counts: m.counts, begun: len(m.begun), held: len(m.held), unmapped: m.unmapped,
+		counts: m.counts, begun: len(m.begun), changing: first(m.begun), held: len(m.held), unmapped: m.unmapped,
 		failed: m.name(m.failed), failedTotal: len(m.failed),
 		present: m.name(m.present), presentTotal: len(m.present),
 		paused: len(m.held) > 0 && m.paused(), telling: m.telling, building: len(m.building),
@@ -231,8 +232,8 @@ func (t *tally) report(k string) report {
 	return r
 }
 
-// name gives the first of some nodes.
-func (m *moduleTally) name(nodes map[string]bool) []standingOn {
+// first gives the first of some nodes, by name.
+func first(nodes map[string]bool) []string {
 	var names []string
 	for n := range nodes { // often all that there are: they are not sorted for a few
 		if len(names) == maxNamed && n > names[maxNamed-1] {
@@ -242,8 +243,13 @@ func (m *moduleTally) name(nodes map[string]bool) []standingOn {
 		names = slices.Insert(names, i, n)
 		names = names[:min(len(names), maxNamed)]
 	}
+	return names
+}
+
+// name gives how the first of some nodes stand.
+func (m *moduleTally) name(nodes map[string]bool) []standingOn {
 	var out []standingOn
-	for _, n := range names {
+	for _, n := range first(nodes) {
 		if s := m.standings[n]; s != nil {
 			out = append(out, standingOn{n, *s})
 		}

@@ -99,6 +99,26 @@ func TestNoRollout(t *testing.T) {
 	}
 }
 
+// TestWhoHoldsARolloutUp: the nodes that have begun are named, some of them where there are many.
+func TestWhoHoldsARolloutUp(t *testing.T) {
+	tally := newTally()
+	eight := intstr.FromInt32(8)
+	tally.setLimit("ns/a", limitOf(&v1beta1.Rollout{MaxUnavailable: &eight}))
+	for i := range 9 {
+		node := fmt.Sprintf("n%d", i)
+		require.Equal(t, i < 8, tally.admit("ns/a", node))
+		if i < 7 {
+			tally.set(node, standings(standing{desired: true, settling: true, present: true}))
+		}
+	}
+	r := tally.report("ns/a")
+	assert.Equal(t, "8 nodes are changing (n0, n1, n2, n3, n4 and 3 more)", changing(r))
+	for i := range 7 {
+		tally.set(fmt.Sprintf("n%d", i), standings(standing{desired: true, current: true, available: true, present: true}))
+	}
+	assert.Equal(t, "1 node is changing (n7)", changing(tally.report("ns/a")), "one that was let through and has not been written to yet")
+}
+
 func TestTally(t *testing.T) {
 	tally := newTally()
 	changed, _ := tally.set("n", []standing{{key: "ns/a", selected: true, desired: true, version: "1"}, {key: "ns/b"}})
@@ -183,6 +203,10 @@ func TestModuleStatus(t *testing.T) {
 			[3]string{"False NotAllNodes not all nodes have been told of the change", "True RollingOut 1 node is changing, 3 have not been told of the change", "False NoFailures no node has failed"}},
 		{"rolling", module("a", "1"), report{counts: counts{desired: 3, available: 2, current: 1}, begun: 1, held: 1}, nil,
 			[3]string{"False NotAllNodes 1 of 3 nodes run the module, 1 more run it as it was before", "True RollingOut 1 node is changing, 1 waits", "False NoFailures no node has failed"}},
+		{"held up", module("a", "1"), report{counts: counts{desired: 3, available: 2}, begun: 1, changing: []string{"n2"}, held: 2}, nil,
+			[3]string{"False NotAllNodes 0 of 3 nodes run the module, 2 more run it as it was before", "True RollingOut 1 node is changing (n2), 2 wait", "False NoFailures no node has failed"}},
+		{"many change", module("a", "1"), report{counts: counts{desired: 9}, telling: true, untold: 1, begun: 7, changing: []string{"n1", "n2", "n3", "n4", "n5"}}, nil,
+			[3]string{"False NotAllNodes not all nodes have been told of the change", "True RollingOut 7 nodes are changing (n1, n2, n3, n4, n5 and 2 more), 1 has not been told of the change", "False NoFailures no node has failed"}},
 		{"paused", module("a", "1"), report{counts: counts{desired: 9}, held: 7, paused: true, failed: failed, failedTotal: 2}, nil,
 			[3]string{"False NotAllNodes 0 of 9 nodes run the module", "False RolloutPaused 2 nodes have failed; 7 nodes were not begun. Change the Module, or mend the nodes, and it goes on", "True InUse n1: InUse: held by fio; n2: InUse"}},
 		{"many failed", module("a", "1"), report{counts: counts{desired: 9}, failed: append(failed, standingOn{"n3", standing{reason: "NoSpace"}}), failedTotal: 9}, nil,

@@ -258,7 +258,7 @@ func TestOneAtATime(t *testing.T) {
 	a.Kill() // it can not answer
 	w.apply(document{name: "m", image: w.Image("two", "mod"), spec: rollout})
 	w.wait("one changes, one waits", func() error {
-		if message := w.waitCondition("m", "Progressing", "True/RollingOut"); message != "1 node is changing, 1 waits" {
+		if message := w.waitCondition("m", "Progressing", "True/RollingOut"); message != "1 node is changing ("+a.Name+"), 1 waits" {
 			return fmt.Errorf("%s", message)
 		}
 		return nil
