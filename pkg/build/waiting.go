@@ -118,12 +118,16 @@ const (
 // color is what programs write to a terminal that is none.
 var color = regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]")
 
+// Legible is what a program has printed without what only a terminal understands.
+func Legible(text string) string {
+	return strings.Map(printable, strings.ToValidUTF8(color.ReplaceAllString(text, ""), "?"))
+}
+
 // withLines adds the last lines of a text to a sentence, if there is one.
 func withLines(what, text string) string {
-	text = strings.ToValidUTF8(color.ReplaceAllString(text, ""), "?")
 	var lines []string
-	for line := range strings.Lines(text) {
-		if line = strings.TrimRight(strings.Map(printable, line), " \r\n"); line != "" {
+	for line := range strings.Lines(Legible(text)) {
+		if line = strings.TrimRight(line, " \n"); line != "" {
 			lines = append(lines, line)
 		}
 	}

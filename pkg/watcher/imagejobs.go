@@ -110,7 +110,7 @@ func (w *Watcher) outcomeOf(j *batchv1.Job) build.Result {
 	var pods []corev1.Pod
 	for _, obj := range objs {
 		if p, ok := obj.(*corev1.Pod); ok && err == nil { // the index is there
-			pods = append(pods, *p)
+			pods = append(pods, w.withoutSecrets(p))
 		}
 	}
 	r := build.Outcome(j, pods)
@@ -119,6 +119,21 @@ func (w *Watcher) outcomeOf(j *batchv1.Job) build.Result {
 	}
 	r.Message = w.versions.conceal(j.Namespace, r.Message)
 	return r
+}
+
+// withoutSecrets is a pod with nothing secret in what its builder has printed: only the
+// end of that is told, and of a Secret that lies across the cut a part would be left.
+func (w *Watcher) withoutSecrets(p *corev1.Pod) corev1.Pod {
+	out := *p
+	out.Status.InitContainerStatuses = slices.Clone(p.Status.InitContainerStatuses)
+	for i := range out.Status.InitContainerStatuses {
+		if s := &out.Status.InitContainerStatuses[i]; s.Name == builderStep && s.State.Terminated != nil {
+			end := *s.State.Terminated
+			end.Message = w.versions.concealLog(p.Namespace, build.Legible(end.Message))
+			s.State.Terminated = &end
+		}
+	}
+	return out
 }
 
 // readable are the Secrets that a Dockerfile can read whose program has printed something.

@@ -4,6 +4,9 @@ package watcher
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -103,4 +106,39 @@ func TestOutcomeWithheld(t *testing.T) {
 	pod.Spec.NodeName, pod.Status.Phase, done.Status = "n", corev1.PodPending, batchv1.JobStatus{}
 	require.NoError(t, w.jobPods.GetStore().Update(pod))
 	assert.Contains(t, w.outcomeOf(done).Message, "no such builder", "a program that has not run has printed nothing")
+}
+
+// TestSecretAcrossACut: of a log the end is told, by the kubelet and by us, and of a Secret that lies across either cut nothing.
+func TestSecretAcrossACut(t *testing.T) {
+	var long []byte
+	for i := range 500 {
+		long = fmt.Appendf(long, "%04d-", i)
+	}
+	secret := licence()
+	secret.Data = map[string][]byte{"key": long}
+	kube := fake.NewClientset(dockerfile("FROM a"), secret)
+	r, err := build.For(withLicence("a"), madeKernel)
+	require.NoError(t, err)
+	for name, log := range map[string]string{
+		"ours":          "+ activate " + string(long[:1500]) + "\x1b[31m" + string(long[1500:]) + ": no such feature\n",
+		"the kubelet's": string(long[2000:]) + strings.Repeat("\n", 1500) + "no such feature\n",
+		"both":          string(long[600:]) + ": no such feature\n",
+		"at its end":    "no such feature\n+ activate " + string(long[:1100]),
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := idle(kube, nil)
+			defer w.queue.ShutDown()
+			require.NoError(t, w.addVersions(t.Context(), r))
+			job := r.Job(build.Publish, 1, build.Options{OurImage: "kmmd"})
+			job.UID = "job"
+			done, pod := broken(job, log)
+			require.NoError(t, w.jobPods.GetStore().Add(pod))
+			message := w.outcomeOf(done).Message
+			assert.Contains(t, message, "no such feature")
+			for part := range slices.Chunk(long, 5) {
+				assert.NotContains(t, message, string(part))
+			}
+			assert.Equal(t, log, pod.Status.InitContainerStatuses[0].State.Terminated.Message, "what others have is not changed")
+		})
+	}
 }

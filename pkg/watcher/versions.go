@@ -82,7 +82,7 @@ func (v *versions) of(id string, read func() (uid types.UID, data map[string][]b
 // minSecret is the length of what conceal looks for, in bytes; a shorter line is in any text.
 const minSecret = 6
 
-// linesOf are the lines of content that could be secret each by itself, longer ones first.
+// linesOf are the lines of content that could be secret each by itself.
 func linesOf(data map[string][]byte) []string {
 	var out []string
 	for _, content := range data {
@@ -92,27 +92,61 @@ func linesOf(data map[string][]byte) []string {
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
 	return out
 }
 
 // conceal takes out of a text what is in Secrets of its namespace that go into images: a program that builds one may
 // print them, and the last lines of its log are told in places that more people can read.
 func (v *versions) conceal(namespace, text string) string {
-	if text == "" {
-		return text
-	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for id, known := range v.seen {
-		if !strings.HasPrefix(id, secretID(namespace, "")) {
-			continue
-		}
-		for _, secret := range known.secrets {
-			text = strings.ReplaceAll(text, secret, "[…]")
-		}
+	for _, secret := range v.secrets(namespace) {
+		text = strings.ReplaceAll(text, secret, concealed)
 	}
 	return text
+}
+
+// concealLog does so with a log that begins or ends where the kubelet has cut it, maybe within a Secret.
+func (v *versions) concealLog(namespace, text string) string {
+	begin, end := 0, 0 // how much of the text is a part of a Secret
+	for _, secret := range v.secrets(namespace) {
+		for n := min(len(secret), len(text)); n >= minSecret; n-- {
+			if strings.HasPrefix(text, secret[len(secret)-n:]) {
+				begin = max(begin, n)
+			}
+			if strings.HasSuffix(text, secret[:n]) {
+				end = max(end, n)
+			}
+		}
+	}
+	switch {
+	case begin+end == 0:
+		return v.conceal(namespace, text)
+	case begin+end >= len(text):
+		return concealed
+	}
+	inner := v.conceal(namespace, text[begin:len(text)-end])
+	if begin > 0 {
+		inner = concealed + inner
+	}
+	if end > 0 {
+		inner += concealed
+	}
+	return inner
+}
+
+const concealed = "[…]"
+
+// secrets are the lines that must not be told, longer ones first: another Secret may have a part of one.
+func (v *versions) secrets(namespace string) []string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var out []string
+	for id, known := range v.seen {
+		if strings.HasPrefix(id, secretID(namespace, "")) {
+			out = append(out, known.secrets...)
+		}
+	}
+	slices.SortFunc(out, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
+	return out
 }
 
 // unread gives one of the Secrets whose content is not known, "" when there is none.

@@ -89,3 +89,30 @@ func TestConceal(t *testing.T) {
 	}
 	assert.Equal(t, "Tops3cret-licence […]", v.conceal("nsx", "Tops3cret-licence another-namespace"))
 }
+
+// TestConcealWhatIsLeft: of one Secret in another nothing is left, nor of one that lies where a log was cut.
+func TestConcealWhatIsLeft(t *testing.T) {
+	var v versions
+	for id, content := range map[string]string{
+		"Secret ns/short": "password123", "Secret ns/url": "https://user:password123@mirror.example", "Secret ns/longer": "a-much-longer-one-that-ends-in-password123",
+	} {
+		_, err := v.of(id, func() (types.UID, map[string][]byte, error) {
+			return "uid", map[string][]byte{"key": []byte(content)}, nil
+		})
+		require.NoError(t, err)
+	}
+	for said, told := range map[string]string{
+		"+ curl https://user:password123@mirror.example\n":     "+ curl […]\n",
+		"ser:password123@mirror.example\nfailed":               "[…]\nfailed",
+		"ends-in-password123 and password123":                  "[…] and […]",
+		"failed: https://user:pass":                            "failed: […]",
+		"password123@mirror.example":                           "[…]",
+		"mirror.example https://user":                          "[…] […]",
+		"ample is no part that tells anything: https://user:p": "ample is no part that tells anything: […]",
+		"nothing": "nothing",
+		"":        "",
+	} {
+		assert.Equal(t, told, v.concealLog("ns", said))
+		assert.Equal(t, said, v.concealLog("other", said))
+	}
+}
