@@ -81,6 +81,36 @@ func TestSecretsOfARehearsal(t *testing.T) {
 	assert.NotContains(t, second.reason, "Tops3cret")
 }
 
+// TestJobThatIsStopped: a Module is changed, and back before the Job that looked at it has ended. That fails nothing.
+func TestJobThatIsStopped(t *testing.T) {
+	kube := fake.NewClientset(dockerfile("FROM a"))
+	w := idle(kube, func(context.Context, ImageRequest) (string, error) { return "", nil })
+	defer w.queue.ShutDown()
+	p := &v1beta2.PreflightValidation{ObjectMeta: metav1.ObjectMeta{Name: "next", UID: "p"}, Spec: v1beta2.PreflightValidationSpec{KernelVersion: madeKernel}}
+	try := func() trial {
+		trials, errs := w.tryAll(t.Context(), p, map[string]*v1beta1.Module{"ns/a": fromDockerfile("a")}, []string{"ns/a"}, map[string]trial{}, time.Now())
+		require.Empty(t, errs)
+		return trials["ns/a"]
+	}
+	first := try()
+	jobs := kube.BatchV1().Jobs("ns")
+	job, err := jobs.Get(t.Context(), first.job, metav1.GetOptions{})
+	require.NoError(t, err)
+	now := metav1.Now()
+	job.DeletionTimestamp, job.Finalizers = &now, []string{metav1.FinalizerDeleteDependents}
+	_, err = jobs.Update(t.Context(), job, metav1.UpdateOptions{})
+	require.NoError(t, err)
+	require.NoError(t, w.jobs.GetStore().Add(job))
+	assert.Equal(t, v1beta2.VerificationInProgress, try().status)
+	require.NoError(t, jobs.Delete(t.Context(), job.Name, metav1.DeleteOptions{}))
+	require.NoError(t, w.jobs.GetStore().Delete(job))
+	again := try()
+	assert.Equal(t, v1beta2.VerificationInProgress, again.status)
+	assert.Equal(t, first.job, again.job)
+	_, err = jobs.Get(t.Context(), first.job, metav1.GetOptions{})
+	require.NoError(t, err)
+}
+
 // TestOutcomeWithheld: nothing of a log is told while it is not known what is secret in it.
 func TestOutcomeWithheld(t *testing.T) {
 	kube := fake.NewClientset(dockerfile("FROM a"), licence())

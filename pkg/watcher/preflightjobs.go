@@ -130,7 +130,7 @@ func (w *Watcher) try(ctx context.Context, p *v1beta2.PreflightValidation, m *v1
 		switch {
 		case err != nil && ctx.Err() != nil:
 			return have, err
-		case err != nil:
+		case err != nil && !errors.Is(err, errFormer): // else an event comes when that is gone
 			return y.refused(next, err), nil
 		}
 		next.job = job
