@@ -142,6 +142,8 @@ func TestChartValues(t *testing.T) {
 		{"replicas", `watcher.replicas=3`, "Deployment kmm-watcher", []string{`"replicas":3`}},
 		{"HTTPS", `watcher.extraArgs=["--tls-cert-file=/a","--tls-key-file=/b"]`, "Deployment kmm-watcher",
 			[]string{`{"path":"/livez","port":"http","scheme":"HTTPS"}`, `{"path":"/readyz","port":"http","scheme":"HTTPS"}`}},
+		{"HTTPS, by a flag with its value", `watcher.extraArgs=["--require-access=true"]`, "Deployment kmm-watcher",
+			[]string{`{"path":"/livez","port":"http","scheme":"HTTPS"}`, `{"path":"/readyz","port":"http","scheme":"HTTPS"}`}},
 		{"a proxy for the agent", `agent.extraEnv=[{"name":"HTTPS_PROXY","value":"http://p:1"}]`, "DaemonSet kmmd",
 			[]string{`"name":"NODE_NAME"`, `{"name":"HTTPS_PROXY","value":"http://p:1"}`}},
 		{"a proxy for the watcher", `watcher.extraEnv=[{"name":"HTTPS_PROXY","valueFrom":{"secretKeyRef":{"name":"s","key":"k"}}}]`, "Deployment kmm-watcher",

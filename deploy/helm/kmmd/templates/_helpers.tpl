@@ -42,7 +42,7 @@ read them, put the release's namespace in, and set what values say.
 
 {{- /* kmmd.requiresAccess: whether kmm-watcher asks who reads its figures. */ -}}
 {{- define "kmmd.requiresAccess" -}}
-{{- if or .Values.watcher.requireAccess (has "--require-access" .Values.watcher.extraArgs) -}}yes{{- end -}}
+{{- if or .Values.watcher.requireAccess (regexMatch "--require-access( |$|=[1tT])" (join " " .Values.watcher.extraArgs)) -}}yes{{- end -}}
 {{- end -}}
 
 {{- /* kmmd.podOf sets what values say of both workloads: dict of root, object, image, values. Nothing is printed. */ -}}
