@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -162,7 +163,7 @@ func imageEvents(m *v1beta1.Module, r *build.Request, was, now v1beta1.ModuleIma
 // tail keeps the beginning and, of what is too long, the end: the last lines of a
 // log say what went wrong.
 func tail(text string, limit int) string {
-	if len(text) <= limit {
+	if text = strings.ToValidUTF8(text, string(utf8.RuneError)); len(text) <= limit {
 		return text
 	}
 	head := limit / 4

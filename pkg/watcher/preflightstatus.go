@@ -44,7 +44,7 @@ func entryOf(k string, t *trial) v1beta2.PreflightValidationModuleStatus {
 	return v1beta2.PreflightValidationModuleStatus{
 		Namespace: namespace, Name: name,
 		CRBaseStatus: v1beta2.CRBaseStatus{
-			VerificationStatus: t.status, VerificationStage: t.stage, StatusReason: shorten(t.reason, maxStatusReason),
+			VerificationStatus: t.status, VerificationStage: t.stage, StatusReason: tail(t.reason, maxStatusReason),
 			LastTransitionTime: metav1.NewTime(t.since),
 		},
 		Image: t.image, Digest: t.digest, Revision: t.revision,

@@ -8,8 +8,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
@@ -261,6 +263,16 @@ func TestVerifiedCondition(t *testing.T) {
 		assert.Equal(t, tt.reason, c.Reason)
 		assert.Equal(t, tt.message, c.Message)
 	}
+}
+
+// TestStatusHasTheEnd of a log, which says what went wrong.
+func TestStatusHasTheEnd(t *testing.T) {
+	reason := "Error: build ended with exit code 1:\n" + strings.Repeat("the compiler says a lot\n", 42) + "fatal: foo.h: no such file"
+	require.Greater(t, len(reason), maxStatusReason)
+	said := entryOf("ns/a", &trial{reason: reason}).StatusReason
+	assert.LessOrEqual(t, len(said), maxStatusReason)
+	assert.Regexp(t, `^Error: build ended with exit code 1:(?s:.*)\nfatal: foo\.h: no such file$`, said)
+	assert.True(t, utf8.ValidString(entryOf("ns/a", &trial{reason: "\xff"}).StatusReason))
 }
 
 // TestPreflightStatus: a Watcher that begins with the status goes on where the one
