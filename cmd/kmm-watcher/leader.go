@@ -36,7 +36,11 @@ type leader struct {
 	health  *leaderelection.HealthzAdaptor
 	watcher atomic.Pointer[watcher.Watcher] // the one at work, nil without the lease
 	holder  atomic.Pointer[string]          // who holds the lease, nil when that is not known
+	over    atomic.Pointer[time.Time]       // since when the work is to have ended, nil while it may go on
 }
+
+// toEnd is how long the work may take to end when the lease is lost.
+const toEnd = 20 * time.Second
 
 func newLeader(o options, log *slog.Logger, registry *prometheus.Registry) (*leader, error) {
 	cfg, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
@@ -64,7 +68,7 @@ func newLeader(o options, log *slog.Logger, registry *prometheus.Registry) (*lea
 		return nil, err
 	}
 	return &leader{
-		options: o, log: log, kube: kube, health: leaderelection.NewLeaderHealthzAdaptor(20 * time.Second),
+		options: o, log: log, kube: kube, health: leaderelection.NewLeaderHealthzAdaptor(toEnd),
 		config: watcher.Config{
 			Kube: kube, API: own, Agents: subjects, Log: log, Metrics: watcher.NewMetrics(registry, version.String()), Workers: o.workers,
 			Images: making,
@@ -138,6 +142,9 @@ func (l *leader) term(ctx context.Context, work func(context.Context) error) err
 	if ctx.Err() != nil && !began.Load() {
 		return nil // it never had the lease
 	}
+	now := time.Now()
+	l.over.Store(&now)
+	defer l.over.Store(nil)
 	working.Wait()
 	return failed
 }
@@ -154,7 +161,14 @@ func (l *leader) watch(ctx context.Context) error {
 	return w.Run(ctx)
 }
 
-func (l *leader) live() error { return l.health.Check(&http.Request{}) }
+// live: one whose work does not end when the lease is lost can not wait for it again. Of that the elector knows only as
+// long as it takes the lease for its own.
+func (l *leader) live() error {
+	if at := l.over.Load(); at != nil && time.Since(*at) > toEnd {
+		return fmt.Errorf("the lease was lost at %s, and the work has not ended", at.UTC().Format(time.RFC3339))
+	}
+	return l.health.Check(&http.Request{})
+}
 
 // ready: one that waits for the lease is ready to take over.
 func (l *leader) ready() error {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	k8stesting "k8s.io/client-go/testing"
@@ -66,5 +67,44 @@ func TestLive(t *testing.T) {
 		require.NoError(t, <-ended)
 		cancel()
 		require.NoError(t, <-ended)
+	})
+}
+
+// TestNotAlive: nor is one that does not end, and whose lease is another's by now.
+func TestNotAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kube, taken := fake.NewClientset(), atomic.Bool{}
+		kube.PrependReactor("update", "leases", func(k8stesting.Action) (bool, runtime.Object, error) {
+			return taken.Load(), nil, errors.New("it has been modified")
+		})
+		l := &leader{
+			options: options{namespace: "kmm-system", identity: "me"}, kube: kube, log: slog.New(slog.DiscardHandler),
+			health: leaderelection.NewLeaderHealthzAdaptor(toEnd),
+		}
+		stuck, ended := make(chan struct{}), make(chan error)
+		go func() {
+			ended <- l.term(t.Context(), func(ctx context.Context) error {
+				<-ctx.Done()
+				<-stuck
+				return nil
+			})
+		}()
+		time.Sleep(time.Minute) // of the test's clock
+		leases := kube.CoordinationV1().Leases("kmm-system")
+		lease, err := leases.Get(t.Context(), "kmm-watcher", metav1.GetOptions{})
+		require.NoError(t, err)
+		other, now := "other", metav1.NowMicro()
+		lease.Spec.HolderIdentity, lease.Spec.RenewTime = &other, &now
+		_, err = leases.Update(t.Context(), lease, metav1.UpdateOptions{})
+		require.NoError(t, err)
+		taken.Store(true)
+		time.Sleep(15 * time.Second)
+		require.NoError(t, l.live(), "it may be about to end")
+		time.Sleep(toEnd)
+		require.Error(t, l.live())
+		taken.Store(false)
+		close(stuck)
+		require.NoError(t, <-ended)
+		require.NoError(t, l.live(), "it waits again")
 	})
 }
