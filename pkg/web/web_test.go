@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
@@ -105,6 +107,44 @@ func TestAccess(t *testing.T) {
 	code, _, _ := get(t, at+"/livez", nil)
 	assert.Equal(t, 200, code, "a kubelet has no token")
 }
+
+// TestEndsWithSomebodyConnected: a connection on which nothing is asked, such as a load balancer's probe, keeps nobody from
+// ending, and is no reason to end with an error.
+func TestEndsWithSomebodyConnected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := pipes{make(chan net.Conn), make(chan struct{})}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- web.Serve(ctx, l, prometheus.NewRegistry(), web.Checks{}) }()
+		client, server := net.Pipe()
+		l.conns <- server
+		synctest.Wait()
+		start := time.Now()
+		cancel()
+		require.NoError(t, <-done)
+		assert.Less(t, time.Since(start), 5*time.Second)
+		_, err := client.Read(make([]byte, 1))
+		require.ErrorIs(t, err, io.EOF, "the connection is closed")
+	})
+}
+
+// pipes is a net.Listener in memory.
+type pipes struct {
+	conns  chan net.Conn
+	closed chan struct{}
+}
+
+func (p pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p pipes) Close() error   { close(p.closed); return nil }
+func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
 // TestTakesNoOrders: what is served is read; nothing can be told, and there is nothing else.
 func TestTakesNoOrders(t *testing.T) {
