@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -176,6 +177,15 @@ func (c *config) check(path string) error {
 	}
 	if c.Firmware != firmwareAll && c.Firmware != firmwareDeclared {
 		return usageError{fmt.Errorf("%s: firmware: %q is neither %q nor %q", path, c.Firmware, firmwareAll, firmwareDeclared)}
+	}
+	if c.Listen != "" {
+		_, port, err := net.SplitHostPort(c.Listen)
+		if err == nil {
+			_, err = net.LookupPort("tcp", port)
+		}
+		if err != nil {
+			return usageError{fmt.Errorf("%s: listen: %q is no HOST:PORT: %w", path, c.Listen, err)}
+		}
 	}
 	for _, name := range slices.Concat(c.Policy.NeverLoad, c.Policy.NeverRemove) {
 		if name == "" || strings.ContainsAny(name, "/. \t") {

@@ -42,6 +42,9 @@ func TestConfig(t *testing.T) {
 		{"no size", "image_quota = 'much'\n", config{}, ":1: image_quota: "},
 		{"no room at all", "image_quota = '0B'\n", config{}, ":1: image_quota: "},
 		{"which firmware", "firmware = 'some'\n", config{}, `: firmware: "some" is neither "all" nor "declared"`},
+		{"an address without a port", "listen = '127.0.0.1'\n", config{}, `: listen: "127.0.0.1" is no HOST:PORT: `},
+		{"a port alone", "listen = '9808'\n", config{}, `: listen: "9808" is no HOST:PORT: `},
+		{"no port", "listen = ':98080'\n", config{}, `: listen: ":98080" is no HOST:PORT: `},
 		{"a number is no path", "run_dir = 7\n", config{}, ":1: run_dir: "},
 		{"no TOML", "listen = \n", config{}, ":1: toml: "},
 	} {

@@ -3,13 +3,17 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
@@ -74,4 +78,28 @@ func TestHTTP(t *testing.T) {
 	}
 	cancel()
 	require.NoError(t, <-done)
+}
+
+// TestAddressIsTaken: every user of the node can be there before us. It is told once, and tried until the address is free.
+func TestAddressIsTaken(t *testing.T) {
+	var log bytes.Buffer
+	synctest.Test(t, func(t *testing.T) {
+		other, err := net.Listen("tcp", "127.0.77.1:0")
+		require.NoError(t, err)
+		start := time.Now()
+		time.AfterFunc(3*listenAgain-time.Second, func() { assert.NoError(t, other.Close()) })
+		l := listen(t.Context(), other.Addr().String(), slog.New(slog.NewTextHandler(&log, nil)))
+		require.NotNil(t, l)
+		require.NoError(t, l.Close())
+		assert.Equal(t, 3*listenAgain, time.Since(start))
+	})
+	assert.Equal(t, 1, strings.Count(log.String(), "level=ERROR"), "%s", log.String())
+
+	other, err := net.Listen("tcp", "127.0.77.1:0")
+	require.NoError(t, err)
+	defer other.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	n := &node{config: config{Listen: other.Addr().String()}, log: slog.New(slog.DiscardHandler)}
+	assert.NoError(t, n.serve(ctx, prometheus.NewRegistry()), "no reason to end")
 }

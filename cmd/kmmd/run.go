@@ -5,8 +5,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net"
 	"os"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -153,12 +151,6 @@ func runDaemon(ctx context.Context, o *options) error {
 		return err
 	}
 	defer unlock()
-	var listener net.Listener
-	if n.config.Listen != "" {
-		if listener, err = net.Listen("tcp", n.config.Listen); err != nil {
-			return fmt.Errorf("listen for /metrics: %w", err)
-		}
-	}
 	n.log.Info("kmmd starts", "version", version.String(), "kernel", n.host.Release(), "documents", n.source.Path)
 	joint := n.joint()
 	g, ctx := errgroup.WithContext(ctx)
@@ -183,9 +175,8 @@ func runDaemon(ctx context.Context, o *options) error {
 	if n.manager != nil {
 		g.Go(func() error { return n.notify(ctx) })
 	}
-	if listener != nil {
-		n.log.Info("serving", "address", listener.Addr().String())
-		g.Go(func() error { return serve(ctx, listener, n.agent, registry) })
+	if n.config.Listen != "" {
+		g.Go(func() error { return n.serve(ctx, registry) })
 	}
 	err = g.Wait()
 	n.log.Info("kmmd stops; modules stay as they are")
