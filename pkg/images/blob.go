@@ -134,21 +134,18 @@ func resumable(ctx context.Context, err error) bool {
 
 // connection receives the blob from offset on and returns how much it got.
 func (c *fetcher) connection(ctx context.Context, b *blob, offset int64, h hash.Hash) (int64, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stream, from, err := c.blob(ctx, b.desc, offset)
+	body, from, err := c.blob(ctx, b.desc, offset)
 	if err != nil {
 		return 0, err
 	}
-	defer func() { _ = stream.Close() }()
-	body := watch(stream, c.l.stallWindow, cancel)
+	defer func() { _ = body.Close() }()
 	if _, err := io.CopyN(io.Discard, body, offset-from); err != nil {
-		return 0, cause(ctx, err)
+		return 0, err
 	}
 	want := b.desc.Size - offset
 	n, err := c.copyTo(ctx, b, io.LimitReader(body, want), h)
 	if err != nil {
-		return n, cause(ctx, err)
+		return n, err
 	}
 	if n < want {
 		return n, fmt.Errorf("%w: layer %s ends after %d of %d bytes", ErrDigest, b.desc.Digest, offset+n, b.desc.Size)

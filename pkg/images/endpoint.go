@@ -60,7 +60,7 @@ func (e *endpoint) connect() ([]*attempt, int, error) {
 		return nil, 0, onDisk(err)
 	}
 	e.base = base
-	rt := GuardScheme(base, e.PlainHTTP)
+	rt := GuardScheme(&stallGuard{base, e.l.stallWindow}, e.PlainHTTP)
 	rt = transport.NewUserAgent(&retrier{next: rt, delay: e.l.retryDelay}, "kmmd")
 	for _, cred := range append(e.found.Credentials, credentials.Credential{}) {
 		a := &authorizer{

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -76,6 +77,16 @@ func status(code int) func(http.ResponseWriter, *http.Request, http.Handler) {
 	return func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { w.WriteHeader(code) }
 }
 
+// hang answers with a body that begins and does not end.
+func hang(code int) func(http.ResponseWriter, *http.Request, http.Handler) {
+	return func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+		w.WriteHeader(code)
+		_, _ = w.Write([]byte("{"))
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	}
+}
+
 func TestMirrorServes(t *testing.T) {
 	m := newMirrored(t)
 	var parameters, headers []string
@@ -109,6 +120,27 @@ func TestMirrorsThatCanNotServe(t *testing.T) {
 				w.WriteHeader(http.StatusTooManyRequests)
 			}
 		}, 1},
+		{"never sends all of an error", func(*mirrored) func(http.ResponseWriter, *http.Request, http.Handler) { return hang(500) }, 1},
+		{"never sends all of a redirect", func(*mirrored) func(http.ResponseWriter, *http.Request, http.Handler) {
+			return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+				if r.URL.Path == "/elsewhere" {
+					w.WriteHeader(http.StatusNotFound)
+					return
+				}
+				w.Header().Set("Location", "/elsewhere")
+				hang(302)(w, r, next)
+			}
+		}, -1},
+		{"never gives all of a token", func(m *mirrored) func(http.ResponseWriter, *http.Request, http.Handler) {
+			return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+				if r.URL.Path == "/token" {
+					hang(200)(w, r, next)
+					return
+				}
+				w.Header().Set("WWW-Authenticate", fmt.Sprintf("Bearer realm=\"http://%s/token\"", m.first.Host))
+				w.WriteHeader(http.StatusUnauthorized)
+			}
+		}, 2},
 		{"has no layer", func(m *mirrored) func(http.ResponseWriter, *http.Request, http.Handler) {
 			return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 				if r.URL.Path == m.layer {
@@ -135,7 +167,11 @@ func TestMirrorsThatCanNotServe(t *testing.T) {
 			} else {
 				m.first.Handle(tt.handle(m))
 			}
-			_, err := m.node(t, "").Ensure(t.Context(), m.ref())
+			s := m.node(t, "")
+			if strings.HasPrefix(tt.name, "never") {
+				s.l.stallWindow = 500 * time.Millisecond
+			}
+			_, err := s.Ensure(t.Context(), m.ref())
 			require.NoError(t, err)
 			first, second, reg := m.requests()
 			if tt.asked >= 0 {

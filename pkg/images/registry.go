@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -148,15 +147,13 @@ func (c *client) manifest(ctx context.Context, identifier string) (raw []byte, d
 		able = func(e *endpoint) bool { return e.Pull }
 	}
 	err = c.each(ctx, 0, able, func(e *endpoint) error {
-		raw, digest, err = c.manifestOf(ctx, e, identifier)
+		raw, digest, err = e.manifest(ctx, identifier)
 		return err
 	})
 	return raw, digest, err
 }
 
-func (c *client) manifestOf(ctx context.Context, e *endpoint, identifier string) ([]byte, string, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+func (e *endpoint) manifest(ctx context.Context, identifier string) ([]byte, string, error) {
 	accept := []string{
 		string(types.OCIManifestSchema1), string(types.OCIImageIndex),
 		string(types.DockerManifestSchema2), string(types.DockerManifestList),
@@ -166,11 +163,10 @@ func (c *client) manifestOf(ctx context.Context, e *endpoint, identifier string)
 		return nil, "", err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	body := watch(resp.Body, c.l.stallWindow, cancel)
 	var b bytes.Buffer
-	_, err = io.Copy(&b, io.LimitReader(body, maxManifest+1))
+	_, err = io.Copy(&b, io.LimitReader(resp.Body, maxManifest+1))
 	if err != nil {
-		return nil, "", fmt.Errorf("read manifest: %w", cause(ctx, err))
+		return nil, "", fmt.Errorf("read manifest: %w", err)
 	}
 	if b.Len() > maxManifest {
 		return nil, "", fmt.Errorf("%w: manifest of more than %d bytes", ErrLimit, maxManifest)
@@ -226,12 +222,4 @@ func (e *endpoint) blob(ctx context.Context, desc v1.Descriptor, offset int64) (
 		return nil, 0, fmt.Errorf("%w: asked for layer %s from byte %d, got %q", ErrDigest, desc.Digest, offset, got)
 	}
 	return resp.Body, offset, nil
-}
-
-// cause replaces the bare "context canceled" of a read by why it was canceled.
-func cause(ctx context.Context, err error) error {
-	if why := context.Cause(ctx); why != nil && errors.Is(err, context.Canceled) {
-		return why
-	}
-	return err
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"time"
 )
 
@@ -47,4 +48,44 @@ func (w *watchdog) Read(p []byte) (int, error) {
 
 func (w *watchdog) bark() {
 	w.cancel(fmt.Errorf("%w: less than %d bytes in %s", errStalled, stallMinimum, w.window))
+}
+
+// stallGuard watches the body of each answer: also of an error, of a redirect and of a token, which others read.
+type stallGuard struct {
+	next   http.RoundTripper
+	window time.Duration
+}
+
+func (g *stallGuard) RoundTrip(r *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(r.Context())
+	resp, err := g.next.RoundTrip(r.WithContext(ctx))
+	if err != nil {
+		cancel(nil)
+		return nil, err
+	}
+	resp.Body = &watchedBody{ctx: ctx, body: resp.Body, watched: watch(resp.Body, g.window, cancel), cancel: cancel}
+	return resp, nil
+}
+
+// watchedBody is the body of an answer; ctx is that of its request.
+type watchedBody struct {
+	ctx     context.Context
+	body    io.Closer
+	watched *watchdog
+	cancel  context.CancelCauseFunc
+}
+
+// Read implements io.Reader. A bare "context canceled" becomes why it was canceled.
+func (b *watchedBody) Read(p []byte) (int, error) {
+	n, err := b.watched.Read(p)
+	if why := context.Cause(b.ctx); why != nil && errors.Is(err, context.Canceled) {
+		err = why
+	}
+	return n, err
+}
+
+// Close implements io.Closer.
+func (b *watchedBody) Close() error {
+	defer b.cancel(nil)
+	return b.body.Close()
 }
