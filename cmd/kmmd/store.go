@@ -96,7 +96,7 @@ func openPeek(log *slog.Logger, dir string, opts images.Options, offline bool) (
 	}, nil
 }
 
-// Ensure implements agent.Images.
+// Ensure implements agent.Images, with the answer that the store itself would give.
 func (p *peek) Ensure(ctx context.Context, r images.Request) (*images.Tree, error) {
 	if p.scratch == nil {
 		r.PullPolicy = images.PullNever
@@ -104,15 +104,29 @@ func (p *peek) Ensure(ctx context.Context, r images.Request) (*images.Tree, erro
 			return nil, fmt.Errorf("image %s: %w: there is no store yet", r.Ref, images.ErrNotCached)
 		}
 	}
-	if p.have != nil && r.PullPolicy != images.PullAlways {
-		cached := r
-		cached.PullPolicy = images.PullNever
-		t, err := p.have.Ensure(ctx, cached)
+	asks, err := r.AsksAlways()
+	if err != nil {
+		return nil, err
+	}
+	if p.have != nil && !asks {
+		t, err := p.stored(ctx, r)
 		if !errors.Is(err, images.ErrNotCached) || r.PullPolicy == images.PullNever {
 			return t, err
 		}
 	}
-	return p.scratch.Ensure(ctx, r)
+	t, err := p.scratch.Ensure(ctx, r)
+	if p.have != nil && asks && errors.Is(err, images.ErrUnreachable) {
+		if t, err := p.stored(ctx, r); err == nil {
+			t.Stale = true
+			return t, nil
+		}
+	}
+	return t, err
+}
+
+func (p *peek) stored(ctx context.Context, r images.Request) (*images.Tree, error) {
+	r.PullPolicy = images.PullNever
+	return p.have.Ensure(ctx, r)
 }
 
 // Verified implements agent.Images. Nothing is loaded.

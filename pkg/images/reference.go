@@ -104,6 +104,16 @@ func (q *query) parsePolicy() error {
 	return nil
 }
 
+// AsksAlways says whether Store.Ensure asks the registry though the store has the image: it has a tag, and the policy is
+// Always, by default too. ErrInvalidRef is as for Ensure.
+func (r Request) AsksAlways() (bool, error) {
+	q, err := parseRequest(r)
+	if err != nil {
+		return false, err
+	}
+	return q.policy == PullAlways && q.digest == "", nil
+}
+
 // key names the tree of this query for the image digest stands for. All
 // releases are in it, not the one found: so the answer never depends on what
 // was asked before.
