@@ -31,6 +31,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kmm-node/kmmd/pkg/images"
+	"github.com/kmm-node/kmmd/pkg/images/cosign"
 	"github.com/kmm-node/kmmd/pkg/images/imagestest"
 	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
@@ -441,6 +442,45 @@ func TestCopy(t *testing.T) {
 	assert.NotEqual(t, l.digest, r.Digest)
 	_, err = os.Stat(dir + "/one/index.json.tmp")
 	assert.ErrorIs(t, err, os.ErrNotExist)
+}
+
+// TestSignatureIsAnImageOfItsOwn: a copy is signed once the signature is copied too, as docs/quickstart/air-gapped.md has it.
+func TestSignatureIsAnImageOfItsOwn(t *testing.T) {
+	l := newLab(t, imagestest.Layer(t, map[string]string{mods + "a.ko": module("a")}))
+	cosigner := imagestest.NewSigner(t, "p256")
+	keys, err := cosign.ParseKeys("cosign.pub", cosigner.PEM)
+	require.NoError(t, err)
+	ensure := func(ref string) error {
+		s, err := images.Open(t.TempDir(), images.Options{Policy: images.Policy{Keys: keys}})
+		require.NoError(t, err)
+		_, err = s.Ensure(t.Context(), images.Request{Ref: ref, Releases: []string{"6.1.0"}, Insecure: true})
+		return err
+	}
+	raw, err := l.image(t, "in:v1").RawManifest()
+	require.NoError(t, err)
+	subject := v1.Descriptor{MediaType: types.OCIManifestSchema1, Digest: hashOf(raw), Size: int64(len(raw))}
+	imagestest.PushSimple(t, l.Host+"/in:v1", cosigner)
+	made := cosigner.Bundle(t, l.digest, imagestest.PredicateSign)
+	bundle, err := imagestest.BundleImage(t, subject, made, imagestest.PredicateSign).Digest()
+	require.NoError(t, err)
+	imagestest.PushBundle(t, l.Host+"/in:v1", made, imagestest.PredicateSign)
+
+	tag := ":sha256-" + subject.Digest.Hex
+	for name, signature := range map[string][2]string{"classic": {tag + ".sig", tag + ".sig"}, "bundle": {"@" + bundle.String(), tag}} {
+		disk, inside := "oci:"+filepath.Join(t.TempDir(), "disk"), "inside-"+name
+		for _, step := range []struct{ from, to string }{{"in:v1", disk}, {disk, inside + ":v1"}} {
+			_, err := Copy(t.Context(), l.options(step.from, step.to))
+			require.NoError(t, err)
+		}
+		require.ErrorIs(t, ensure(disk), images.ErrPolicy, name)
+		require.ErrorIs(t, ensure(l.Host+"/"+inside+":v1"), images.ErrPolicy, name)
+		for _, step := range []struct{ from, to string }{{"in" + signature[0], disk + signature[1]}, {disk + signature[1], inside + signature[1]}} {
+			_, err := Copy(t.Context(), l.options(step.from, step.to))
+			require.NoError(t, err)
+		}
+		require.NoError(t, ensure(disk), name)
+		require.NoError(t, ensure(l.Host+"/"+inside+":v1"), name)
+	}
 }
 
 // TestLayoutIsNotTrusted: who made the layout may not have others' files written.
