@@ -360,6 +360,9 @@ func imagePruneCommand(o *options, store *string) *cobra.Command {
 		Short: "remove images that nothing needs; what runs or is wanted stays",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if unused < 0 {
+				return usageError{fmt.Errorf("image prune: --unused %s: a duration of 0 or more is needed", unused)}
+			}
 			return withStore(o, *store, nil, func(s *images.Store, _ config) error {
 				freed, removed, err := s.Prune(images.PruneOptions{Unused: unused})
 				return errors.Join(err, printFreed(cmd, o, removed, freed))

@@ -107,7 +107,7 @@ func TestImageUsage(t *testing.T) {
 	_, config := root(t)
 	for _, args := range [][]string{
 		{"nothing"}, {"ls", "extra"}, {"rm"}, {"pull", "a:1", "b:1"}, {"pull", "no-tag"}, {"pull", "-f", "x", "a:1"},
-		{"pull", "--store", "/tmp/x"}, {"pull", "--pull-secret", "/does/not/exist", "a:1"}, {"prune", "--unused", "soon"},
+		{"pull", "--store", "/tmp/x"}, {"pull", "--pull-secret", "/does/not/exist", "a:1"}, {"prune", "--unused", "soon"}, {"prune", "--unused", "-168h"},
 	} {
 		_, err := kmmd(t, append([]string{"image", "--config", config}, args...)...)
 		require.Error(t, err, args)
