@@ -50,7 +50,9 @@ func (c *fetcher) open(ctx context.Context, desc v1.Descriptor) *blob {
 	}
 	go func() {
 		defer close(b.full)
-		b.err = c.receive(ctx, b)
+		if b.err = c.receive(ctx, b); errors.Is(b.err, ErrDigest) {
+			c.distrust(desc)
+		}
 	}()
 	return b
 }

@@ -150,6 +150,28 @@ func TestMirrorsThatCanNotServe(t *testing.T) {
 				next.ServeHTTP(w, r)
 			}
 		}, 2},
+		{"has a damaged layer", func(m *mirrored) func(http.ResponseWriter, *http.Request, http.Handler) {
+			return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+				if r.URL.Path != m.layer {
+					next.ServeHTTP(w, r)
+					return
+				}
+				good := httptest.NewRecorder()
+				next.ServeHTTP(good, r)
+				damaged := good.Body.Bytes()
+				damaged[len(damaged)/2] ^= 1
+				_, _ = w.Write(damaged)
+			}
+		}, 2},
+		{"has another layer", func(m *mirrored) func(http.ResponseWriter, *http.Request, http.Handler) {
+			return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+				if r.URL.Path == m.layer {
+					_, _ = w.Write([]byte("another"))
+					return
+				}
+				next.ServeHTTP(w, r)
+			}
+		}, 2},
 		{"never sends all of the layer", func(m *mirrored) func(http.ResponseWriter, *http.Request, http.Handler) {
 			return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 				if r.URL.Path == m.layer {
@@ -196,6 +218,28 @@ func TestLayerThatBreaksOffEverywhereButAtTheRegistry(t *testing.T) {
 	m.second.Handle(half)
 	_, err := m.node(t, "").Ensure(t.Context(), m.ref())
 	assert.NoError(t, err)
+}
+
+// TestDamagedEverywhere: each is asked for the layer once.
+func TestDamagedEverywhere(t *testing.T) {
+	m := newMirrored(t)
+	asked := 0
+	for _, r := range []*imagestest.Registry{m.first, m.second, m.reg} {
+		r.Handle(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			if r.URL.Path != m.layer {
+				next.ServeHTTP(w, r)
+				return
+			}
+			asked++
+			w.(http.Flusher).Flush() // its size is not told
+			_, _ = w.Write([]byte("another"))
+		})
+	}
+	s := m.node(t, "")
+	_, err := s.Ensure(t.Context(), m.ref())
+	require.ErrorIs(t, err, ErrDigest)
+	assert.Equal(t, 3, asked)
+	assert.Empty(t, names(t, s.path("tmp")))
 }
 
 func TestMirrorLies(t *testing.T) {

@@ -71,6 +71,9 @@ func (s *memorySource) referrers(context.Context, string) ([]v1.Descriptor, erro
 
 func (s *memorySource) Close() {}
 
+func (*memorySource) distrust(v1.Descriptor) {}
+func (*memorySource) elsewhere() bool        { return false }
+
 // isOurs says whether an error is one that callers know.
 func isOurs(err error) bool {
 	for _, known := range []error{ErrNotFound, ErrDigest, ErrNoModules, ErrNoFirmware, ErrUnsafe, ErrLimit, ErrInvalidRef} {

@@ -176,6 +176,12 @@ func (l *layout) blob(_ context.Context, desc v1.Descriptor, offset int64) (io.R
 	return f, offset, nil
 }
 
+// distrust implements source.
+func (l *layout) distrust(v1.Descriptor) {}
+
+// elsewhere implements source: there is one place only.
+func (l *layout) elsewhere() bool { return false }
+
 func (l *layout) lacks(what, digest string) error {
 	return fmt.Errorf("%w: %s lacks the %s %s: copy the whole image there again", ErrNotFound, l.ref.path, what, digest)
 }

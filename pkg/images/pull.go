@@ -51,9 +51,14 @@ func (s *Store) resolveAndFetch(ctx context.Context, q *query, report func(Progr
 	}
 	t, _ := s.cached(q, r.digest)
 	if t == nil {
-		if t, err = s.fetch(ctx, src, q, r, report); err != nil {
-			return nil, err
-		}
+		t, err = s.fetch(ctx, src, q, r, report)
+	}
+	// A mirror with a damaged layer has it the next time, too.
+	for errors.Is(err, ErrDigest) && src.elsewhere() {
+		t, err = s.fetch(ctx, src, q, r, report)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return t, onDisk(s.setTag(q, r.digest))
 }

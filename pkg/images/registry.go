@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 
@@ -26,9 +27,12 @@ type client struct {
 	endpoints []*endpoint
 	l         limits
 
-	mu     sync.Mutex     // guards what follows
-	bad    map[int]bool   // endpoints that could not serve while another one could
-	opened map[string]int // how often a blob was asked for
+	mu      sync.Mutex     // guards what follows
+	bad     map[int]bool   // endpoints that could not serve while another one could
+	opened  map[string]int // how often a blob was asked for
+	from    map[string]int // which endpoint has served it last
+	wrong   map[int]bool   // endpoints that served what was not the blob
+	suspect bool           // there is a new one of these
 }
 
 // dial finds out where to ask, and with which credentials; no registry is asked
@@ -47,7 +51,7 @@ func dial(ctx context.Context, q *query, l limits, o Options) (*client, error) {
 		return nil, onDisk(err)
 	}
 	keyring := credentials.Join(q.secrets(ctx), o.Keyring)
-	c := &client{l: l, bad: map[int]bool{}, opened: map[string]int{}}
+	c := &client{l: l, bad: map[int]bool{}, opened: map[string]int{}, from: map[string]int{}, wrong: map[int]bool{}}
 	for _, e := range list {
 		place := &endpoint{Endpoint: e, l: l}
 		place.found = keyring.Lookup(e.URL.Host, place.name())
@@ -187,10 +191,40 @@ func (c *client) blob(ctx context.Context, desc v1.Descriptor, offset int64) (bo
 	c.opened[desc.Digest.Hex]++
 	c.mu.Unlock()
 	err = c.each(ctx, shift, func(e *endpoint) bool { return e.Pull }, func(e *endpoint) error {
-		body, from, err = e.blob(ctx, desc, offset)
+		if body, from, err = e.blob(ctx, desc, offset); err == nil {
+			c.mu.Lock()
+			c.from[desc.Digest.Hex] = slices.Index(c.endpoints, e)
+			c.mu.Unlock()
+		}
 		return err
 	})
 	return body, from, err
+}
+
+// distrust has the endpoint that served the blob last come last from now on.
+func (c *client) distrust(desc v1.Descriptor) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at, ok := c.from[desc.Digest.Hex]
+	if !ok || c.wrong[at] {
+		return
+	}
+	c.wrong[at], c.bad[at], c.suspect = true, true, true
+	c.opened[desc.Digest.Hex] = 0
+}
+
+// elsewhere implements source.
+func (c *client) elsewhere() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	again := c.suspect
+	c.suspect = false
+	for i, e := range c.endpoints {
+		if again && e.Pull && !e.Fallback && !c.wrong[i] {
+			return true
+		}
+	}
+	return false
 }
 
 // blob asks for a closed range when offset is not 0: some registries answer

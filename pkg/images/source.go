@@ -23,5 +23,10 @@ type source interface {
 	// referrers lists manifests that may say something about the image of that
 	// digest: at least its sigstore bundles. None is no error.
 	referrers(ctx context.Context, digest string) ([]v1.Descriptor, error)
+	// distrust is told of a blob that was not what its digest says.
+	distrust(desc v1.Descriptor)
+	// elsewhere says whether there is another place to ask than those that were distrusted
+	// since the last call.
+	elsewhere() bool
 	Close()
 }
