@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // Modes of what the store holds: nobody's attributes, whatever the umask.
@@ -106,7 +107,7 @@ func (s *Store) hold(j *job, sel *selection, dir string) (held map[string]bool, 
 			need += f.size
 			continue
 		}
-		if err := os.Link(s.content(f.sum), filepath.Join(dir, f.sum)); err != nil {
+		if err := s.link(f.sum, filepath.Join(dir, f.sum)); err != nil {
 			return nil, 0, err
 		}
 		held[f.sum] = true
@@ -138,15 +139,50 @@ func (s *Store) adopt(staged, sum string) error {
 	return os.Rename(staged, s.content(sum))
 }
 
-// link gives content a name in a tree.
+// link gives content a name in a tree. A file has at most maxLinks, which two images of many empty files use up for all others:
+// then the content goes on as a new file. The caller holds the change lock.
 func (s *Store) link(sum, at string) error {
-	if err := s.step("link " + filepath.Base(at)); err != nil {
-		return err
-	}
 	if err := os.MkdirAll(filepath.Dir(at), storedDir); err != nil {
 		return err
 	}
+	err := s.step("link " + filepath.Base(at))
+	if err == nil {
+		err = os.Link(s.content(sum), at)
+	}
+	if !errors.Is(err, unix.EMLINK) {
+		return err
+	}
+	if err := s.renew(sum); err != nil {
+		return err
+	}
 	return os.Link(s.content(sum), at)
+}
+
+// renew puts a copy in the place of content, whose old file stays in the trees that have it.
+func (s *Store) renew(sum string) error {
+	old, err := os.Open(s.content(sum))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = old.Close() }()
+	f, err := os.CreateTemp(s.path("tmp"), "file-")
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, old)
+	if err == nil {
+		err = f.Chmod(storedMode)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), s.content(sum))
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
 }
 
 // syncDirs makes the directories of a tree durable; its files are already.

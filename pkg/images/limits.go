@@ -18,6 +18,7 @@ const (
 	maxNameLength = 255      // bytes of one component, as NAME_MAX
 	maxLinkHops   = 40       // symlinks on one path, as MAXSYMLINKS
 	maxFiles      = 32_768   // files taken out of an image
+	maxLinks      = 65_000   // names of a file, on ext4 (fs/ext4/ext4.h: EXT4_LINK_MAX)
 	maxFileSize   = 1 << 30  // bytes of one of them
 	maxSelected   = 4 << 30  // bytes of all of them
 	maxZstdWindow = 128 << 20

@@ -18,6 +18,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/klauspost/compress/gzip"
+	"golang.org/x/sys/unix"
 )
 
 // listing is what layers/<digest> keeps of a layer that was read and whose digest
@@ -70,6 +71,9 @@ func (j *job) load(i int) (bool, error) {
 		data.entries = append(data.entries, entry{name: e.Name, link: e.Link, size: e.Size, ordinal: e.Ordinal, kind: e.Kind})
 	}
 	for ordinal, c := range l.Files {
+		if crowded(j.store.content(c.Sum)) {
+			continue // it is fetched when it is needed
+		}
 		f := stagedFile{name: stagedName(hex, ordinal), sum: c.Sum, size: c.Size}
 		err := os.Link(j.store.content(c.Sum), filepath.Join(j.dir, f.name))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -86,6 +90,12 @@ func (j *job) load(i int) (bool, error) {
 	}
 	j.known[hex] = data
 	return true, nil
+}
+
+// crowded says whether a file has so many names that those which a pull gives it may be too many for the file system.
+func crowded(path string) bool {
+	var st unix.Stat_t
+	return unix.Stat(path, &st) == nil && st.Nlink > maxLinks-maxFiles
 }
 
 // readListing returns nil for one that is missing, damaged, or of another

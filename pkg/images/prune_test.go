@@ -3,6 +3,7 @@
 package images
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -323,6 +324,33 @@ func TestFullDisk(t *testing.T) {
 			require.NoError(t, err)
 		})
 	}
+}
+
+// TestTooManyNames: content that can have no further name in the file system does not keep other images from being stored.
+func TestTooManyNames(t *testing.T) {
+	sh := newShelf(t, "v1")
+	full := true
+	sh.step = func(what string) error {
+		if full && strings.HasPrefix(what, "link") {
+			full = false
+			return &os.LinkError{Op: what, Err: syscall.EMLINK}
+		}
+		return nil
+	}
+	sh.push("v2")
+	_, err := sh.get("v2")
+	require.NoError(t, err)
+	require.False(t, full)
+	for _, tag := range []string{"v1", "v2"} {
+		tree, err := sh.get(tag)
+		require.NoError(t, err, tag)
+		assert.NoError(t, tree.Verify(), tag)
+	}
+	assert.Empty(t, names(t, sh.path("tmp")))
+	require.NoError(t, sh.eachFile(func(path string, info fs.FileInfo) error {
+		assert.Equal(t, fs.FileMode(storedMode), info.Mode(), path)
+		return nil
+	}))
 }
 
 func TestOldTreesGo(t *testing.T) {
