@@ -24,6 +24,7 @@ type config struct {
 
 	owner    types.UID // of the Node it belongs to
 	entries  []*entry  // sorted by key
+	held     []string  // keys of what it keeps without an entry, sorted
 	bootID   string
 	observed int64 // generation
 	states   []state
@@ -132,11 +133,15 @@ func (s *configs) read(o *v1beta1.NodeModulesConfig) *config {
 	last := s.last[o.Name]
 	s.mu.Unlock()
 	if last != nil && last.UID == c.UID && last.Generation == c.Generation {
-		c.entries = last.entries // the spec has not changed
+		c.entries, c.held = last.entries, last.held // the spec has not changed
 	} else {
 		for i := range o.Spec.Modules {
 			c.entries = append(c.entries, s.entries.share(&o.Spec.Modules[i]))
 		}
+		for _, h := range o.Spec.Held {
+			c.held = append(c.held, key(h.Namespace, h.Name))
+		}
+		slices.Sort(c.held)
 		slices.SortFunc(c.entries, func(a, b *entry) int { return strings.Compare(a.key(), b.key()) })
 	}
 	for i := range o.Status.Modules[:min(len(o.Status.Modules), maxStates)] {

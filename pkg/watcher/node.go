@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -158,6 +159,11 @@ func (w *Watcher) writeConfig(ctx context.Context, v view, d decision) (bool, er
 	for _, e := range d.entries {
 		modules = append(modules, e.NodeModule)
 	}
+	var held []v1beta1.HeldModule
+	for _, k := range d.keeps {
+		namespace, name, _ := strings.Cut(k, "/")
+		held = append(held, v1beta1.HeldModule{Namespace: namespace, Name: name})
+	}
 	configs := w.cfg.API.NodeModulesConfigs()
 	var out *v1beta1.NodeModulesConfig
 	var err error
@@ -166,13 +172,13 @@ func (w *Watcher) writeConfig(ctx context.Context, v view, d decision) (bool, er
 			ObjectMeta: metav1.ObjectMeta{Name: v.node.Name, OwnerReferences: []metav1.OwnerReference{
 				{APIVersion: "v1", Kind: "Node", Name: v.node.Name, UID: v.node.UID},
 			}},
-			Spec: v1beta1.NodeModulesConfigSpec{Modules: modules},
+			Spec: v1beta1.NodeModulesConfigSpec{Modules: modules, Held: held},
 		}, metav1.CreateOptions{})
 	} else {
 		var patch []byte
 		patch, err = json.Marshal(map[string]any{
 			"metadata": map[string]any{"resourceVersion": v.config.ResourceVersion, "uid": v.config.UID},
-			"spec":     map[string]any{"modules": modules}, // an empty list has to be said
+			"spec":     map[string]any{"modules": modules, "held": held}, // an empty list has to be said
 		})
 		if err == nil {
 			out, err = configs.Patch(ctx, v.node.Name, types.MergePatchType, patch, metav1.PatchOptions{})

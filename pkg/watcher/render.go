@@ -48,6 +48,7 @@ type standing struct {
 	desired   bool   // the node should run it, in whatever version
 	available bool   // it does, and has the label
 	held      bool   // waits for its turn in a rollout
+	later     bool   // has none, and what its Module says now is not for the node yet
 	building  bool   // waits for an image that the cluster makes
 	settling  bool   // was told, and has not answered
 	unmapped  bool   // no kernel mapping for the kernel that runs
@@ -65,7 +66,8 @@ func (s *standing) failed() bool { return s.reason != "" && !s.unmapped }
 // is about to be unloaded is not ready any more.
 type decision struct {
 	labels    map[string]*string // to change; nil takes the label away
-	entries   []*entry           // the whole spec
+	entries   []*entry           // the whole spec, with
+	keeps     []string           // keys of what the node keeps of an object before this one
 	write     bool               // the spec differs
 	loaded    []string           // keys that become ready by labels
 	waiting   []string           // keys whose plugin has to leave first
@@ -98,6 +100,7 @@ func render(v view, admit func(key string) bool) decision {
 	for _, k := range slices.Sorted(maps.Keys(keys)) {
 		r.one(k, keys[k])
 	}
+	r.write = r.write || v.config != nil && !slices.Equal(r.keeps, v.config.held)
 	r.difference()
 	return r.decision
 }
@@ -139,6 +142,9 @@ func (r *renderer) one(k string, w *want) {
 		}
 	}
 	r.write = r.write || !same(next, current)
+	if (s.held || s.later) && current == nil && (r.config == nil || slices.Contains(r.config.held, k)) {
+		r.keeps = append(r.keeps, k)
+	}
 	if next != nil {
 		r.entries = append(r.entries, next)
 		s.version = next.version()
@@ -178,9 +184,12 @@ func (r *renderer) target(k string, w *want, current *entry) (*entry, standing) 
 	}
 	switch {
 	case !takes || !w.given && !lost:
+		// A taint that keeps it away does not take it off.
+		s.later, _ = TakesPart(w.module, r.node, true)
+		s.later = s.later && current == nil && (w.given || lost)
 		return nil, s
 	case lost:
-		s.desired = current != nil
+		s.desired, s.later = current != nil, current == nil
 		return current, s
 	}
 	target := w.entry
@@ -190,7 +199,7 @@ func (r *renderer) target(k string, w *want, current *entry) (*entry, standing) 
 		case !ok:
 			target = nil
 		case asked != version:
-			s.desired = current != nil
+			s.desired, s.later = current != nil, current == nil
 			return current, s // the node stays at what it has until its label says otherwise
 		}
 	}

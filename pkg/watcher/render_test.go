@@ -114,6 +114,9 @@ func say(d decision) string {
 			image := e.ModuleLoader.Container.KernelMappings[0].ContainerImage
 			spec = append(spec, e.Name+image[strings.LastIndex(image, ":"):])
 		}
+		for _, k := range d.keeps {
+			spec = append(spec, "keep "+k)
+		}
 		out = append(out, fmt.Sprintf("write%v", spec))
 	}
 	for _, k := range d.waiting {
@@ -132,6 +135,55 @@ const (
 	atVersion = v1beta1.LabelPrefix + "ns.a.version.ready"
 	asked     = v1beta1.LabelPrefix + "version-module.ns.a"
 )
+
+// TestFirstOrder: a node that had another object before this one is not to unload what its first order can not be about yet.
+func TestFirstOrder(t *testing.T) {
+	a, b, v2 := module("a", "1"), module("b", "1"), module("a", "2", version("v2"))
+	tainted := func(effect corev1.TaintEffect) *corev1.Node {
+		n := labelled()
+		n.Spec.Taints = []corev1.Taint{{Key: "maintenance", Effect: effect}}
+		return n
+	}
+	tolerant := module("b", "1")
+	tolerant.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
+	kept := func(entries []*entry, states ...state) *config {
+		c := has(entries, states...)
+		c.held = []string{"ns/a"}
+		return c
+	}
+	loaded := told(b, "Loaded")
+	readyB := strings.Replace(isReady, "ns.a", "ns.b", 1)
+	for _, tt := range []struct {
+		name   string
+		wants  []*want
+		config *config
+		node   *corev1.Node
+		want   string
+	}{
+		{"held", wanted(a, b), nil, labelled(), "write[b:1 keep ns/a], ns/a is held"},
+		{"all are held", wanted(a), nil, labelled(), "ns/a is held"},
+		{"another version", wanted(v2, b), nil, labelled(asked + "=v1"), "write[b:1 keep ns/a]"},
+		{"no version", wanted(v2, b), nil, labelled(), "write[b:1]"},
+		{"no finalizer", wanted(module("a", "1", unfinalized), b), nil, labelled(), "write[b:1 keep ns/a]"},
+		{"a taint that keeps away", wanted(a, tolerant), nil, tainted(corev1.TaintEffectNoSchedule), "write[b:1 keep ns/a]"},
+		{"a taint that takes off", wanted(a, tolerant), nil, tainted(corev1.TaintEffectNoExecute), "write[b:1]"},
+		{"being deleted", wanted(module("a", "1", deleted), b), nil, labelled(), "write[b:1]"},
+		{"being deleted, and tainted", wanted(module("a", "1", deleted), tolerant), nil, tainted(corev1.TaintEffectNoSchedule), "write[b:1]"},
+		{"not selected", wanted(a), nil, &corev1.Node{}, ""},
+		{"and then nothing else", wanted(a, b), kept(given(b), loaded), labelled(readyB), "ns/a is held"},
+		{"and then it is deleted", wanted(module("a", "1", deleted), b), kept(given(b), loaded), labelled(readyB), "write[b:1]"},
+		{"and then its Module is gone", wanted(b), kept(given(b), loaded), labelled(readyB), "write[b:1]"},
+		{"and then it is not selected", wanted(a), kept(nil), &corev1.Node{}, "write[]"},
+		{"it was never there", wanted(a, b), has(given(b), loaded), labelled(readyB), "ns/a is held"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			v := view{node: tt.node, config: tt.config, wants: tt.wants}
+			assert.Equal(t, tt.want, say(render(v, func(k string) bool { return k != "ns/a" })))
+		})
+	}
+	d := render(view{node: labelled(readyB), config: kept(given(b), loaded), wants: wanted(a, b)}, func(string) bool { return true })
+	assert.Equal(t, "write[a:1 b:1]", say(d), "its turn has come")
+}
 
 func TestRender(t *testing.T) {
 	a1, a2 := module("a", "1"), module("a", "2")

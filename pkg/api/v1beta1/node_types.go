@@ -46,6 +46,20 @@ type NodeModulesConfigSpec struct {
 	// +optional
 	// +listType=atomic
 	Modules []NodeModule `json:"modules,omitempty"`
+	// Held are Modules of which nothing is said yet, such as those whose turn in a
+	// rollout has not come: of each, the node keeps what it was last asked for, also
+	// by an object that was here before this one, and nothing if it was not.
+	// +optional
+	// +listType=atomic
+	Held []HeldModule `json:"held,omitempty"`
+}
+
+// HeldModule names a Module.
+type HeldModule struct {
+	// Namespace of the Module.
+	Namespace string `json:"namespace"`
+	// Name of the Module.
+	Name string `json:"name"`
 }
 
 // NodeModule is one Module as a node is given it: kernel mappings and all. The

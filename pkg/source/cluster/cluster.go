@@ -204,7 +204,7 @@ func (s *Source) seen(nmc *v1beta1.NodeModulesConfig, listed bool) {
 		return
 	}
 	s.missing = false
-	o := orderOf(nmc)
+	o := orderOf(nmc, s.wanted)
 	same := s.wanted != nil && s.wanted.UID == o.UID && s.wanted.Generation == o.Generation
 	if !same || s.unsaved {
 		s.keep(o)

@@ -37,7 +37,7 @@ func FuzzOrder(f *testing.F) {
 		}
 		var nmc v1beta1.NodeModulesConfig
 		if json.Unmarshal(data, &nmc) == nil {
-			checkNode(t, len(nmc.Spec.Modules), orderOf(&nmc).node())
+			checkNode(t, len(nmc.Spec.Modules), orderOf(&nmc, nil).node())
 		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -24,8 +25,20 @@ type order struct {
 	Modules    []v1beta1.NodeModule `json:"modules"`
 }
 
-func orderOf(nmc *v1beta1.NodeModulesConfig) *order {
-	return &order{Node: nmc.Name, UID: nmc.UID, Generation: nmc.Generation, Modules: nmc.Spec.Modules}
+// orderOf is what an object asks for; of Modules that are held, last says what that is.
+func orderOf(nmc *v1beta1.NodeModulesConfig, last *order) *order {
+	o := &order{Node: nmc.Name, UID: nmc.UID, Generation: nmc.Generation, Modules: nmc.Spec.Modules}
+	if last == nil {
+		return o
+	}
+	for _, h := range nmc.Spec.Held {
+		is := func(m v1beta1.NodeModule) bool { return m.Namespace == h.Namespace && m.Name == h.Name }
+		had := slices.IndexFunc(last.Modules, is)
+		if had >= 0 && !slices.ContainsFunc(o.Modules, is) {
+			o.Modules = slices.Concat(o.Modules, last.Modules[had:had+1])
+		}
+	}
+	return o
 }
 
 // node is the order in the words of pkg/spec. An entry that can not be obeyed

@@ -268,3 +268,27 @@ func TestOneAtATime(t *testing.T) {
 	w.waitRuns(b, "mod", "two")
 	w.waitReady(a, "m", true)
 }
+
+// TestObjectGoneInARollout: a node whose object is made again, as after its Node was, keeps the driver whose turn has not come.
+func TestObjectGoneInARollout(t *testing.T) {
+	w := begin(t, "objectgone")
+	a, b := w.node("a"), w.node("b")
+	rollout := []string{"rollout: {maxUnavailable: 1}"}
+	w.apply(document{name: "m", image: w.Image("one", "mod"), spec: rollout})
+	w.waitReady(a, "m", true)
+	w.waitReady(b, "m", true)
+	a.Kill() // it has the only place
+	w.apply(document{name: "m", image: w.Image("two", "mod"), spec: rollout})
+	w.waitCondition("m", "Progressing", "True/RollingOut", a.Name)
+	w.kubectl("delete", "nmc", b.Name)
+	w.apply(document{name: "other", image: w.Image("one", "other"), module: "other"})
+	w.waitReady(b, "other", true)
+	assert.Equal(t, "one", b.Runs("mod"))
+	a.Start()
+	w.waitRuns(b, "mod", "two")
+	w.waitReady(a, "m", true)
+	w.waitReady(b, "m", true)
+	nmc, ok := w.nmc(b)
+	require.True(t, ok)
+	assert.Empty(t, nmc.Spec.Held)
+}

@@ -53,6 +53,7 @@ func Test(t *testing.T, s Server) {
 			{"orders", testOrders},
 			{"an entry that can not be obeyed", testInvalid},
 			{"object gone and made again", testGone},
+			{"held", testHeld},
 			{"restart", testRestart},
 			{"secrets", testSecrets},
 			{"status", testStatus},
@@ -152,12 +153,17 @@ func (n *node) next() spec.Node {
 // order has the cluster ask for these entries.
 func (n *node) order(entries ...v1beta1.NodeModule) *v1beta1.NodeModulesConfig {
 	n.t.Helper()
+	return n.orderSpec(v1beta1.NodeModulesConfigSpec{Modules: entries})
+}
+
+func (n *node) orderSpec(spec v1beta1.NodeModulesConfigSpec) *v1beta1.NodeModulesConfig {
+	n.t.Helper()
 	c := n.admin.NodeModulesConfigs()
 	old, err := c.Get(n.t.Context(), n.name, metav1.GetOptions{})
 	if err == nil {
 		err = retry.RetryOnConflict(retry.DefaultBackoff, func() error { // the source writes, too
 			if old, err = c.Get(n.t.Context(), n.name, metav1.GetOptions{}); err == nil {
-				old.Spec.Modules = entries
+				old.Spec = spec
 				old, err = c.Update(n.t.Context(), old, metav1.UpdateOptions{})
 			}
 			return err
@@ -165,7 +171,7 @@ func (n *node) order(entries ...v1beta1.NodeModule) *v1beta1.NodeModulesConfig {
 	} else {
 		old, err = c.Create(n.t.Context(), &v1beta1.NodeModulesConfig{
 			TypeMeta:   metav1.TypeMeta{APIVersion: v1beta1.GroupVersion.String(), Kind: "NodeModulesConfig"},
-			ObjectMeta: metav1.ObjectMeta{Name: n.name}, Spec: v1beta1.NodeModulesConfigSpec{Modules: entries},
+			ObjectMeta: metav1.ObjectMeta{Name: n.name}, Spec: spec,
 		}, metav1.CreateOptions{})
 	}
 	require.NoError(n.t, err)

@@ -5,6 +5,7 @@ package clustertest
 import (
 	"net/http"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -91,6 +92,44 @@ func testGone(t *testing.T, s Server) {
 	assert.Equal(t, got, n.next(), "the last order stays while there is none")
 	n.order(entry("nic", "r4"))
 	assert.Equal(t, "r4", n.next().Modules[0].Revision)
+}
+
+func testHeld(t *testing.T, s Server) {
+	n := newNode(t, s)
+	n.order(entry("nic", "r1"), entry("disk", "r1"))
+	n.start()
+	require.Len(t, n.next().Modules, 2)
+	require.NoError(t, n.admin.NodeModulesConfigs().Delete(t.Context(), n.name, metav1.DeleteOptions{}))
+	held := v1beta1.NodeModulesConfigSpec{
+		Modules: []v1beta1.NodeModule{entry("disk", "r2")},
+		Held:    []v1beta1.HeldModule{{Namespace: "default", Name: "nic"}, {Namespace: "default", Name: "other"}},
+	}
+	n.orderSpec(held)
+	got := n.next()
+	said := func() []string {
+		var out []string
+		for i := range got.Modules {
+			out = append(out, got.Modules[i].Key()+" "+got.Modules[i].Revision)
+		}
+		slices.Sort(out)
+		return out
+	}
+	assert.Equal(t, []string{"default/disk r2", "default/nic r1"}, said())
+	n.stop()
+	n.start()
+	assert.Equal(t, got, n.next(), "also after a start")
+	held.Modules[0].Revision = "r3"
+	n.orderSpec(held)
+	got = n.next()
+	assert.Equal(t, []string{"default/disk r3", "default/nic r1"}, said())
+	held.Modules = append(held.Modules, entry("nic", "r2"))
+	n.orderSpec(held)
+	got = n.next()
+	assert.Equal(t, []string{"default/disk r3", "default/nic r2"}, said(), "what it is asked for now counts")
+	held.Modules, held.Held = held.Modules[:1], nil
+	n.orderSpec(held)
+	got = n.next()
+	assert.Equal(t, []string{"default/disk r3"}, said())
 }
 
 func testRestart(t *testing.T, s Server) {
