@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -55,7 +56,14 @@ func (a *authorizer) RoundTrip(r *http.Request) (*http.Response, error) {
 	return a.send(r)
 }
 
-func site(u *url.URL) string { return u.Scheme + "://" + strings.ToLower(u.Host) }
+// site is who answers at a URL: scheme, host and port, which may be the scheme's own and not be said.
+func site(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return u.Scheme + "://" + net.JoinHostPort(strings.ToLower(u.Hostname()), port)
+}
 
 func (a *authorizer) send(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())

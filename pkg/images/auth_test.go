@@ -13,6 +13,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -467,4 +468,26 @@ func FuzzChallenges(f *testing.F) {
 		}),
 			"%v, and again: %v", asked, same)
 	})
+}
+
+// TestSite: a port that need not be said makes no other site.
+func TestSite(t *testing.T) {
+	for _, same := range [][2]string{
+		{"https://a.example/x", "https://A.example:443/y?z"}, {"http://a.example", "http://a.example:80/"}, {"https://[::1]/", "https://[::1]:443/"},
+	} {
+		assert.Equal(t, site(parseURL(t, same[0])), site(parseURL(t, same[1])))
+	}
+	for _, other := range [][2]string{
+		{"https://a.example", "https://a.example:80"}, {"http://a.example", "https://a.example"}, {"https://a.example:5000", "https://a.example"},
+		{"https://a.example", "https://b.example"}, {"http://a.example:443", "https://a.example"},
+	} {
+		assert.NotEqual(t, site(parseURL(t, other[0])), site(parseURL(t, other[1])))
+	}
+}
+
+func parseURL(t *testing.T, text string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(text)
+	require.NoError(t, err)
+	return u
 }
