@@ -4,6 +4,8 @@ package watcher
 
 import (
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -58,4 +60,44 @@ func TestGrantBoundElsewhere(t *testing.T) {
 			assert.Equal(t, w.cfg.Agents, got.Subjects)
 		})
 	}
+}
+
+// TestGrantsThatAreRefused: each try is a look at the whole cluster, so they become fewer, until one works.
+func TestGrantsThatAreRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		refuse := true
+		kube := fake.NewClientset()
+		kube.PrependReactor("patch", "roles", func(k8stesting.Action) (bool, runtime.Object, error) {
+			if refuse {
+				return true, nil, apierrors.NewForbidden(schema.GroupResource{Resource: "roles"}, PullSecretRoleName, nil)
+			}
+			return false, nil, nil
+		})
+		w := idle(kube, nil)
+		defer w.queue.ShutDown()
+		w.roles, w.bindings = storeOf(&rbacv1.Role{}, nil), storeOf(&rbacv1.RoleBinding{}, nil)
+		w.cfg.Agents = []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: "kmm-system", Name: "kmmd"}}
+		wants := []*want{wantWith(module("a", "1"), []string{"pull"})}
+		again := func() time.Duration {
+			start := time.Now()
+			w.grantSecrets(t.Context(), wants)
+			select {
+			case <-w.fanned:
+				return time.Since(start)
+			case <-time.After(time.Hour):
+				return 0
+			}
+		}
+		for want := firstGrant; want < lastGrant; want *= 2 {
+			assert.Equal(t, want, again())
+		}
+		assert.Equal(t, lastGrant, again())
+		w.grantSecrets(t.Context(), wants)
+		assert.Equal(t, lastGrant, again(), "something else had it tried meanwhile: there is one next time only")
+		refuse = false
+		assert.Zero(t, again())
+		refuse = true
+		wants[0] = wantWith(module("a", "1"), []string{"pull", "another"})
+		assert.Equal(t, firstGrant, again())
+	})
 }

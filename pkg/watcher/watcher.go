@@ -51,6 +51,10 @@ const (
 	together = 100 * time.Millisecond
 	// resync is how often everything is looked at without an event.
 	resync = 10 * time.Minute
+	// firstGrant and lastGrant are how soon it is tried again to grant pull secrets.
+	// Each time everything is looked at.
+	firstGrant = 5 * time.Second
+	lastGrant  = 5 * time.Minute
 )
 
 // Watcher makes the cluster what the Modules say. One may be at work in a
@@ -69,6 +73,9 @@ type Watcher struct {
 	fanned     chan struct{}           // something that concerns all nodes has changed
 	wants      atomic.Pointer[[]*want] // sorted by key; what nodes are told
 	round      sync.Mutex              // held while wants and what the tally knows of them have to agree
+
+	grantWait time.Duration // how long the last try of grantSecrets was waited for
+	grantAt   *time.Timer   // the next one
 
 	events   tellings
 	applied  appliedSets
@@ -214,12 +221,20 @@ func (w *Watcher) tellAll(ctx context.Context) {
 	w.compact.collect()
 }
 
-// grantSecrets brings roles up to date. What can not be done is tried again.
+// grantSecrets brings roles up to date. What can not be done is tried again, less
+// and less often: the API server may refuse it for good.
 func (w *Watcher) grantSecrets(ctx context.Context, wants []*want) {
-	if err := w.syncRoles(ctx, wants); err != nil && ctx.Err() == nil {
-		w.cfg.Log.Error("pull secrets can not be granted; tried again", "err", err)
-		time.AfterFunc(5*time.Second, w.fan)
+	err := w.syncRoles(ctx, wants)
+	if w.grantAt != nil {
+		w.grantAt.Stop()
 	}
+	if err == nil || ctx.Err() != nil {
+		w.grantWait = 0
+		return
+	}
+	w.grantWait = min(max(2*w.grantWait, firstGrant), lastGrant)
+	w.cfg.Log.Error("pull secrets can not be granted; tried again", "in", w.grantWait, "err", err)
+	w.grantAt = time.AfterFunc(w.grantWait, w.fan)
 }
 
 // publish has nodes told something from now on.
