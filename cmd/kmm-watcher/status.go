@@ -95,10 +95,11 @@ func (v *view) show(ctx context.Context, out, notes io.Writer) error {
 	if reader.WithoutValidations() {
 		fmt.Fprintln(notes, "note: PreflightValidations can not be read and are not shown")
 	}
-	if err := v.print(out, reader.Snapshot()); err != nil || !v.watch {
+	first := reader.Snapshot()
+	if err := v.print(out, first); err != nil || !v.watch {
 		return err
 	}
-	return v.follow(ctx, reader, out, notes)
+	return v.follow(ctx, reader, first, out, notes)
 }
 
 // reader finds the API server as kubectl does.
@@ -130,9 +131,8 @@ func (v *view) reader() (*watcher.Reader, error) {
 // pace is how often the screen changes at most.
 const pace = time.Second
 
-// follow prints again what has changed, until ctx is done.
-func (v *view) follow(ctx context.Context, r *watcher.Reader, out, notes io.Writer) error {
-	last := r.Snapshot()
+// follow prints again what has changed since last was printed, until ctx is done.
+func (v *view) follow(ctx context.Context, r *watcher.Reader, last page.Cluster, out, notes io.Writer) error {
 	for {
 		select {
 		case <-ctx.Done():
