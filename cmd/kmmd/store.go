@@ -82,6 +82,7 @@ func openPeek(log *slog.Logger, dir string, opts images.Options, offline bool) (
 	if err != nil {
 		return nil, nil, fmt.Errorf("make scratch directory: %w", err)
 	}
+	opts.VerifiedFile = "" // it is about the files of the other one
 	if p.scratch, err = images.Open(tmp, opts); err != nil {
 		return nil, nil, err
 	}
