@@ -142,7 +142,9 @@ func (r *renderer) one(k string, w *want) {
 		}
 	}
 	r.write = r.write || !same(next, current)
-	if (s.held || s.later) && current == nil && (r.config == nil || slices.Contains(r.config.held, k)) {
+	// Of an image that is made it may not be known yet whether it is there.
+	keeps := current == nil && next == nil && (r.config == nil || slices.Contains(r.config.held, k))
+	if keeps && (s.held || s.later || s.building) {
 		r.keeps = append(r.keeps, k)
 	}
 	if next != nil {

@@ -167,6 +167,8 @@ func TestFirstOrder(t *testing.T) {
 		{"no finalizer", wanted(module("a", "1", unfinalized), b), nil, labelled(), "write[b:1 keep ns/a]"},
 		{"a taint that keeps away", wanted(a, tolerant), nil, tainted(corev1.TaintEffectNoSchedule), "write[b:1 keep ns/a]"},
 		{"a taint that takes off", wanted(a, tolerant), nil, tainted(corev1.TaintEffectNoExecute), "write[b:1]"},
+		{"an image of which nothing is known", append([]*want{built("1")}, wanted(b)...), nil, labelled(), "write[b:1 keep ns/a]"},
+		{"and then it is not there", append([]*want{built("1", "")}, wanted(b)...), kept(given(b), loaded), labelled(readyB), "write[a:1 b:1]"},
 		{"being deleted", wanted(module("a", "1", deleted), b), nil, labelled(), "write[b:1]"},
 		{"being deleted, and tainted", wanted(module("a", "1", deleted), tolerant), nil, tainted(corev1.TaintEffectNoSchedule), "write[b:1]"},
 		{"not selected", wanted(a), nil, &corev1.Node{}, ""},
