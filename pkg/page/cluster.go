@@ -81,7 +81,7 @@ const (
 	Waiting  State = "Waiting"   // waits for its turn in a rollout
 	Unmapped State = "NoMapping" // has a kernel that no kernelMapping matches
 	Older    State = "Older"     // runs it in another version, as its label says
-	Excluded State = "Excluded"  // is selected, but a taint or a missing version label keeps the Module away
+	Excluded State = "Excluded"  // is selected, but a taint or its version label keeps away what the Module is now
 	Loaded   State = "Loaded"    // runs it; of a Module with a plugin only: the plugin's pod is ready
 )
 

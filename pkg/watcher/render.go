@@ -48,7 +48,7 @@ type standing struct {
 	desired   bool   // the node should run it, in whatever version
 	available bool   // it does, and has the label
 	held      bool   // waits for its turn in a rollout
-	later     bool   // has none, and what its Module says now is not for the node yet
+	later     bool   // goes on with its last order, if it had one: what its Module says now is not for it yet
 	building  bool   // waits for an image that the cluster makes
 	settling  bool   // was told, and has not answered
 	unmapped  bool   // no kernel mapping for the kernel that runs
@@ -144,6 +144,7 @@ func (r *renderer) one(k string, w *want) {
 	r.write = r.write || !same(next, current)
 	// Of an image that is made it may not be known yet whether it is there.
 	keeps := current == nil && next == nil && (r.config == nil || slices.Contains(r.config.held, k))
+	s.later = s.later && keeps
 	if keeps && (s.held || s.later || s.building) {
 		r.keeps = append(r.keeps, k)
 	}

@@ -133,8 +133,15 @@ func whyNot(m *v1beta1.Module, node *corev1.Node) string {
 	if takes, why := TakesPart(m, node, false); !takes {
 		return why
 	}
-	if m.Spec.ModuleLoader != nil && m.Spec.ModuleLoader.Container.Version != "" {
-		return fmt.Sprintf("the node has no label %s, which says what version it is to run", v1beta1.VersionLabel(m.Namespace, m.Name))
+	if m.Spec.ModuleLoader == nil || m.Spec.ModuleLoader.Container.Version == "" {
+		return ""
+	}
+	label, version := v1beta1.VersionLabel(m.Namespace, m.Name), m.Spec.ModuleLoader.Container.Version
+	switch asked, ok := node.Labels[label]; {
+	case !ok:
+		return fmt.Sprintf("the node has no label %s, which says what version it is to run", label)
+	case asked != version:
+		return fmt.Sprintf("the node's label %s asks for version %q, the Module is %q", label, asked, version)
 	}
 	return ""
 }
@@ -165,7 +172,7 @@ func stateOf(m *want, s *standing) page.State {
 		return page.Loaded
 	case onlyPlugin && s.desired:
 		return page.Changing
-	case s.present && !s.desired:
+	case s.present && !s.desired && !s.later:
 		return page.Leaving
 	case s.held:
 		return page.Waiting

@@ -80,6 +80,13 @@ func TestLook(t *testing.T) {
 	since := metav1.NewTime(time.Unix(100, 0)).Time
 	loaded := told(now, "Loaded")
 	loaded.since = since
+	kept := func(states ...state) *config {
+		c := has(nil, states...)
+		c.held = []string{"ns/a"}
+		return c
+	}
+	other := aNode("n", func(n *corev1.Node) { n.Labels[v1beta1.VersionLabel("ns", "a")] = "v1" })
+	otherVersion := `the node's label kmm.node.kubernetes.io/version-module.ns.a asks for version "v1", the Module is "v2"`
 	failedNow := told(now, "Failed/InUse")
 	failedNow.message = "eth0"
 	for _, tt := range []struct {
@@ -105,6 +112,12 @@ func TestLook(t *testing.T) {
 		}), has(given(module("a", "1", version("v1"))), told(module("a", "1", version("v1")), "Loaded")), page.Older, ""},
 		{"no version", module("a", "2", version("v2")), aNode("n"), nil, page.Excluded, "the node has no label kmm.node.kubernetes.io/version-module.ns.a, which says what version it is to run"},
 		{"taint", now, aNode("n", dedicated), nil, page.Excluded, "the node's taint dedicated:NoSchedule is not tolerated"},
+		{"another version, and never had it", module("a", "2", version("v2")), other, nil, page.Excluded, otherVersion},
+		{"another version, and keeps it", module("a", "2", version("v2")), other, kept(loaded), page.Excluded, otherVersion},
+		{"another version, and has lost it", module("a", "2", version("v2")), other, has(nil, told(now, "Leaving")), page.Leaving, ""},
+		{"taint, and keeps it", now, aNode("n", dedicated), kept(loaded), page.Excluded, "the node's taint dedicated:NoSchedule is not tolerated"},
+		{"image is not known, and keeps it", building, aNode("n"), kept(loaded), page.Building, ""},
+		{"waits for its turn, and keeps it", limited, aNode("n"), kept(loaded), page.Waiting, ""},
 		{"not selected", now, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}}, nil, "", ""},
 		{"being deleted", module("a", "1", deleted), aNode("n"), has(given(module("a", "1")), told(module("a", "1"), "Loaded")), page.Leaving, ""},
 		{"gone", nil, aNode("n"), has(nil, told(now, "Leaving")), page.Leaving, ""},
