@@ -242,6 +242,42 @@ func TestDamagedEverywhere(t *testing.T) {
 	assert.Empty(t, names(t, s.path("tmp")))
 }
 
+// TestDamagedSignature: of a mirror that is asked first, it is asked for elsewhere, too.
+func TestDamagedSignature(t *testing.T) {
+	m, key := newMirrored(t), imagestest.NewSigner(t, "p256")
+	bundle := key.Bundle(t, m.digest, imagestest.PredicateSign)
+	asked := 0
+	damage := func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if !strings.Contains(r.URL.Path, "/blobs/") || r.URL.Path == m.layer {
+			next.ServeHTTP(w, r)
+			return
+		}
+		asked++
+		good := httptest.NewRecorder()
+		next.ServeHTTP(good, r)
+		damaged := good.Body.Bytes()
+		damaged[len(damaged)/2] ^= 1
+		_, _ = w.Write(damaged)
+	}
+	for _, r := range []*imagestest.Registry{m.first, m.second, m.reg} {
+		imagestest.PushBundle(t, r.Host+"/kmod:v1", bundle, imagestest.PredicateSign)
+	}
+	ensure := func() error {
+		s := m.node(t, "")
+		s.o.Policy = signerKeys(t, key)
+		_, err := s.Ensure(t.Context(), m.ref())
+		return err
+	}
+	m.first.Handle(damage)
+	require.NoError(t, ensure())
+	assert.Equal(t, 1, asked)
+	m.second.Handle(damage)
+	m.reg.Handle(damage)
+	asked = 0
+	require.ErrorIs(t, ensure(), ErrDigest)
+	assert.Equal(t, 3, asked)
+}
+
 func TestMirrorLies(t *testing.T) {
 	m := newMirrored(t)
 	other := imagestest.NewRegistry(t)

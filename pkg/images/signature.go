@@ -208,8 +208,20 @@ func signaturesIn(ctx context.Context, src source, manifest []byte, out []cosign
 	return out, nil
 }
 
-// readBlob reads a small blob into memory. It is not tried twice.
+// readBlob reads a small blob into memory. A place is asked for it once.
 func readBlob(ctx context.Context, src source, desc v1.Descriptor) ([]byte, error) {
+	for {
+		b, err := readOnce(ctx, src, desc)
+		if !errors.Is(err, ErrDigest) {
+			return b, err
+		}
+		if src.distrust(desc); !src.elsewhere() {
+			return nil, err
+		}
+	}
+}
+
+func readOnce(ctx context.Context, src source, desc v1.Descriptor) ([]byte, error) {
 	body, _, err := src.blob(ctx, desc, 0)
 	if err != nil {
 		return nil, err
