@@ -57,7 +57,7 @@ func (c *functionCard) Of(module string) (devices.Use, error) {
 	return u, nil
 }
 
-func (c *functionCard) interfaces() []string { return []string{"pf", "vf"}[:1+c.vfs] }
+func (c *functionCard) interfaces() []string { return []string{"pf", "vf"}[:1+min(c.vfs, 1)] }
 
 // saveWords keeps what interfaces have as what is lost, which goes into the ledger as it is.
 func saveWords(words map[string]string, interfaces []devices.Interface) *devices.Network {
@@ -100,7 +100,10 @@ func (c *functionCard) ResetSRIOV(devices.Device, devices.Write) (before int, er
 
 func (c *functionCard) SetSRIOV(_ devices.Device, vfs int, _ devices.Write) error {
 	c.sync()
-	c.vfs = vfs
+	if c.vfs != vfs {
+		c.vfs = vfs
+		delete(c.words, "vf")
+	}
 	return nil
 }
 
@@ -149,17 +152,18 @@ func TestLateRollbackOfACard(t *testing.T) {
 			c := &functionCard{n: n, driver: n.runs("dummy"), vfs: 1, words: map[string]string{"pf": "configured", "vf": "configured"}}
 			withCard := func(cfg *agent.Config) { cfg.Devices = c }
 			n.start(withCard)
-			desired := spec.Node{Modules: []spec.Module{document}}
+			desired, vfs := spec.Node{Modules: []spec.Module{document}}, 1
 			has := func(build string) {
 				t.Helper()
 				c.sync()
 				assert.Equal(t, build, c.driver)
-				assert.Equal(t, 1, c.vfs)
+				assert.Equal(t, vfs, c.vfs)
 				assert.Equal(t, map[string]string{"pf": "configured", "vf": "configured"}, c.words)
 			}
 			n.reconcileNode(desired)
 			has("1")
 			n.OnCall(nil)
+			c.vfs, vfs = 4, 4 // somebody makes more, and uses them
 			n.reconcileNode(desired)
 			has("1")
 			if restarted {

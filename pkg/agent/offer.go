@@ -12,7 +12,7 @@ import (
 )
 
 // foresee writes down what goes with new drivers that are to be unloaded, before they are: their devices, which a kmmd that starts
-// after a kill offers to others, and what interfaces have by now that had been given back all before.
+// after a kill offers to others, and what interfaces and cards have by now that had been given back all before.
 func (a *Agent) foresee(owner string) {
 	if a.cfg.Devices == nil || a.hanging(owner) != nil {
 		return
@@ -31,6 +31,7 @@ func (a *Agent) foresee(owner string) {
 		}
 		journal[i].Freed, noted = use.Bound, noted || len(use.Bound) > 0
 		now = append(now, use.Interfaces...)
+		a.recount(owner, use.Bound)
 	}
 	now = slices.DeleteFunc(now, func(i devices.Interface) bool { return !slices.ContainsFunc(before, i.Same) })
 	if len(a.ledger.Networks[owner]) == 0 && slices.ContainsFunc(now, plan.Carries) {
@@ -42,6 +43,24 @@ func (a *Agent) foresee(owner string) {
 	}
 	if noted {
 		a.save()
+	}
+}
+
+// recount notes how many virtual functions devices have that have been given theirs back: somebody has made others since, and uses them.
+// None may be all that the new driver can have.
+func (a *Agent) recount(owner string, devs []devices.Device) {
+	same := func(d devices.Device) func(devices.Device) bool {
+		return func(o devices.Device) bool { return o.Address == d.Address }
+	}
+	for i, u := range a.ledger.Journal[owner] {
+		if u.SRIOV == nil || slices.ContainsFunc(a.ledger.SRIOV[owner], same(*u.SRIOV)) {
+			continue
+		}
+		if at := slices.IndexFunc(devs, same(*u.SRIOV)); at >= 0 && devs[at].VFs > 0 {
+			d := *u.SRIOV
+			d.VFs = devs[at].VFs
+			a.ledger.Journal[owner][i].SRIOV = &d
+		}
 	}
 }
 
