@@ -299,6 +299,7 @@ func TestOldParametersAreRefused(t *testing.T) {
 		{"by its init function", func(n *node) { n.FailInit("dummy", syscall.EINVAL) }, []string{first, plain}, true},
 		{"as busy by its init function", func(n *node) { n.FailInit("dummy", syscall.EBUSY) }, []string{first, first, first, plain}, true},
 		{"no answer", func(n *node) { n.HangInit("dummy") }, []string{first}, false},
+		{"somebody writes the file", func(n *node) { n.FailInit("dummy", syscall.ETXTBSY) }, []string{first}, false},
 		{"a dependency hangs", func(n *node) {
 			n.FailInit("dummy", syscall.EBUSY, "dummy: gave up waiting for init of module x.")
 		}, []string{first}, false},

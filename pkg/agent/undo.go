@@ -205,7 +205,7 @@ func parametersMayBeWhy(file plan.File, err error) bool {
 	}
 	var refused *kernel.Error
 	var errno syscall.Errno
-	return errors.As(err, &refused) && errors.As(refused.Err, &errno)
+	return errors.As(err, &refused) && errors.As(refused.Err, &errno) && kernel.CauseOf(err) != kernel.Busy
 }
 
 // anothers reports whether what runs is in the ledger for another Module, too.
