@@ -107,13 +107,16 @@ func (v *versions) conceal(namespace, text string) string {
 // concealLog does so with a log that begins or ends where the kubelet has cut it, maybe within a Secret.
 func (v *versions) concealLog(namespace, text string) string {
 	begin, end := 0, 0 // how much of the text is a part of a Secret
+	// A character that the cut went through is no character of the Secret any more.
+	broken := func(r rune) bool { return r == '?' || r == utf8.RuneError }
+	fromLeft, fromRight := strings.TrimLeftFunc(text, broken), strings.TrimRightFunc(text, broken)
 	for _, secret := range v.secrets(namespace) {
 		for n := min(len(secret), len(text)); n >= minSecret; n-- {
-			if strings.HasPrefix(text, secret[len(secret)-n:]) {
-				begin = max(begin, n)
+			if strings.HasPrefix(fromLeft, secret[len(secret)-n:]) {
+				begin = max(begin, len(text)-len(fromLeft)+n)
 			}
-			if strings.HasSuffix(text, secret[:n]) {
-				end = max(end, n)
+			if strings.HasSuffix(fromRight, secret[:n]) {
+				end = max(end, len(text)-len(fromRight)+n)
 			}
 		}
 	}

@@ -95,6 +95,7 @@ func TestConcealWhatIsLeft(t *testing.T) {
 	var v versions
 	for id, content := range map[string]string{
 		"Secret ns/short": "password123", "Secret ns/url": "https://user:password123@mirror.example", "Secret ns/longer": "a-much-longer-one-that-ends-in-password123",
+		"Secret ns/umlauts": "geheim-für-üble-Zwecke",
 	} {
 		_, err := v.of(id, func() (types.UID, map[string][]byte, error) {
 			return "uid", map[string][]byte{"key": []byte(content)}, nil
@@ -109,8 +110,13 @@ func TestConcealWhatIsLeft(t *testing.T) {
 		"password123@mirror.example":                           "[…]",
 		"mirror.example https://user":                          "[…] […]",
 		"ample is no part that tells anything: https://user:p": "ample is no part that tells anything: […]",
-		"nothing": "nothing",
-		"":        "",
+		"?ble-Zwecke\nfailed":                                  "[…]\nfailed",
+		"\ufffdr-üble-Zwecke: no":                              "[…]: no",
+		"failed: geheim-für-?":                                 "failed: […]",
+		"?ble-Zwecke":                                          "[…]",
+		"failed, why?":                                         "failed, why?",
+		"nothing":                                              "nothing",
+		"":                                                     "",
 	} {
 		assert.Equal(t, told, v.concealLog("ns", said))
 		assert.Equal(t, said, v.concealLog("other", said))
