@@ -110,3 +110,32 @@ func TestNotAtOnce(t *testing.T) {
 		})
 	}
 }
+
+// TestAdds: of a directory that comes back, or of a document that is mended, the
+// first look may be too early for the others, whose Modules would be unloaded.
+func TestAdds(t *testing.T) {
+	of := func(names ...string) (n spec.Node) {
+		for _, name := range names {
+			if name == "invalid" {
+				n.Invalid = append(n.Invalid, spec.ErrInvalid)
+				continue
+			}
+			n.Modules = append(n.Modules, spec.Module{Metadata: spec.Metadata{Name: name}})
+		}
+		return n
+	}
+	for _, tt := range []struct {
+		name        string
+		before, now spec.Node
+		want        bool
+	}{
+		{"more", of("a"), of("a", "b"), true},
+		{"the first", of(), of("a"), true},
+		{"less", of("a", "b"), of("a"), false},
+		{"what can not be used", of("a"), of("a", "invalid"), false},
+		{"after no directory", of("invalid"), of("a"), false},
+		{"after a document that could not be used", of("a", "invalid"), of("a", "b"), false},
+	} {
+		assert.Equal(t, tt.want, adds(tt.before, tt.now), tt.name)
+	}
+}

@@ -139,7 +139,8 @@ func (s *Source) readFile(path string) content {
 // A document that was renamed into place, or written and closed, is read at once.
 // What takes something away waits until nothing has changed for a moment: it may
 // be the first half of a move, and a driver would be unloaded for nothing. So does
-// what can not be used: it may be the first half of a document.
+// what can not be used: it may be the first half of a document; and what comes after
+// it: a directory that is back may have the first of its documents only.
 func (s *Source) Watch(ctx context.Context, set func(spec.Node, []string)) error {
 	c, err := openChanges(s.Path)
 	if err != nil {
@@ -180,9 +181,9 @@ func (s *Source) Watch(ctx context.Context, set func(spec.Node, []string)) error
 }
 
 // adds reports whether everything in documents can be used, and all Modules that
-// were there still are.
+// were there still are. Of what could not be read before nobody knows what was there.
 func adds(before, now spec.Node) bool {
-	if len(now.Invalid) > 0 {
+	if len(before.Invalid) > 0 || len(now.Invalid) > 0 {
 		return false
 	}
 	keys := map[string]bool{}
