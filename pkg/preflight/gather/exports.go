@@ -31,7 +31,7 @@ func (r *request) exports() error {
 			continue
 		}
 		if owner, ok := r.symbols.Modules[name]; ok {
-			if !slices.Contains(r.leaving, owner) && !r.replaced(owner) {
+			if r.stays(owner) {
 				r.out.Exports[name] = r.moduleExport(name, owner)
 			}
 			continue
@@ -94,6 +94,21 @@ func (r *request) replaced(module string) bool {
 	return slices.ContainsFunc(r.modules, func(m preflight.Module) bool { return m.File.Info.Name == module })
 }
 
+// stays tells whether a running module will be there, and is not one of those to be loaded.
+func (r *request) stays(module string) bool {
+	return !slices.Contains(r.leaving, module) && !r.replaced(module)
+}
+
+// runs tells whether a module of that name runs and stays.
+func (r *request) runs(module string) bool {
+	return r.stays(module) && slices.ContainsFunc(r.loaded, func(m kernel.Module) bool { return m.Name == module })
+}
+
+// unlisted tells of a running module that what it exports stands in no file of the kernel's build.
+func (r *request) unlisted(m kernel.Module) bool {
+	return strings.Contains(m.Taint, "O") && r.stays(m.Name)
+}
+
 func kernelExport(e kernel.Export, s *kernel.Symbols) preflight.Export {
 	x := preflight.Export{Namespace: e.Namespace, NamespaceKnown: e.Read, CRC: e.CRC, Sure: e.Read}
 	if e.GPLKnown {
@@ -131,13 +146,18 @@ func (r *request) moduleExport(name, owner string) preflight.Export {
 }
 
 // fromFiles fills in what the kernel itself did not tell: from the Module.symvers of
-// its build, else, CRCs only, from what in-tree modules were built against.
+// its build, else, CRCs only, from what in-tree modules were built against. A kernel that
+// does not list its own symbols (CONFIG_KALLSYMS_ALL) does not list those of its modules.
 func (r *request) fromFiles(vague []string) {
 	symvers, sure := r.tree.symbolVersions(r.host.Release())
 	var missing []string
 	for _, name := range vague {
 		x, exported := r.out.Exports[name]
 		v, ok := symvers[name]
+		if ok && r.runs(v.Module) {
+			r.out.Exports[name] = r.moduleExport(name, v.Module)
+			continue
+		}
 		if !ok || v.Module != "" {
 			missing = append(missing, name)
 			continue
@@ -150,7 +170,7 @@ func (r *request) fromFiles(vague []string) {
 		r.out.Exports[name] = x
 	}
 	if symvers != nil {
-		r.out.Complete = r.out.Complete || sure
+		r.out.Complete = r.out.Complete || sure && !slices.ContainsFunc(r.loaded, r.unlisted)
 		return
 	}
 	for name, crc := range r.tree.crcs.Find(missing, r.likely(), maxHarvest) {

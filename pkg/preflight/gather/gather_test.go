@@ -166,6 +166,25 @@ func TestSymvers(t *testing.T) {
 	assert.Contains(t, check(t, gather.New(h, "amd64", ""), tree, nil, module(t, kmodtest.Spec{Imports: []string{"x"}})), "error: mod: nobody exports: x")
 }
 
+// TestSymversOfModules: of a kernel that tells no names, a symbol of a module that runs is there, also when nobody lists it.
+func TestSymversOfModules(t *testing.T) {
+	symvers := "0x" + crc("module_layout") + "\tmodule_layout\tvmlinux\tEXPORT_SYMBOL\t\n" +
+		"0x" + crc("r") + "\tr\tkernel/runs\tEXPORT_SYMBOL_GPL\t\n0x" + crc("i") + "\ti\tkernel/idle\tEXPORT_SYMBOL\t\n"
+	files := map[string]string{"usr/src/linux-headers-6.1.0/Module.symvers": symvers, "proc/kallsyms": "ffffffff81000000 T a\n"}
+	h, tree, _ := host(t, files)
+	c := gather.New(h, "amd64", "")
+	assert.Empty(t, check(t, c, tree, nil, module(t, kmodtest.Spec{Imports: []string{"r"}})))
+	const missing = "error: mod: nobody exports: "
+	assert.Contains(t, check(t, c, tree, []string{"runs"}, module(t, kmodtest.Spec{Imports: []string{"r"}})), missing+"r (of runs, which does not run")
+	assert.Contains(t, check(t, c, tree, nil, module(t, kmodtest.Spec{Imports: []string{"i"}})), missing+"i (of idle, which does not run")
+
+	files["proc/modules"] = "ours 16384 0 - Live 0x0 (OE)\nruns 16384 0 - Live 0x0\n"
+	h, tree, _ = host(t, files)
+	x := module(t, kmodtest.Spec{Imports: []string{"x"}})
+	assert.Equal(t, "unknown: mod: may not be exported, the kernel does not tell: x (UnknownSymbol)", check(t, gather.New(h, "amd64", ""), tree, nil, x))
+	assert.Contains(t, check(t, gather.New(h, "amd64", ""), tree, []string{"ours"}, x), missing+"x")
+}
+
 func crc(name string) string {
 	const digits = "0123456789abcdef"
 	out := ""
