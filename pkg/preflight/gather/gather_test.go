@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"hash/crc32"
 	"io/fs"
 	"os"
@@ -192,6 +193,18 @@ func crc(name string) string {
 		out += string(digits[v>>i&15])
 	}
 	return out
+}
+
+// TestManyOutOfTree: the modules that were loaded last are not the kernel's own.
+func TestManyOutOfTree(t *testing.T) {
+	modules := ""
+	for i := range 20 {
+		modules += fmt.Sprintf("ours%d 16384 0 - Live 0x0 (OE)\n", i)
+	}
+	h, tree, _ := host(t, map[string]string{"proc/modules": modules + "runs 16384 0 - Live 0x0\n"})
+	got := check(t, gather.New(h, "amd64", ""), tree, nil, module(t, kmodtest.Spec{Imports: []string{"a"}, CRCs: map[string]uint32{"a": 1}}))
+	assert.Contains(t, got, "error: mod: built against another kernel, CRCs differ: a (")
+	assert.NotContains(t, got, "version magic is not known")
 }
 
 // TestOtherBuild: files of another build of the same release prove nothing.

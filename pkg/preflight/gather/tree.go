@@ -4,6 +4,7 @@ package gather
 
 import (
 	"path/filepath"
+	"strings"
 
 	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/kmod"
@@ -47,14 +48,19 @@ const maxIdentify = 16
 
 // identify looks for a running in-tree module whose file has the same build-id.
 func (t *treeFacts) identify(host *kernel.Host, loaded []kernel.Module) {
-	for _, m := range loaded[:min(len(loaded), maxIdentify)] {
-		if t.sure {
+	looked := 0
+	for _, m := range loaded {
+		if t.sure || looked == maxIdentify {
 			return
 		}
-		path, ok := t.Find(m.Name)
+		path, ok := "", false
+		if !strings.Contains(m.Taint, "O") { // those that are not in-tree may be the newest, and many
+			path, ok = t.Find(m.Name)
+		}
 		if !ok {
 			continue
 		}
+		looked++
 		file, err := kmod.ReadFile(path)
 		if err != nil || !file.Info.InTree || file.Info.Release() != t.release {
 			continue
