@@ -23,6 +23,7 @@ type words struct {
 	flags      Flags
 	dirName    string
 	name       string
+	all        bool // -a: every further word is a module
 	parameters []string
 }
 
@@ -31,7 +32,7 @@ type words struct {
 // always.
 var harmless = map[string]bool{
 	"-v": true, "--verbose": true, "-q": true, "--quiet": true, "-s": true, "--syslog": true,
-	"-i": true, "--ignore-install": true, "--ignore-remove": true, "-a": true, "--all": true,
+	"-i": true, "--ignore-install": true, "--ignore-remove": true, "-a": true, "--all": true, // of one module
 }
 
 // parseWords reads the switches of modprobe(8) (kmod 30). raw allows what
@@ -43,6 +44,7 @@ func parseWords(args []string, raw bool) (words, error) {
 		dir, hasDir := strings.CutPrefix(arg, "--dirname=")
 		switch {
 		case harmless[arg]:
+			w.all = w.all || arg == "-a" || arg == "--all"
 		case arg == "-f" || arg == "--force":
 			w.flags = Flags{IgnoreVermagic: true, IgnoreModversions: true}
 		case arg == "--force-vermagic":
@@ -75,6 +77,9 @@ func (p *Modprobe) loadWords() (words, error) {
 		}
 		if err == nil && w.name == "" {
 			err = errors.New("rawArgs.load names no module")
+		}
+		if err == nil && w.all && len(w.parameters) > 0 {
+			err = fmt.Errorf("%q: -a makes a module of it, and a Module loads one and what that needs: %w", w.parameters[0], ErrUnsupportedFlag)
 		}
 		return w, err
 	}

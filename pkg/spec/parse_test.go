@@ -212,3 +212,19 @@ func TestDefaultBesideRawArgs(t *testing.T) {
 	require.ErrorIs(t, err, ErrInvalid)
 	assert.Contains(t, err.Error(), "may not stand beside args, parameters, dirName")
 }
+
+// TestAllInRawArgs: after -a modprobe takes no parameters.
+func TestAllInRawArgs(t *testing.T) {
+	raw := func(load string) error {
+		_, _, err := Parse("raw.yaml", []byte(strings.Replace(goodYAML, "        moduleName: dummy\n        parameters: [numdummies=2]\n",
+			"        rawArgs: {load: "+load+", unload: [dummy]}\n", 1)))
+		return err
+	}
+	require.NoError(t, raw("[-a, dummy]"))
+	require.NoError(t, raw("[dummy, a=1]"))
+	for _, load := range []string{"[-a, dummy, other]", "[dummy, --all, other]"} {
+		err := raw(load)
+		require.ErrorIs(t, err, ErrInvalid)
+		assert.Contains(t, err.Error(), `rawArgs.load: "other": -a makes a module of it`)
+	}
+}
