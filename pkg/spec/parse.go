@@ -42,7 +42,7 @@ func (d *document) at(field string) int {
 
 // Parse reads every Module of a file, .toml by its name, YAML otherwise (one
 // or more documents). Documents of other kinds are left alone, and named in
-// ignored. Every problem found is in the error, joined: *Problem with file,
+// ignored; a misspelt Module is none of them. Every problem found is in the error, joined: *Problem with file,
 // line and field; all wrap ErrInvalid. A file with any problem gives no Module
 // at all: a half-understood file is not obeyed.
 func Parse(file string, data []byte) (modules []Module, ignored []string, err error) {
@@ -60,7 +60,7 @@ func Parse(file string, data []byte) (modules []Module, ignored []string, err er
 	var errs []error
 	for i := range docs {
 		d := &docs[i]
-		if kind, _ := d.values["kind"].(string); kind != "" && kind != Kind {
+		if kind, _ := d.values["kind"].(string); kind != "" && !meansModule(kind) {
 			ignored = append(ignored, fmt.Sprintf("%s:%d: a %s, not a Module: ignored", file, d.line, kind))
 			continue
 		}
@@ -76,6 +76,10 @@ func Parse(file string, data []byte) (modules []Module, ignored []string, err er
 	}
 	return modules, ignored, nil
 }
+
+// meansModule tells whether a kind is Module, or that misspelt: passed over, what runs
+// for the document would be unloaded.
+func meansModule(kind string) bool { return distance(strings.ToLower(kind), "module") <= 2 }
 
 // ParseJSON reads one Module in JSON, such as one out of a cluster. origin
 // stands for the file in messages. Errors are as of Parse.
@@ -113,8 +117,12 @@ func (d *document) module(file string) (*Module, []error) {
 	for _, field := range meta.Unused {
 		f.add(field, "unknown field%s", suggest(field))
 	}
-	if m.Kind == "" {
+	switch m.Kind {
+	case Kind:
+	case "":
 		f.add("kind", `is missing: a document here is a %q`, Kind)
+	default:
+		f.add("kind", "%q: did you mean %q?", m.Kind, Kind)
 	}
 	if m.Metadata.Namespace == "" {
 		m.Metadata.Namespace = DefaultNamespace

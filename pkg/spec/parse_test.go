@@ -158,6 +158,8 @@ func TestSyntaxErrors(t *testing.T) {
 		{"toml", "a.toml", "a = 1\nb = [\n", "a.toml:"},
 		{"toml twice", "a.toml", "a = 1\na = 2\n", "a.toml:2: a: "},
 		{"no kind", "a.yaml", "spec: {}\n", "a.yaml:1: kind: is missing"},
+		{"kind in small letters", "a.yaml", "kind: module\n", "a.yaml:1: kind: \"module\": did you mean \"Module\"?"},
+		{"kind misspelt", "a.toml", "kind = \"Modul\"\n", "a.toml:1: kind: \"Modul\": did you mean"},
 		{"list", "a.yaml", "- a\n", "a.yaml:1: cannot unmarshal"},
 	}
 	for _, tt := range tests {
