@@ -308,10 +308,13 @@ func TestWarnings(t *testing.T) {
 	n := newNode(t)
 	files := ours("1")
 	base := files["base.ko"]
-	base.Firmware = []string{"here.bin", "packed.bin", "missing.bin"}
+	base.Firmware = []string{"here.bin", "packed.bin", "missing.bin", "updated.bin", "of-kernel.bin", "many/*"}
 	files["base.ko"] = base
-	require.NoError(t, os.MkdirAll(n.path("host/lib/firmware"), 0o755))
-	require.NoError(t, os.WriteFile(n.path("host/lib/firmware/packed.bin.xz"), nil, 0o644))
+	for _, file := range []string{"packed.bin.xz", "updates/updated.bin", "updates/" + n.Release() + "/of-kernel.bin"} {
+		path := n.path("host/lib/firmware/" + file)
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, nil, 0o644))
+	}
 	n.SetFirmware(func(string) bool { return true })
 	n.SetCmdline("quiet base.level=1 base.debug nic.x=1 other.y=1")
 	w := want{name: "nic", image: n.image("1", files, map[string]string{"here.bin": "x"}), module: "base", firmware: "/firmware",

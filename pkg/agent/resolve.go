@@ -290,9 +290,13 @@ func (a *Agent) kernelMagic() string {
 // host has. Only a warning: a driver lists all it might ever ask for.
 func (a *Agent) missingFirmware(r *resolution, info *kmod.Info) []string {
 	var out []string
-	dirs := []string{r.tree.FirmwareDir, a.cfg.FirmwareDir, filepath.Join(filepath.Dir(a.cfg.ModulesDir), "firmware")}
+	host, release := filepath.Join(filepath.Dir(a.cfg.ModulesDir), "firmware"), a.cfg.Kernel.Release()
+	dirs := []string{r.tree.FirmwareDir, a.cfg.FirmwareDir} // then those of the kernel itself (firmware_loader/main.c: fw_path)
+	for _, dir := range []string{"updates/" + release, "updates", release, ""} {
+		dirs = append(dirs, filepath.Join(host, dir))
+	}
 	for _, name := range info.Firmware {
-		found := false
+		found := strings.ContainsAny(name, "*?[") // a pattern, which is nothing that could be missing
 		for _, dir := range dirs {
 			for _, suffix := range []string{"", ".xz", ".zst"} {
 				if dir == "" {
