@@ -48,6 +48,7 @@ func TestExpand(t *testing.T) {
 		{"full version", "a:$KERNEL_FULL_VERSION", k, "a:" + k, nil, false},
 		{"normalized", "a:${KERNEL_VERSION}", "6.5.0-1020.22~22.04-generic", "a:6.5.0-1020.22_22.04-generic", nil, false},
 		{"parts", "a:${KERNEL_X}.${KERNEL_Y}.${KERNEL_Z}", k, "a:6.0.15", nil, false},
+		{"parts, normalized", "a:${KERNEL_X}.${KERNEL_Y}.${KERNEL_Z}_${KERNEL_XYZ}", "6.12.38+deb13-amd64", "a:6.12.38_deb13_6.12.38_deb13", nil, false},
 		{"default taken", "a:${NOPE:-d}${NOPE-e}", k, "a:de", nil, false},
 		{"default not taken", "a:${KERNEL_X:-d}", k, "a:6", nil, false},
 		{"alternative", "a:${KERNEL_X:+alt}${NOPE:+alt}", k, "a:alt", nil, false},

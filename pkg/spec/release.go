@@ -29,13 +29,14 @@ func (r Release) Directories() []string {
 	return slices.Compact([]string{string(r), r.Trimmed(), r.Normalized()})
 }
 
-// variables are what a template may use, as NAME=value pairs.
+// variables are what a template may use, as NAME=value pairs. As with KMM all are of
+// the normalized release: "6.12.38+deb13-amd64" has the third part "38_deb13".
 func (r Release) variables(name, namespace string) []string {
-	parts := strings.FieldsFunc(r.Trimmed(), func(c rune) bool { return c == '.' || c == ',' || c == '-' })
+	n := r.Normalized()
+	parts := strings.FieldsFunc(n, func(c rune) bool { return c == '.' || c == '-' })
 	for len(parts) < 3 {
 		parts = append(parts, "")
 	}
-	n := r.Normalized()
 	return []string{
 		"KERNEL_FULL_VERSION=" + n,
 		"KERNEL_VERSION=" + n,
