@@ -184,7 +184,7 @@ func (w *Watcher) syncImage(ctx context.Context, m *v1beta1.Module, kernel strin
 		next.Message = "the Job is about to start"
 	}
 	w.cfg.Metrics.made(have, next, job)
-	return next, true, false, w.makeEvents(ctx, imageEvents(m, r, have, next, now))
+	return next, true, false, w.makeEvents(ctx, imageWork+key(m.Namespace, m.Name), imageEvents(m, r, have, next, now))
 }
 
 // unmakeable is an image that could not be made, since what goes into it is not

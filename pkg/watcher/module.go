@@ -124,6 +124,8 @@ func (w *Watcher) syncModule(ctx context.Context, k string) error {
 		w.statuses.forget(k)
 		w.expect.forget(moduleWork, k)
 		w.tally.drop(k)
+		w.events.unsay(moduleWork + k)
+		w.events.unsay(imageWork + k)
 		w.cfg.Metrics.forgetModule(k)
 		return nil
 	}
@@ -228,7 +230,7 @@ func (w *Watcher) writeStatus(ctx context.Context, m *v1beta1.Module, problem er
 	w.cfg.Metrics.module(k, r)
 	status := moduleStatus(m, r, problem)
 	if apiequality.Semantic.DeepEqual(status, m.Status) {
-		return nil
+		return w.makeEvents(ctx, moduleWork+k, nil)
 	}
 	if wait := w.statuses.wait(k, r.desired); wait > 0 {
 		w.queue.AddAfter(moduleWork+k, wait)
@@ -249,5 +251,5 @@ func (w *Watcher) writeStatus(ctx context.Context, m *v1beta1.Module, problem er
 		return fmt.Errorf("write status of Module %s: %w", k, err)
 	}
 	w.wroteModule(m, out)
-	return w.makeEvents(ctx, moduleEvents(m, status, time.Now()))
+	return w.makeEvents(ctx, moduleWork+k, moduleEvents(m, status, time.Now()))
 }

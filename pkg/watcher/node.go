@@ -91,7 +91,7 @@ func (w *Watcher) syncNode(ctx context.Context, name string) error {
 	if again > 0 {
 		w.queue.AddAfter(nodeWork+name, again)
 	}
-	return errors.Join(err, w.makeEvents(ctx, events))
+	return errors.Join(err, w.makeEvents(ctx, nodeWork+name, events))
 }
 
 // settle takes note of how a node stands, and has looked at what that changes.

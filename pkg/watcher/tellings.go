@@ -24,12 +24,16 @@ const (
 	tellAgain   = 10 * time.Second
 )
 
+// maxUnsaid is how many events of one item wait for an API server that does not take them.
+const maxUnsaid = 2 * maxTellings
+
 // tellings remember which events have been made, so that each thing is told
 // once. A new Watcher tells the failures there are once more, under the same
 // names, which the API server refuses.
 type tellings struct {
-	mu    sync.Mutex // guards nodes
-	nodes map[string]*nodeTellings
+	mu     sync.Mutex // guards what follows
+	nodes  map[string]*nodeTellings
+	unsaid map[string][]*corev1.Event // those that could not be made yet, by item on the queue
 }
 
 type nodeTellings struct {
@@ -57,6 +61,29 @@ func (t *tellings) forget(node string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.nodes, node)
+	delete(t.unsaid, nodeWork+node)
+}
+
+// unsay takes what waits for the next look at an item.
+func (t *tellings) unsay(item string) []*corev1.Event {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	events := t.unsaid[item]
+	delete(t.unsaid, item)
+	return events
+}
+
+// later has events made at the next look at an item.
+func (t *tellings) later(item string, events []*corev1.Event) {
+	if len(events) == 0 {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.unsaid == nil {
+		t.unsaid = map[string][]*corev1.Event{}
+	}
+	t.unsaid[item] = events[:min(len(events), maxUnsaid)]
 }
 
 // due are the events that a look at a node calls for: one for all that was
@@ -155,15 +182,21 @@ func failure(node *corev1.Node, s *state, id string, now time.Time) *corev1.Even
 	return NodeEvent(node, reason, id, fmt.Sprintf("%s %s: %s: %s", what, s.key.Value(), s.reason.Value(), s.message), now)
 }
 
-// makeEvents creates events; those that exist, and those for which it is too late,
-// are no error.
-func (w *Watcher) makeEvents(ctx context.Context, events []*corev1.Event) error {
-	for _, e := range events {
+// makeEvents creates events that a look at an item calls for, after those that could not
+// be created before. Those that exist, and those for which it is too late, are no error;
+// one that is refused is not tried again.
+func (w *Watcher) makeEvents(ctx context.Context, item string, events []*corev1.Event) error {
+	events = slices.Concat(w.events.unsay(item), events)
+	for i, e := range events {
 		_, err := w.cfg.Kube.CoreV1().Events(e.Namespace).Create(ctx, e, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) || ending(err) {
 			continue
 		}
 		if err != nil {
+			if apierrors.IsForbidden(err) || apierrors.IsInvalid(err) {
+				i++
+			}
+			w.events.later(item, events[i:])
 			return fmt.Errorf("tell of %s %s: %w", e.InvolvedObject.Kind, e.InvolvedObject.Name, err)
 		}
 		w.cfg.Metrics.wrote("events")
