@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"k8s.io/client-go/util/retry"
 
 	"github.com/kmm-node/kmmd/pkg/api/client"
 	"github.com/kmm-node/kmmd/pkg/version"
@@ -104,8 +105,16 @@ func (l *leader) run(ctx context.Context) error {
 	return nil
 }
 
+// Timing of the lease. Who can not renew it ends its work after renewDeadline, and
+// another one begins after leaseDuration.
+const (
+	leaseDuration = 15 * time.Second
+	renewDeadline = 10 * time.Second
+)
+
 // term waits for the lease and works until it is lost. It returns when the work
-// has ended.
+// has ended; only then the lease is given back, if it is still there: the elector
+// would have the work go on as long as the API server takes for that.
 func (l *leader) term(ctx context.Context, work func(context.Context) error) error {
 	var failed error // of the watcher itself
 	var working sync.WaitGroup
@@ -113,13 +122,14 @@ func (l *leader) term(ctx context.Context, work func(context.Context) error) err
 	defer cancel()
 	working.Add(1)
 	var began atomic.Bool
+	lock := &resourcelock.LeaseLock{
+		LeaseMeta: metav1.ObjectMeta{Namespace: l.namespace, Name: "kmm-watcher"}, Client: l.kube.CoordinationV1(),
+		LockConfig: resourcelock.ResourceLockConfig{Identity: l.identity},
+	}
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-		Lock: &resourcelock.LeaseLock{
-			LeaseMeta: metav1.ObjectMeta{Namespace: l.namespace, Name: "kmm-watcher"}, Client: l.kube.CoordinationV1(),
-			LockConfig: resourcelock.ResourceLockConfig{Identity: l.identity},
-		},
-		LeaseDuration: 15 * time.Second, RenewDeadline: 10 * time.Second, RetryPeriod: 2 * time.Second,
-		ReleaseOnCancel: true, Name: "kmm-watcher",
+		Lock:          lock,
+		LeaseDuration: leaseDuration, RenewDeadline: renewDeadline, RetryPeriod: 2 * time.Second,
+		Name: "kmm-watcher",
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(ctx context.Context) {
 				began.Store(true)
@@ -144,9 +154,29 @@ func (l *leader) term(ctx context.Context, work func(context.Context) error) err
 	}
 	now := time.Now()
 	l.over.Store(&now)
-	defer l.over.Store(nil)
 	working.Wait()
+	l.over.Store(nil)
+	if err := l.release(context.WithoutCancel(ctx), lock); err != nil {
+		l.log.Info("the lease is not given back: it runs out", "err", err)
+	}
 	return failed
+}
+
+// release gives the lease back, so that another one need not wait until it runs out.
+func (l *leader) release(ctx context.Context, lock *resourcelock.LeaseLock) error {
+	ctx, cancel := context.WithTimeout(ctx, renewDeadline)
+	defer cancel()
+	// A renewal that was broken off may be on its way.
+	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		record, _, err := lock.Get(ctx)
+		if err != nil || record.HolderIdentity != l.identity {
+			return err
+		}
+		now := metav1.Now()
+		return lock.Update(ctx, resourcelock.LeaderElectionRecord{
+			LeaderTransitions: record.LeaderTransitions, LeaseDurationSeconds: 1, RenewTime: now, AcquireTime: now,
+		})
+	})
 }
 
 // watch is the work itself.

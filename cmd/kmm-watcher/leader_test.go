@@ -3,9 +3,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
+	"net/http"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -13,9 +17,14 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/rest"
 	k8stesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/leaderelection"
 )
@@ -106,5 +115,79 @@ func TestNotAlive(t *testing.T) {
 		close(stuck)
 		require.NoError(t, <-ended)
 		require.NoError(t, l.live(), "it waits again")
+	})
+}
+
+// leaseServer is an API server with one Lease. While hang is set, no request is answered.
+type leaseServer struct {
+	hang    atomic.Bool
+	lease   coordinationv1.Lease
+	renewed time.Time
+}
+
+func (s *leaseServer) RoundTrip(r *http.Request) (*http.Response, error) {
+	if s.hang.Load() {
+		<-r.Context().Done()
+		return nil, r.Context().Err()
+	}
+	answer, code := any(&s.lease), http.StatusOK
+	switch {
+	case r.Method != http.MethodGet:
+		s.lease = coordinationv1.Lease{}
+		if err := json.NewDecoder(r.Body).Decode(&s.lease); err != nil {
+			return nil, err
+		}
+		s.lease.TypeMeta, s.renewed = metav1.TypeMeta{APIVersion: "coordination.k8s.io/v1", Kind: "Lease"}, time.Now()
+	case s.renewed.IsZero():
+		answer, code = &apierrors.NewNotFound(schema.GroupResource{Resource: "leases"}, "kmm-watcher").ErrStatus, http.StatusNotFound
+	}
+	b, err := json.Marshal(answer)
+	return &http.Response{
+		StatusCode: code, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(bytes.NewReader(b)), Request: r,
+	}, err
+}
+
+// TestEndsBeforeAnotherBegins: when requests hang, the work has ended before another one may begin. The lease is not
+// given back before it has.
+func TestEndsBeforeAnotherBegins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &leaseServer{}
+		kube, err := kubernetes.NewForConfig(&rest.Config{
+			Host: "http://api.example", Transport: server, QPS: -1, ContentConfig: rest.ContentConfig{ContentType: runtime.ContentTypeJSON},
+		})
+		require.NoError(t, err)
+		l := &leader{
+			options: options{namespace: "kmm-system", identity: "me"}, kube: kube, log: slog.New(slog.DiscardHandler),
+			health: leaderelection.NewLeaderHealthzAdaptor(toEnd),
+		}
+		cancelled, end, ended := make(chan time.Time, 1), make(chan struct{}), make(chan error)
+		term := func(ctx context.Context) {
+			ended <- l.term(ctx, func(ctx context.Context) error {
+				<-ctx.Done()
+				cancelled <- time.Now()
+				<-end
+				return nil
+			})
+		}
+		go term(t.Context())
+		time.Sleep(time.Minute) // of the test's clock
+		server.hang.Store(true)
+		at := <-cancelled
+		assert.Less(t, at.Sub(server.renewed), 15*time.Second)
+		end <- struct{}{}
+		require.NoError(t, <-ended)
+		assert.Equal(t, "me", *server.lease.Spec.HolderIdentity, "it runs out")
+
+		server.hang.Store(false)
+		ctx, stop := context.WithCancel(t.Context())
+		go term(ctx)
+		time.Sleep(time.Minute)
+		stop()
+		<-cancelled
+		time.Sleep(time.Second)
+		assert.Equal(t, "me", *server.lease.Spec.HolderIdentity, "it has not ended")
+		end <- struct{}{}
+		require.NoError(t, <-ended)
+		assert.Empty(t, *server.lease.Spec.HolderIdentity)
 	})
 }
