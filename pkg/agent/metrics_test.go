@@ -150,6 +150,21 @@ func TestMetricsOfTheStore(t *testing.T) {
 	assert.NotEmpty(t, figure(t, registry, "kmmd_store_quota_bytes"))
 }
 
+// TestMetricsOfLeaving: whatever asks for the reason of a Module finds that of one that hangs while it leaves.
+func TestMetricsOfLeaving(t *testing.T) {
+	n := newNode(t)
+	n.Preload(n.inTree("dummy"), "")
+	w := n.swap(n.image("1", ours("1"), nil))
+	metrics, registry := newMetrics()
+	n.start(func(c *agent.Config) { c.Metrics = metrics })
+	require.True(t, n.reconcile(w).OK())
+	n.SetState("dummy", "going")
+	n.reconcile()
+	assert.Equal(t, "1", figure(t, registry, `kmmd_module_state{name="nic",namespace="default",reason="NeedsReboot",state="Leaving"}`))
+	assert.Equal(t, "1", figure(t, registry, `kmmd_modules{state="Leaving"}`))
+	assert.Equal(t, "0", figure(t, registry, `kmmd_modules{state="Failed"}`), "nobody wants it")
+}
+
 // figures is what is scraped, without the buckets and the sums of times.
 func figures(t *testing.T, registry *prometheus.Registry) []string {
 	t.Helper()

@@ -12,7 +12,8 @@ import (
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
-// stateLeaving is that of a Module whose document is gone, in kmmd_modules.
+// stateLeaving is that of a Module whose document is gone, in kmmd_modules and
+// kmmd_module_state.
 const stateLeaving = "Leaving"
 
 // nodeMetrics are gauges of how things stand: the last status, and the image
@@ -78,6 +79,12 @@ func (m *nodeMetrics) Collect(ch chan<- prometheus.Metric) {
 		known[mod.Key()] = true
 		count[mod.State]++
 		gauge(m.state, 1, mod.Namespace, mod.Name, string(mod.State), string(mod.Reason))
+	}
+	for i := range s.Leaving {
+		if mod := &s.Leaving[i]; !known[stateLeaving+mod.Key()] {
+			known[stateLeaving+mod.Key()] = true
+			gauge(m.state, 1, mod.Namespace, mod.Name, stateLeaving, string(mod.Reason))
+		}
 	}
 	for _, state := range []spec.State{spec.StateLoaded, spec.StatePending, spec.StateBuilding, spec.StateFailed} {
 		gauge(m.modules, float64(count[state]), string(state))
