@@ -141,6 +141,8 @@ func degradedCondition(m *v1beta1.Module, r report, problem error) metav1.Condit
 		return condition(v1beta1.ConditionDegraded, true, reasonStuck, unloadingMessage(r))
 	case notMade(r.needed) != "":
 		return condition(v1beta1.ConditionDegraded, true, notMadeReason(r.needed), notMade(r.needed))
+	case r.mixed: // also where those that the message names have the same
+		return condition(v1beta1.ConditionDegraded, true, reasonNodesFailed, failures(r.failed, r.failedTotal))
 	case r.failedTotal > 0:
 		return condition(v1beta1.ConditionDegraded, true, commonReason(r.failed), failures(r.failed, r.failedTotal))
 	}

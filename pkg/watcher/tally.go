@@ -194,6 +194,7 @@ type report struct {
 	changing              []string     // nodes that have begun, at most maxNamed
 	failed, present       []standingOn // by node; failed at most maxNamed, present too
 	failedTotal           int
+	mixed                 bool // not all that have failed have the same reason
 	presentTotal          int
 	paused                bool
 	telling               bool // what the Module says now has not reached all nodes
@@ -222,7 +223,7 @@ func (t *tally) report(k string) report {
 	}
 	r := report{
 		counts: m.counts, begun: len(m.begun), changing: first(m.begun), held: len(m.held), unmapped: m.unmapped,
-		failed: m.name(m.failed), failedTotal: len(m.failed),
+		failed: m.name(m.failed), failedTotal: len(m.failed), mixed: m.mixed(),
 		present: m.name(m.present), presentTotal: len(m.present),
 		paused: len(m.held) > 0 && m.paused(), telling: m.telling, building: len(m.building),
 	}
@@ -244,6 +245,19 @@ func first(nodes map[string]bool) []string {
 		names = names[:min(len(names), maxNamed)]
 	}
 	return names
+}
+
+// mixed reports whether nodes have failed for different reasons.
+func (m *moduleTally) mixed() bool {
+	reason := ""
+	for n := range m.failed {
+		if s := m.standings[n]; s != nil && reason != "" && s.reason != reason {
+			return true
+		} else if s != nil {
+			reason = s.reason
+		}
+	}
+	return false
 }
 
 // name gives how the first of some nodes stand.

@@ -234,6 +234,20 @@ func TestModuleStatus(t *testing.T) {
 	}
 }
 
+// TestReasonOfAll: a message names a few of the nodes that failed; the reason is about all of them.
+func TestReasonOfAll(t *testing.T) {
+	m, counted := module("a", "1"), newTally()
+	fail := func(node, reason string) string {
+		counted.set(node, []standing{{key: "ns/a", desired: true, current: true, present: true, reason: reason}})
+		return meta.FindStatusCondition(moduleStatus(m, counted.report("ns/a"), nil).Conditions, v1beta1.ConditionDegraded).Reason
+	}
+	for i := range maxNamed + 1 {
+		assert.Equal(t, "InUse", fail(fmt.Sprintf("n%d", i), "InUse"))
+	}
+	assert.Equal(t, reasonNodesFailed, fail("n9", "InitFailed"))
+	assert.Equal(t, "InUse", fail("n9", "InUse"))
+}
+
 // TestPluginOnlyStaysOffTaints: a Module that is a plugin only is Ready when that runs
 // where its DaemonSet can, and a node that was tainted later keeps its pod.
 func TestPluginOnlyStaysOffTaints(t *testing.T) {
