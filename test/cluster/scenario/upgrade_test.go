@@ -247,15 +247,15 @@ func TestRollout(t *testing.T) {
 	w.waitCondition("m", "Progressing", "False/Complete")
 }
 
-// TestOneAtATime: while one node is changing, no other one begins.
-func TestOneAtATime(t *testing.T) {
-	w := begin(t, "single")
-	a, b := w.node("a"), w.node("b")
+// heldUp has two nodes run m, of an image "one", and then changes it to "two": a is off and has the only place, b waits.
+func (w *world) heldUp() (a, b *fleet.Machine) {
+	w.t.Helper()
+	a, b = w.node("a"), w.node("b")
 	rollout := []string{"rollout: {maxUnavailable: 1}"}
 	w.apply(document{name: "m", image: w.Image("one", "mod"), spec: rollout})
 	w.waitReady(a, "m", true)
 	w.waitReady(b, "m", true)
-	a.Kill() // it can not answer
+	a.Kill()
 	w.apply(document{name: "m", image: w.Image("two", "mod"), spec: rollout})
 	w.wait("one changes, one waits", func() error {
 		if message := w.waitCondition("m", "Progressing", "True/RollingOut"); message != "1 node is changing ("+a.Name+"), 1 waits" {
@@ -263,6 +263,13 @@ func TestOneAtATime(t *testing.T) {
 		}
 		return nil
 	})
+	return a, b
+}
+
+// TestOneAtATime: while one node is changing, no other one begins.
+func TestOneAtATime(t *testing.T) {
+	w := begin(t, "single")
+	a, b := w.heldUp()
 	assert.Equal(t, "one", b.Runs("mod"))
 	a.Start()
 	w.waitRuns(b, "mod", "two")
@@ -272,14 +279,7 @@ func TestOneAtATime(t *testing.T) {
 // TestObjectGoneInARollout: a node whose object is made again, as after its Node was, keeps the driver whose turn has not come.
 func TestObjectGoneInARollout(t *testing.T) {
 	w := begin(t, "objectgone")
-	a, b := w.node("a"), w.node("b")
-	rollout := []string{"rollout: {maxUnavailable: 1}"}
-	w.apply(document{name: "m", image: w.Image("one", "mod"), spec: rollout})
-	w.waitReady(a, "m", true)
-	w.waitReady(b, "m", true)
-	a.Kill() // it has the only place
-	w.apply(document{name: "m", image: w.Image("two", "mod"), spec: rollout})
-	w.waitCondition("m", "Progressing", "True/RollingOut", a.Name)
+	a, b := w.heldUp()
 	w.kubectl("delete", "nmc", b.Name)
 	w.apply(document{name: "other", image: w.Image("one", "other"), module: "other"})
 	w.waitReady(b, "other", true)
