@@ -304,6 +304,9 @@ func (a *Agent) failed(ctx context.Context, t plan.Transaction, err error) {
 	if t.Leaving || errors.Is(err, errWrongBuild) || errors.Is(err, errHostChanged) {
 		f.later()
 	}
+	if errors.Is(err, kernel.ErrInUse) && a.tookAway(t.Owner) > 1 {
+		f.seldom()
+	}
 	f.follow(a.failures[t.Owner])
 	if f.reason == spec.ReasonSignature {
 		f.message += a.signed(t.Owner, err)
@@ -323,6 +326,16 @@ func (a *Agent) failed(ctx context.Context, t plan.Transaction, err error) {
 		a.ledger.Failures[t.Owner] = refusal{f.input, f.reason, f.message, f.left, f.rolledBack}
 		a.save()
 	}
+}
+
+// tookAway is how many modules an owner's transaction has unloaded that come back, with the one it was about to unload.
+func (a *Agent) tookAway(owner string) (n int) {
+	for _, u := range a.ledger.Journal[owner] {
+		if u.Load != nil {
+			n++
+		}
+	}
+	return n
 }
 
 // runsAgain tells which modules a rollback has brought back.

@@ -101,8 +101,11 @@ func left(t *images.Tree, choice *spec.Choice, from *sources) []string {
 
 // isTarget says whether a file is the module that the document is about, and
 // that its parameters are for.
-func isTarget(choice *spec.Choice, info *kmod.Info) bool {
-	return info.Name == choice.ModuleName || kmod.Name(info.Path) == choice.ModuleName
+func isTarget(choice *spec.Choice, info *kmod.Info) bool { return isNamed(info, choice.ModuleName) }
+
+// isNamed says whether a document that says name means this file.
+func isNamed(info *kmod.Info, name string) bool {
+	return info.Name == name || kmod.Name(info.Path) == name
 }
 
 func checkParameters(choice *spec.Choice, info *kmod.Info) error {

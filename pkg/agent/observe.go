@@ -104,9 +104,9 @@ func (a *Agent) observeModules(f *plan.Facts) error {
 		return fmt.Errorf("observe: %w", err)
 	}
 	f.Loaded = make(map[string]plan.Loaded, len(mods))
-	for _, m := range mods {
+	for i, m := range mods { // the newest is first
 		f.Loaded[m.Name] = plan.Loaded{
-			Name: m.Name, State: m.State, Refs: m.Refs, UsedBy: m.UsedBy, Permanent: m.Permanent,
+			Name: m.Name, State: m.State, Refs: m.Refs, UsedBy: m.UsedBy, Permanent: m.Permanent, Place: i,
 			BuildID: m.BuildID, Parameters: m.Parameters,
 		}
 	}

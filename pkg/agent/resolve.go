@@ -180,15 +180,21 @@ func (a *Agent) files(r *resolution, want *plan.Want, from *sources) error {
 			continue
 		}
 		for _, item := range items {
+			named := isNamed(item.Info, name)
+			if named && len(r.choice.Order) > 1 {
+				want.Order = append(want.Order, item.Info.Name)
+			}
 			if i := slices.IndexFunc(want.Files, func(f plan.File) bool { return f.Name == item.Info.Name }); i >= 0 {
-				// What a softdep of one before it has brought may be what the document names.
+				// What one before it has brought may be what the document names.
 				want.Files[i].Optional = want.Files[i].Optional && item.Soft
+				want.Files[i].Dependency = want.Files[i].Dependency && !named
 				continue
 			}
 			if item.File != nil {
 				r.parsed[item.Info.Path] = item.File
 			}
 			file, err := a.file(r, item)
+			file.Dependency = !named && !item.Soft
 			switch {
 			case err != nil && item.Soft:
 				r.warnings = append(r.warnings, fmt.Sprintf("softdep left out: %v", err))

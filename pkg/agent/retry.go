@@ -16,14 +16,15 @@ import (
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
-// The first and the longest wait between two tries, and those when a load was
-// short of memory: an init function may say so for another reason, and each try
-// takes the driver that works away for a moment.
+// The first and the longest wait between two tries, and those when each try takes
+// a driver that works away for a moment: a load was short of memory, which an init
+// function may say for another reason, or a module was in use when others had
+// gone already.
 const (
 	firstRetry       = 2 * time.Second
 	lastRetry        = 2 * time.Minute
-	firstMemoryRetry = lastRetry
-	lastMemoryRetry  = time.Hour
+	firstCostlyRetry = lastRetry
+	lastCostlyRetry  = time.Hour
 )
 
 // failure is why a Module is not as wanted, and when to try again.
@@ -45,12 +46,18 @@ func fail(err error) *failure {
 	f := &failure{reason: ReasonOf(err), message: err.Error()}
 	if retryable(err) {
 		f.wait = firstRetry
-		if noMemory(err) {
-			f.wait, f.longest = firstMemoryRetry, lastMemoryRetry
-		}
 		f.retryAt = time.Now().Add(f.wait)
+		if noMemory(err) {
+			f.seldom()
+		}
 	}
 	return f
+}
+
+// seldom has a failure tried again not as often as others, as each try costs.
+func (f *failure) seldom() {
+	f.wait, f.longest = firstCostlyRetry, lastCostlyRetry
+	f.retryAt = time.Now().Add(f.wait)
 }
 
 // follow makes the wait longer after another try that failed for the same

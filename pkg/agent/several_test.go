@@ -6,6 +6,7 @@ import (
 	"os"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -289,4 +290,33 @@ func TestLoadingOrder(t *testing.T) {
 	w := want{name: "nic", image: image, module: "dummy", order: []string{"dummy", "helper", "side"}}
 	require.True(t, n.reconcile(w).OK())
 	assert.Equal(t, []string{"load base", "load side", "load helper", "load dummy"}, n.calls())
+
+	// dummy has taken side without a symbol of it.
+	n.Hold("side", 1)
+	n.OnCall(func(call string) {
+		if call == "unload dummy" {
+			n.Hold("side", 0)
+		}
+	})
+	require.True(t, n.reconcile().OK())
+	assert.Equal(t, []string{"unload dummy", "unload helper", "unload side", "unload base"}, n.calls())
+}
+
+// TestTriedForNothing: what is held by nobody that is known is tried once the others have gone; they come back, and it is
+// not tried every two minutes.
+func TestTriedForNothing(t *testing.T) {
+	n := newNode(t)
+	w := want{name: "nic", image: n.image("1", ours("1"), nil), module: "dummy", order: []string{"dummy", "side"}}
+	require.True(t, n.reconcile(w).OK())
+	n.calls()
+	n.Hold("side", 1)
+	w.image = n.image("2", ours("2"), nil)
+	s := n.reconcile(w).Modules[0]
+	assert.Equal(t, []string{"unload dummy", "unload side", "load dummy"}, n.calls())
+	assert.Equal(t, spec.ReasonInUse, s.Reason)
+	assert.Contains(t, s.Message, "rolled back: dummy runs again")
+	require.NotNil(t, s.RetryAt)
+	assert.Greater(t, time.Until(*s.RetryAt), 90*time.Second)
+	n.reconcile(w)
+	assert.Empty(t, n.calls())
 }

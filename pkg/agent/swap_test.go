@@ -93,11 +93,11 @@ func TestFailingLoadIsRolledBack(t *testing.T) {
 	assert.Equal(t, []string{
 		"hold dummy null_blk",
 		"firmware-path " + n.path("firmware"),
-		"unload dummy", "unload null_blk",
+		"unload null_blk", "unload dummy",
 		"load base", "load helper",
 		"unload base",
 		"firmware-path",
-		"load null_blk nr_devices=0", "load dummy numdummies=3",
+		"load dummy numdummies=3", "load null_blk nr_devices=0",
 		"hold",
 	}, n.calls())
 	m := one(t, s)

@@ -203,6 +203,24 @@ func held(l plan.Loaded, n int) plan.Loaded {
 	return l
 }
 
+// place gives a module its place in the kernel's list; the newest is 0.
+func place(l plan.Loaded, n int) plan.Loaded {
+	l.Place = n
+	return l
+}
+
+// dependency is a file that no document names.
+func dependency(f plan.File) plan.File {
+	f.Dependency = true
+	return f
+}
+
+// ordered gives a want the order that its document has, in load order.
+func ordered(w plan.Want, names ...string) plan.Want {
+	w.Order = names
+	return w
+}
+
 func permanent(l plan.Loaded) plan.Loaded {
 	l.Permanent = true
 	return l

@@ -5,6 +5,7 @@ package plan_test
 import (
 	"testing"
 
+	"github.com/kmm-node/kmmd/pkg/devices"
 	"github.com/kmm-node/kmmd/pkg/plan"
 )
 
@@ -34,6 +35,31 @@ func TestLeave(t *testing.T) {
 		{"an in-tree dependency that is permanent is spared", nil, plan.Facts{
 			Loaded: running(permanent(live(inTree("bus"), "dummy")), live(image("dummy"))),
 			Ours:   ledger(entry(inTree("bus"), nic), entry(image("dummy"), nic)),
+		}},
+		{"dependencies of the image, too, are spared while others use them", nil, plan.Facts{
+			Loaded: running(live(image("base"), "dummy", "other"), live(image("helper"), "other"), live(image("dummy"))),
+			Ours:   ledger(entry(dependency(image("base")), nic), entry(soft(image("helper")), nic), entry(image("dummy"), nic)),
+		}},
+		{"dependencies of the image go with it", nil, plan.Facts{
+			Loaded: running(live(image("base"), "dummy"), live(image("helper")), live(image("dummy"))),
+			Ours:   ledger(entry(dependency(image("base")), nic), entry(soft(image("helper")), nic), entry(image("dummy"), nic)),
+		}},
+		{"what was loaded later goes before", nil, plan.Facts{
+			Loaded: running(place(live(image("a")), 2), place(live(image("c")), 1), place(live(image("b")), 0)),
+			Ours:   ledger(entry(image("a"), nic), entry(image("b"), nic), entry(image("c"), nic)),
+		}},
+		{"what was loaded later may hold what it does not use", nil, plan.Facts{
+			Loaded: running(place(held(live(image("base")), 1), 1), place(live(image("dummy")), 0)),
+			Ours:   ledger(entry(image("base"), nic), entry(image("dummy"), nic)),
+		}},
+		{"what was loaded earlier does not", nil, plan.Facts{
+			Loaded: running(place(live(image("base")), 1), place(held(live(image("dummy")), 1), 0)),
+			Ours:   ledger(entry(image("base"), nic), entry(image("dummy"), nic)),
+		}},
+		{"an open file is no module", nil, plan.Facts{
+			Loaded: running(place(held(live(image("base")), 1), 1), place(live(image("dummy")), 0)),
+			Ours:   ledger(entry(image("base"), nic), entry(image("dummy"), nic)),
+			Uses:   map[string]devices.Use{"base": {Files: []devices.OpenFile{{PID: 7, Command: "cat", Path: "/dev/base"}}}},
 		}},
 		{"what is never to be removed stays", nil, plan.Facts{
 			Loaded: running(live(image("dummy"))), NeverRemove: set("dummy"), Ours: ledger(entry(image("dummy"), nic)),

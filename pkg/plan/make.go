@@ -65,8 +65,9 @@ func (b *builder) build() ([]Step, []Block) {
 	b.checkBuiltin()
 	b.checkNeverLoad()
 	b.findInTree()
-	b.findDropped()
+	mere := b.findDropped()
 	b.findChanged()
+	b.dropMere(mere)
 	order := b.unloadOrder()
 	b.checkUnload(order)
 	before, after := b.checkUse(order)
@@ -186,9 +187,8 @@ func (b *builder) probeAgain(inTree string) {
 }
 
 // findDropped marks what was loaded for this owner and is not asked for any
-// more.
-func (b *builder) findDropped() {
-	var mere []string // dependencies, which stay when something else uses them by now, or when they never go
+// more, but for the mere dependencies among it.
+func (b *builder) findDropped() (mere []string) {
 	for _, name := range slices.Sorted(maps.Keys(b.f.Ours)) {
 		e := b.f.Ours[name]
 		if b.w.file(name) != nil || !slices.Contains(e.Owners, b.w.Owner) {
@@ -199,12 +199,18 @@ func (b *builder) findDropped() {
 		switch {
 		case !runs || !ours || len(e.Owners) > 1 || b.gaveWay[name]:
 			b.forget = append(b.forget, Forget{b.w.Owner, name})
-		case e.File.FromHost || e.File.Optional:
+		case e.File.mere():
 			mere = append(mere, name)
 		default:
 			b.mark(name, "no longer asked for")
 		}
 	}
+	return mere
+}
+
+// dropMere marks the dependencies among what is not asked for any more, unless
+// something else uses them by now, or they never go.
+func (b *builder) dropMere(mere []string) {
 	for again := true; again; {
 		again = false
 		for _, name := range mere {
@@ -222,7 +228,7 @@ func (b *builder) findDropped() {
 // again.
 func mayGo(f *Facts, name string, leaving map[string]bool) bool {
 	l := f.Loaded[name]
-	return !l.Permanent && !f.NeverRemove[name] && holds(l, leaving) == "" &&
+	return !l.Permanent && !f.NeverRemove[name] && holds(l, leaving, false) == "" &&
 		f.UseUnknown[name] == nil && len(obstacles(f.Uses[name], false, false, true)) == 0
 }
 
@@ -230,7 +236,7 @@ func mayGo(f *Facts, name string, leaving map[string]bool) bool {
 // which takes its place at once.
 func (b *builder) mayFollow(name string) bool {
 	l := b.f.Loaded[name]
-	return !l.Permanent && !b.f.NeverRemove[name] && holds(l, nil) == "" &&
+	return !l.Permanent && !b.f.NeverRemove[name] && holds(l, nil, false) == "" &&
 		b.f.UseUnknown[name] == nil && len(obstacles(b.f.Uses[name], b.w.AllowNetwork, b.w.ResetSRIOV, false)) == 0
 }
 

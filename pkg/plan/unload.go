@@ -3,6 +3,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"iter"
 	"maps"
@@ -14,28 +15,40 @@ import (
 )
 
 // unloadOrder widens the set of modules to unload by those of the same owner
-// that hold them (they are loaded again afterwards), and orders it: users
-// before what they use.
+// that hold them, or that the document has loaded after them (they are loaded
+// again afterwards), and orders it: users before what they use.
 func (b *builder) unloadOrder() []string {
 	for again := true; again; {
 		again = false
 		for _, name := range slices.Sorted(maps.Keys(b.unload)) {
 			for _, user := range b.f.Loaded[name].UsedBy {
-				e, ours := b.f.entry(user)
-				mine := ours && slices.Equal(e.Owners, []string{b.w.Owner})
-				if mine && !b.unload[user] && b.w.file(user) != nil {
-					b.mark(user, "it uses "+name)
-					again = true
-				}
+				again = b.follows(user, "it uses "+name) || again
+			}
+			for _, above := range b.w.above(name) {
+				again = b.follows(above, "it is loaded after "+name) || again
 			}
 		}
 	}
 	return usersFirst(b.unload, b.f.Loaded, b.inTree)
 }
 
-// usersFirst orders modules so that each stands before what it uses, and those
-// of last behind the others: as long as an in-tree module runs, a plan that is
-// made after an interruption knows what has to be loaded in its place.
+// follows marks a module of this owner's that has to be loaded anew, and tells
+// whether it was not marked before.
+func (b *builder) follows(name, why string) bool {
+	e, ours := b.f.entry(name)
+	_, runs := b.f.Loaded[name]
+	if !runs || !ours || !slices.Equal(e.Owners, []string{b.w.Owner}) || b.unload[name] || b.w.file(name) == nil {
+		return false
+	}
+	b.mark(name, why)
+	return true
+}
+
+// usersFirst orders modules so that each stands before what it uses, and what
+// was loaded later before what was there by then: modulesLoadingOrder is for modules
+// that do not show what they want of each other. Those of last stand behind the
+// others: as long as an in-tree module runs, a plan that is made after an
+// interruption knows what has to be loaded in its place.
 func usersFirst(set map[string]bool, loaded map[string]Loaded, last map[string]bool) []string {
 	var order []string
 	sorted := func(names iter.Seq[string]) []string {
@@ -43,7 +56,7 @@ func usersFirst(set map[string]bool, loaded map[string]Loaded, last map[string]b
 			if last[a] != last[b] {
 				return map[bool]int{true: 1, false: -1}[last[a]]
 			}
-			return strings.Compare(a, b)
+			return cmp.Or(cmp.Compare(loaded[a].Place, loaded[b].Place), strings.Compare(a, b))
 		})
 	}
 	done := map[string]bool{}
@@ -81,7 +94,7 @@ func (b *builder) checkUnload(order []string) {
 			b.block(spec.ReasonInUse, "%s can not be unloaded: it is permanent (it has no exit function)", name)
 			continue
 		}
-		if why := holds(l, b.unload); why != "" {
+		if why := holds(l, b.unload, b.mayHold(name)); why != "" {
 			b.block(spec.ReasonInUse, "%s is in use: %s%s", name, why, whoHolds(b.f.Uses[name]))
 		}
 		if _, ours := b.f.entry(name); !ours && b.wayBack(name) == nil {
@@ -90,11 +103,37 @@ func (b *builder) checkUnload(order []string) {
 	}
 }
 
+// mayHold tells whether a module that goes before this one may hold it by a
+// reference that names nobody: it was loaded later, and the document names both.
+// Whoever names modules that use no symbol of each other knows of something else
+// between them.
+func (b *builder) mayHold(name string) bool {
+	named := func(name string) bool { return slices.Contains(b.w.Order, name) || slices.Contains(b.w.Remove, name) }
+	return named(name) && laterGoes(b.f, name, func(other string) bool { return b.unload[other] && named(other) })
+}
+
+// laterGoes tells whether a module that goes was loaded after this one, of which
+// no open file is known: then only the kernel knows, when that one has gone,
+// whether this one can go, too.
+func laterGoes(f *Facts, name string, goes func(other string) bool) bool {
+	if len(f.Uses[name].Files) > 0 {
+		return false
+	}
+	for other, l := range f.Loaded {
+		if goes(other) && l.Place < f.Loaded[name].Place {
+			return true
+		}
+	}
+	return false
+}
+
 // holds says what keeps a module in the kernel once the modules in leaving are
 // gone; "" when nothing does. Each module that imports its symbols holds one
 // reference (kernel/module/main.c, ref_module); the rest of the count are open
-// files, mounts, sockets and the like.
-func holds(l Loaded, leaving map[string]bool) string {
+// files, mounts, sockets and the like, or modules that have taken one without a
+// symbol (try_module_get), or by name (symbol_get): perhaps says that such a one is
+// in leaving, so that the rest of the count says nothing.
+func holds(l Loaded, leaving map[string]bool, perhaps bool) string {
 	var holders []string
 	for _, user := range l.UsedBy {
 		if !leaving[user] {
@@ -105,7 +144,7 @@ func holds(l Loaded, leaving map[string]bool) string {
 	if len(holders) > 0 {
 		why = append(why, "used by the modules "+strings.Join(holders, ", "))
 	}
-	if others := l.Refs - len(l.UsedBy); others > 0 {
+	if others := l.Refs - len(l.UsedBy); others > 0 && !perhaps {
 		why = append(why, fmt.Sprintf("%d references are held by open files, mounts, sockets or interfaces", others))
 	}
 	return strings.Join(why, "; ")
@@ -162,7 +201,7 @@ func leave(owner string, wants []Want, f Facts) Transaction {
 	forget = append(forget, spare(owner, set, f)...)
 	for _, name := range usersFirst(set, f.Loaded, nil) {
 		l := f.Loaded[name]
-		why := holds(l, set)
+		why := holds(l, set, laterGoes(&f, name, func(other string) bool { return set[other] }))
 		// The node's policy knows no permission for virtual functions.
 		inUse := obstacles(f.Uses[name], f.AllowNetwork, false, true)
 		switch {
@@ -190,7 +229,7 @@ func leave(owner string, wants []Want, f Facts) Transaction {
 	return t
 }
 
-// spare takes out of set the in-tree dependencies that something outside the
+// spare takes out of set the mere dependencies that something outside the
 // set uses, an interface or a disk among it, that are permanent, or that the
 // node's policy keeps, and what these use in turn: they stay and are forgotten.
 func spare(owner string, set map[string]bool, f Facts) []Step {
@@ -198,7 +237,7 @@ func spare(owner string, set map[string]bool, f Facts) []Step {
 	for again := true; again; {
 		again = false
 		for _, name := range slices.Sorted(maps.Keys(set)) {
-			if f.Ours[name].File.FromHost && !mayGo(&f, name, set) {
+			if file := f.Ours[name].File; file.mere() && !mayGo(&f, name, set) {
 				delete(set, name)
 				forget = append(forget, Forget{owner, name})
 				again = true

@@ -5,7 +5,11 @@
 // file, no clock; the same input gives the same plan.
 package plan
 
-import "github.com/kmm-node/kmmd/pkg/devices"
+import (
+	"slices"
+
+	"github.com/kmm-node/kmmd/pkg/devices"
+)
 
 // File is one module file to be loaded, and how.
 type File struct {
@@ -17,7 +21,9 @@ type File struct {
 	// in-tree dependency.
 	FromHost bool `json:"fromHost,omitempty"`
 	// Optional files come from a softdep: their failure is no failure.
-	Optional          bool `json:"optional,omitempty"`
+	Optional bool `json:"optional,omitempty"`
+	// Dependency files are there because others need them; no document names them.
+	Dependency        bool `json:"dependency,omitempty"`
 	IgnoreVermagic    bool `json:"ignoreVermagic,omitempty"`
 	IgnoreModversions bool `json:"ignoreModversions,omitempty"`
 	// Unseen are parameters whose value the kernel does not show (permission 0
@@ -27,12 +33,19 @@ type File struct {
 	Types map[string]string `json:"-"`
 }
 
+// mere says that a module is no reason for others to stay: when something uses it by the time it should go, it stays
+// behind.
+func (f *File) mere() bool { return f.FromHost || f.Optional || f.Dependency }
+
 // Want is one Module resolved for the running kernel: files are on disk, read
 // and checked.
 type Want struct {
 	Owner string `json:"owner"` // "namespace/name"
 	// Files are in load order: dependencies before what needs them.
 	Files []File `json:"files"`
+	// Order are those of Files that the document puts in an order, in load order;
+	// nil when it names but one. They need not use each other's symbols.
+	Order []string `json:"order,omitempty"`
 	// Remove are the in-tree modules that have to leave first.
 	Remove []string `json:"remove,omitempty"`
 	// FirmwareDir holds what goes to the firmware directory of the host; ""
@@ -54,12 +67,21 @@ func (w *Want) file(name string) *File {
 	return nil
 }
 
+// above are the modules that the document has loaded after one that it names.
+func (w *Want) above(name string) []string {
+	if i := slices.Index(w.Order, name); i >= 0 {
+		return w.Order[i+1:]
+	}
+	return nil
+}
+
 // Loaded is a module as the kernel has it.
 type Loaded struct {
 	Name       string
 	State      string // live, coming or going
 	Refs       int
 	UsedBy     []string // modules that import its symbols
+	Place      int      // in the kernel's list, in which the one that was loaded last is 0
 	Permanent  bool
 	BuildID    string
 	Parameters map[string]string // as /sys/module/M/parameters shows them

@@ -266,7 +266,8 @@ type ModprobeSpec struct {
 	FirmwarePath string `json:"firmwarePath,omitempty"`
 
 	// ModulesLoadingOrder [A, B, C] loads C, B, A and unloads A, B, C; A is
-	// moduleName.
+	// moduleName. When B has to be loaded anew, A is, too. They need not use
+	// symbols of each other: A may hold B in another way.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=2

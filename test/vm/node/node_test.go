@@ -63,7 +63,7 @@ func newNode(t *testing.T) *node {
 			assert.NoError(t, os.Remove(n.path("docs", e.Name())))
 		}
 		n.once()
-		for _, name := range []string{"dummy", "kmm_dep", "kmm_base", "kmm_fw", "kmm_softdep", "null_blk", "8021q", "mrp", "garp", "bridge", "stp", "llc"} {
+		for _, name := range []string{"dummy", "kmm_dep", "kmm_taker", "kmm_base", "kmm_fw", "kmm_softdep", "null_blk", "8021q", "mrp", "garp", "bridge", "stp", "llc"} {
 			if _, err := n.host.Module(name); err == nil {
 				n.command("rmmod", name)
 			}

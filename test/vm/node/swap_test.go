@@ -142,18 +142,39 @@ func TestUpgrade(t *testing.T) {
 	n.requireBuild("variants/second/dummy.ko")
 }
 
-// TestOrder loads what modulesLoadingOrder names from the end of the list.
+// TestOrder loads what modulesLoadingOrder names from the end of the list, and unloads it from its beginning: the last one is
+// held by the first, which uses no symbol of it.
 func TestOrder(t *testing.T) {
 	guest.OneKernel(t)
 	n := newNode(t)
-	image := n.image("order", []string{"dummy.ko", "kmm_base.ko"}, nil)
-	n.document("order.yaml", module("order", image, "dummy", "modprobe.modulesLoadingOrder: [dummy, kmm_base]"))
+	image := n.image("order", []string{"kmm_taker.ko", "dummy.ko", "kmm_base.ko"}, nil)
+	n.document("order.yaml", module("order", image, "kmm_taker", "modprobe.modulesLoadingOrder: [kmm_taker, dummy, kmm_base]"))
 	status := n.requireLoaded()
-	require.Len(t, status.Modules[0].Kernel, 2)
+	require.Len(t, status.Modules[0].Kernel, 3)
 	mods, err := n.host.Modules()
 	require.NoError(t, err)
-	assert.Equal(t, "dummy", mods[0].Name, "newest first")
-	assert.Equal(t, "kmm_base", mods[1].Name)
+	for i, name := range []string{"kmm_taker", "dummy", "kmm_base"} {
+		assert.Equal(t, name, mods[i].Name, "newest first")
+	}
+	assert.Equal(t, 1, mods[2].Refs)
+	assert.Empty(t, mods[2].UsedBy, "nobody is named")
+
+	other := n.image("order-2", []string{"kmm_taker.ko", "variants/second/dummy.ko", "kmm_base.ko"}, nil)
+	n.document("order.yaml", module("order", other, "kmm_taker", "modprobe.modulesLoadingOrder: [kmm_taker, dummy, kmm_base]"))
+	n.requireLoaded()
+	n.requireBuild("variants/second/dummy.ko")
+	mods, err = n.host.Modules()
+	require.NoError(t, err)
+	for i, name := range []string{"kmm_taker", "dummy", "kmm_base"} {
+		assert.Equal(t, name, mods[i].Name, "what comes after the new build is loaded anew")
+	}
+
+	n.remove("order.yaml")
+	_, all, code := n.once()
+	require.Equal(t, 0, code, all)
+	for _, name := range []string{"kmm_taker", "dummy", "kmm_base"} {
+		n.requireAbsent(name)
+	}
 }
 
 // TestHostDependencies: what the image does not have comes from the node's own
