@@ -149,8 +149,10 @@ type ModuleLoaderContainerSpec struct {
 	// +optional
 	ContainerImage ImageTemplate `json:"containerImage,omitempty"`
 
-	// ImagePullPolicy says when the registry is asked, although the image is in the
-	// store of the node. Empty is Always for the tag latest, else IfNotPresent.
+	// ImagePullPolicy says whether the registry is asked what a tag stands for, although
+	// the store of the node has an image under it. With Always it is when the document
+	// is new or changes, and after a boot; never by itself while the module runs. Empty
+	// is Always for the tag latest, else IfNotPresent.
 	// +optional
 	// +kubebuilder:validation:Enum=Always;IfNotPresent;Never;""
 	ImagePullPolicy corev1.PullPolicy `json:"imagePullPolicy,omitempty"`
