@@ -32,7 +32,12 @@ func statusCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "show what run has reported last",
-		Args:  noArgs,
+		Long: `status shows what kmmd run has reported last. It looks at nothing itself.
+
+Exit codes: 0 what was reported is as wanted, also when the cluster has not been heard
+yet, 1 it is not (a document that can not be used is such, too), or nothing was reported
+since this boot, 2 usage.`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := readConfig(o.configFile)
 			if err != nil {

@@ -10,7 +10,7 @@ type State string
 // The states. Only Loaded says that the wanted build runs in the kernel.
 const (
 	StateLoaded  State = "Loaded"  // the kernel runs the wanted build
-	StatePending State = "Pending" // being worked on, or waiting for the next try
+	StatePending State = "Pending" // being worked on; what waits for another try is Failed
 	StateFailed  State = "Failed"  // not loaded; the reason says why
 	// StateBuilding waits for an image that the cluster makes; no registry is asked
 	// for it before that.

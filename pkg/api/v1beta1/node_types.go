@@ -218,7 +218,8 @@ type KernelModule struct {
 const (
 	// StateLoaded: the kernel runs the build that the Module asks for, by its build-id.
 	StateLoaded = "Loaded"
-	// StatePending: it is being worked on, or waits for the next try.
+	// StatePending: it is being worked on; mostly, its image is being got. What waits for
+	// another try is Failed, with retryAt.
 	StatePending = "Pending"
 	// StateBuilding: waits for the cluster to make the image.
 	StateBuilding = "Building"
