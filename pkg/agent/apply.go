@@ -222,7 +222,7 @@ func (a *Agent) input(owner string) string {
 func (a *Agent) succeed(owner string, pending bool) {
 	_, refused := a.ledger.Failures[owner]
 	delete(a.failures, owner)
-	if pending || refused {
+	if a.settle(owner) || pending || refused {
 		delete(a.ledger.Journal, owner)
 		delete(a.ledger.Failures, owner)
 		a.save()

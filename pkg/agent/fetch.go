@@ -13,11 +13,12 @@ import (
 )
 
 // fetch gets the files of a Module's choice for a kernel: its modules and what
-// they depend on in the image. host is that kernel's own tree, or nil.
+// they depend on in the image, which is the one that has the digest, if that is not
+// "". host is that kernel's own tree, or nil.
 //
 // What is taken from the host may itself depend on a module that the image has,
 // and a file in the image beats the host's: then the image is asked again.
-func (a *Agent) fetch(ctx context.Context, m *spec.Module, choice *spec.Choice, release string, host *kmod.Tree) (t *images.Tree, from *sources, err error) {
+func (a *Agent) fetch(ctx context.Context, m *spec.Module, choice *spec.Choice, digest, release string, host *kmod.Tree) (t *images.Tree, from *sources, err error) {
 	if choice.Awaited {
 		return nil, nil, fmt.Errorf("get %s: %w: the cluster builds or signs it, see the status of the Module", choice.Image, spec.ErrAwaited)
 	}
@@ -27,8 +28,8 @@ func (a *Agent) fetch(ctx context.Context, m *spec.Module, choice *spec.Choice, 
 		Modules: slices.Clone(choice.Order), Closure: kmod.Closure, Firmware: kmod.Firmware, DeclaredFirmware: a.cfg.DeclaredFirmware,
 		Insecure: choice.Insecure, InsecureSkipTLSVerify: choice.InsecureSkipTLSVerify,
 	}
-	if choice.Digest != "" {
-		r.Ref += "@" + choice.Digest
+	if digest != "" {
+		r.Ref += "@" + digest
 	}
 	if a.cfg.Secrets != nil && len(m.PullSecrets) > 0 {
 		r.PullSecrets = func(ctx context.Context) []images.PullSecret {

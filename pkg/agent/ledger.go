@@ -33,6 +33,8 @@ type ledger struct {
 	Firmware map[string]string `json:"firmware,omitempty"`
 	// Images are the digests of an owner's image that runs and of the one before.
 	Images map[string][]string `json:"images,omitempty"`
+	// Settled are documents that are obeyed, by owner.
+	Settled map[string]settled `json:"settled,omitempty"`
 	// FirmwarePathBefore is firmware_class.path before it was first set.
 	FirmwarePathBefore *string `json:"firmwarePathBefore,omitempty"`
 	// Networks and SRIOV are what interfaces and devices had before their driver
@@ -55,6 +57,13 @@ type refusal struct {
 	Message    string      `json:"message"`
 	Left       string      `json:"left,omitempty"` // what a rollback could not undo so far
 	RolledBack bool        `json:"rolledBack,omitempty"`
+}
+
+// settled is a document and the image that runs for it. As long as the document stays as it is, so does the image,
+// whatever its tag stands for by now: a kmmd that starts anew takes no driver away that works.
+type settled struct {
+	Document string `json:"document"` // a hash
+	Digest   string `json:"digest"`
 }
 
 // undo is one step back; exactly one of the fields is set, apart from those that say more about one.
@@ -109,6 +118,9 @@ func openLedger(dir, bootID string) (*ledger, error) {
 	}
 	if l.Images == nil {
 		l.Images = map[string][]string{}
+	}
+	if l.Settled == nil {
+		l.Settled = map[string]settled{}
 	}
 	if l.Journal == nil {
 		l.Journal = map[string][]undo{}

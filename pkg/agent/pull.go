@@ -4,6 +4,10 @@ package agent
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -76,6 +80,7 @@ func (a *Agent) startPull(ctx context.Context, m *spec.Module, choice *spec.Choi
 		}
 	}
 	p := &pull{module: *m, image: choice.Image, host: a.host, done: make(chan struct{})}
+	digest := a.settledOn(m, choice)
 	ctx, p.cancel = context.WithCancel(ctx)
 	a.pulls[m.Key()] = p
 	a.pulling.Go(func() {
@@ -86,13 +91,48 @@ func (a *Agent) startPull(ctx context.Context, m *spec.Module, choice *spec.Choi
 			case <-ctx.Done():
 			}
 		}
-		p.tree, p.from, p.err = a.fetch(ctx, &p.module, choice, a.cfg.Kernel.Release(), p.host)
+		p.tree, p.from, p.err = a.fetch(ctx, &p.module, choice, digest, a.cfg.Kernel.Release(), p.host)
+		if digest != "" && errors.Is(p.err, images.ErrNotFound) {
+			// Neither the store nor the registry has it any more.
+			p.tree, p.from, p.err = a.fetch(ctx, &p.module, choice, choice.Digest, a.cfg.Kernel.Release(), p.host)
+		}
 		close(p.done)
 		if p.left.Load() {
 			a.Trigger()
 		}
 	})
 	return p
+}
+
+// settledOn is the digest of the image that runs for this very document since it was obeyed in this boot, or the one that the
+// cluster names; "" when its tag has to be asked for.
+func (a *Agent) settledOn(m *spec.Module, choice *spec.Choice) string {
+	if s := a.ledger.Settled[m.Key()]; choice.Digest == "" && s.Document == documentHash(m) {
+		return s.Digest
+	}
+	return choice.Digest
+}
+
+// settle notes which image runs for an owner's document; any other document, and the same one later, ask for the tag anew.
+func (a *Agent) settle(owner string) (changed bool) {
+	r := a.resolved[owner]
+	if r == nil || r.tree == nil {
+		return false
+	}
+	now := settled{r.document, r.tree.Digest}
+	changed = a.ledger.Settled[owner] != now
+	a.ledger.Settled[owner] = now
+	return changed
+}
+
+// documentHash stands for what a document asks for.
+func documentHash(m *spec.Module) string {
+	data, err := json.Marshal(m.Spec)
+	if err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
 }
 
 // forgetPulls ends those that nobody wants any more.

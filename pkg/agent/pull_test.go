@@ -124,6 +124,7 @@ func TestReconcileWaits(t *testing.T) {
 		assert.True(t, status.OK())
 		assert.Equal(t, 2*time.Minute, time.Since(start), "one image is got once at a time")
 	})
+	w.image = n.image("2", ours("2"), nil)
 	synctest.Test(t, func(t *testing.T) {
 		n.images.hang(w.image, true)
 		n.start()
@@ -133,4 +134,64 @@ func TestReconcileWaits(t *testing.T) {
 		_, err := n.agent.Reconcile(ctx)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 	})
+}
+
+// TestTagMoves: what a tag stands for is asked when the document is another one, and in another boot; a kmmd that starts
+// anew leaves a driver alone that works.
+func TestTagMoves(t *testing.T) {
+	n := newNode(t)
+	w := want{name: "nic", image: n.push("main", ours("1"), nil), module: "dummy", pull: images.PullAlways}
+	first := one(t, n.reconcile(w))
+	require.Equal(t, []string{"load dummy"}, n.calls())
+	require.Equal(t, w.image, n.push("main", ours("2"), nil))
+
+	n.start()
+	s := one(t, n.reconcile(w))
+	assert.Equal(t, spec.StateLoaded, s.State)
+	assert.Equal(t, first.Digest, s.Digest)
+	assert.Empty(t, n.calls(), "after a restart")
+
+	n.registry.Close() // and no registry is needed
+	n.start()
+	assert.Equal(t, first, one(t, n.reconcile(w)))
+	assert.Empty(t, n.calls())
+}
+
+// TestOtherDocumentAsksTheTag: a document that has changed is a reason to ask; so is the one before, when it comes back.
+func TestOtherDocumentAsksTheTag(t *testing.T) {
+	n := newNode(t)
+	w := want{name: "nic", image: n.push("main", ours("1"), nil), module: "dummy", pull: images.PullAlways}
+	first := one(t, n.reconcile(w)).Digest
+	n.push("main", ours("2"), nil)
+	other := w
+	other.version = "v2"
+	second := one(t, n.reconcile(other)).Digest
+	assert.NotEqual(t, first, second)
+	assert.Equal(t, "2", n.runs("dummy"))
+	n.push("main", ours("3"), nil)
+	n.start()
+	assert.NotEqual(t, second, one(t, n.reconcile(w)).Digest)
+	assert.Equal(t, "3", n.runs("dummy"))
+
+	n.push("main", ours("4"), nil)
+	n.Reboot(release)
+	n.start()
+	n.reconcile(w)
+	assert.Equal(t, "4", n.runs("dummy"), "in another boot")
+
+	n.push("main", ours("5"), nil)
+	n.reconcile()
+	n.reconcile(w)
+	assert.Equal(t, "5", n.runs("dummy"), "a Module that was gone")
+}
+
+// TestSettledImageIsLost: when nobody has the image any more that runs, the tag says what to do.
+func TestSettledImageIsLost(t *testing.T) {
+	n := newNode(t)
+	w := want{name: "nic", image: n.push("main", ours("1"), nil), module: "dummy", pull: images.PullIfNotPresent}
+	s := one(t, n.reconcile(w))
+	require.Equal(t, spec.StateLoaded, s.State)
+	n.images.fail(w.image+"@"+s.Digest, images.ErrNotFound)
+	n.start()
+	assert.Equal(t, s, one(t, n.reconcile(w)), "the tag was not pushed again")
 }

@@ -37,6 +37,11 @@ func (a *Agent) forget(desired *spec.Node, wanted map[string]bool) {
 			delete(a.failures, key)
 		}
 	}
+	for owner := range a.ledger.Settled {
+		if !wanted[owner] && !mayReturn(owner) {
+			delete(a.ledger.Settled, owner) // written with what leaves
+		}
+	}
 	for owner := range a.ledger.Failures {
 		if !wanted[owner] && !mayReturn(owner) {
 			delete(a.ledger.Failures, owner)

@@ -24,6 +24,7 @@ import (
 // kept until the document changes or, for a failure, until the next try.
 type resolution struct {
 	module   spec.Module
+	document string // its hash
 	choice   *spec.Choice
 	tree     *images.Tree
 	want     *plan.Want
@@ -113,8 +114,11 @@ func (a *Agent) openHost() {
 // resolve: the mapping that wins, the image, the files, and every check that
 // needs no look at the kernel's state. It waits for the image until grace.
 func (a *Agent) resolve(ctx context.Context, m spec.Module, grace <-chan struct{}) *resolution {
-	r := &resolution{module: m, builtin: map[string]bool{}, inTree: map[string]*plan.File{}, parsed: map[string]*kmod.File{}}
+	r := &resolution{module: m, document: documentHash(&m), builtin: map[string]bool{}, inTree: map[string]*plan.File{}, parsed: map[string]*kmod.File{}}
 	r.warnings = slices.Clone(m.Warnings)
+	if a.ledger.Settled[m.Key()].Document != r.document {
+		delete(a.ledger.Settled, m.Key()) // also when it comes again
+	}
 	release := spec.Release(a.cfg.Kernel.Release())
 	choice, err := m.For(release)
 	if err != nil {
