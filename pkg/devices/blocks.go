@@ -24,9 +24,11 @@ func (d *disk) has(name string) bool {
 	return false
 }
 
-// disks finds a module's disks: those below a bound device, and those of a major number registered under its name.
+// disks finds a module's disks: those below a bound device or one of its NVMe controllers, and those of a major number
+// registered under its name.
 func (h *Host) disks(module string, bound []boundDevice) []disk {
 	var list []disk
+	bound = slices.Concat(bound, h.nvme(module, bound))
 	majors := h.majors("Block", module)
 	for _, name := range names(h.path("sys/block")) {
 		number, ok := parseDevt(h.line("sys/block", name, "dev"))

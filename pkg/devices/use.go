@@ -26,8 +26,8 @@ type Use struct {
 	// device whose kind the module implements. Interfaces in other network namespaces are not seen; a bound device says
 	// when it has one there.
 	Interfaces []Interface
-	// Blocks are the disks below a bound device or one of its virtual functions, and those without a device whose major
-	// number is registered under the module's name.
+	// Blocks are the disks below a bound device or one of its virtual functions, those of the module's NVMe controllers,
+	// and those without a device whose major number is registered under the module's name.
 	Blocks []Block
 	// Files are open device files: of devices below a bound device, and those without one that bear the module's name
 	// (see files.go for how that is known and when not). Mapped memory of a file that was closed is not seen, nor are

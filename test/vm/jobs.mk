@@ -21,9 +21,10 @@ FIRST_OF_NODE := ^Test[A-P]
 RUN_boots = GO=$(GO) test/vm/boots
 RUN_node-1 = $(TEST) -run '$(FIRST_OF_NODE)' ./test/vm/node
 RUN_node-2 = $(TEST) -skip '$(FIRST_OF_NODE)' ./test/vm/node
-RUN_moredevices = KMMD_VM_QEMU="$(MORE_DEVICES)" $(TEST) -tags moredevices -run "TestNamesExchanged|TestVirtualFunctions" ./test/vm/devices
+RUN_moredevices = KMMD_VM_QEMU="$(MORE_DEVICES)" $(TEST) -tags moredevices -run "TestNamesExchanged|TestVirtualFunctions|TestDiskOfSubsystem" ./test/vm/devices
 MORE_DEVICES = -machine q35 -netdev user,id=n1 -device virtio-net-pci,netdev=n1,romfile= \
-	-device pcie-root-port,id=r0 -device nvme-subsys,id=s0 -device nvme,serial=a,subsys=s0,bus=r0,sriov_max_vfs=2,sriov_vq_flexible=4,sriov_vi_flexible=2,max_ioqpairs=6,msix_qsize=7
+	-device pcie-root-port,id=r0 -device nvme-subsys,id=s0 -device nvme,id=c0,serial=a,subsys=s0,bus=r0,sriov_max_vfs=2,sriov_vq_flexible=4,sriov_vi_flexible=2,max_ioqpairs=6,msix_qsize=7 \
+	-drive if=none,id=d0,snapshot=on,file.driver=null-co,file.size=64M,file.read-zeroes=on,format=raw -device nvme-ns,drive=d0,bus=c0
 
 export KMMD_VM_DISKS = 16
 export KMMD_VM_FILES = .lab/crun deploy/base/agent.yaml

@@ -53,6 +53,22 @@ func TestVirtualFunctions(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// The disk of a device that may have several controllers: the kernel has it below the subsystem of these.
+func TestDiskOfSubsystem(t *testing.T) {
+	disk := func() devices.Block {
+		blocks := use(t, "nvme").Blocks
+		require.Len(t, blocks, 1)
+		return blocks[0]
+	}
+	path, err := filepath.EvalSymlinks("/sys/block/nvme0n1")
+	require.NoError(t, err)
+	require.Contains(t, path, "/nvme-subsystem/")
+	assert.Equal(t, devices.Block{Name: "nvme0n1"}, disk())
+	sh(t, "mke2fs -F /dev/nvme0n1; mount -t ext4 /dev/nvme0n1 /mnt")
+	assert.Equal(t, devices.Block{Name: "nvme0n1", Mounts: []string{"/mnt"}}, disk())
+	sh(t, "umount /mnt")
+}
+
 // Two that come back with each other's names, or with names that have moved on by one.
 func TestNamesExchanged(t *testing.T) {
 	sh(t, base+some)

@@ -138,6 +138,41 @@ func TestBlockDriver(t *testing.T) {
 	require.NoError(t, file.Close())
 }
 
+// A disk by NVMe over TCP, from this very machine: it is below no device that has a driver.
+func TestDiskOverTCP(t *testing.T) {
+	sh(t, `
+		ip link set lo up
+		modprobe null_blk nr_devices=1 memory_backed=1 gb=1
+		modprobe nvme_tcp; modprobe nvmet_tcp
+		mkdir -p /sys/kernel/config; [ -d /sys/kernel/config/nvmet ] || mount -t configfs none /sys/kernel/config
+		cd /sys/kernel/config/nvmet; mkdir subsystems/lab subsystems/lab/namespaces/1 ports/1
+		echo 1 >subsystems/lab/attr_allow_any_host
+		echo -n /dev/nullb0 >subsystems/lab/namespaces/1/device_path; echo 1 >subsystems/lab/namespaces/1/enable
+		echo tcp >ports/1/addr_trtype; echo ipv4 >ports/1/addr_adrfam; echo 127.0.0.1 >ports/1/addr_traddr; echo 4420 >ports/1/addr_trsvcid
+		ln -s $PWD/subsystems/lab ports/1/subsystems/lab`)
+	t.Cleanup(func() {
+		sh(t, `
+			for controller in /sys/class/nvme/*; do ! grep -q tcp $controller/transport || echo 1 >$controller/delete_controller; done
+			cd /sys/kernel/config/nvmet; rm ports/1/subsystems/lab; rmdir ports/1 subsystems/lab/namespaces/1 subsystems/lab
+			rmmod nvmet_tcp nvmet nvme_tcp null_blk`)
+	})
+	assert.Empty(t, use(t, "nvme_tcp").Blocks)
+	require.NoError(t, os.WriteFile("/dev/nvme-fabrics", []byte("transport=tcp,traddr=127.0.0.1,trsvcid=4420,nqn=lab"), 0))
+	var disk string
+	require.Eventually(t, func() bool {
+		blocks := use(t, "nvme_tcp").Blocks
+		if len(blocks) == 1 {
+			disk = blocks[0].Name
+		}
+		return disk != ""
+	}, patience, tick)
+	sh(t, "mke2fs -F /dev/"+disk+"; mount -t ext4 /dev/"+disk+" /mnt")
+	u := use(t, "nvme_tcp")
+	assert.Equal(t, []devices.Block{{Name: disk, Mounts: []string{"/mnt"}}}, u.Blocks)
+	assert.Zero(t, u.Refs, "it could be unloaded")
+	sh(t, "umount /mnt")
+}
+
 // An open device file, with the process and its pod.
 func TestOpenFile(t *testing.T) {
 	const pod = "2ca9d7f6-0a4e-4b05-a1c1-7d5b9e0f3c11"
