@@ -5,26 +5,34 @@ package devices
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
+	"syscall"
 )
 
 // ErrOtherNetwork is returned for a module that carries interfaces of the node when this process is in another network
 // namespace, as a pod without hostNetwork is: what they are needed for can not be seen, nor given back.
 var ErrOtherNetwork = errors.New("kmmd does not run in the network namespace of the node (hostNetwork), and can not tell whether they are in use")
 
-// ownNetwork is the network namespace of this process, as namespaces(7) has it: "net:[4026531840]".
-const ownNetwork = "/proc/self/ns/net"
-
-// inNodeNetwork says whether this process is in the network namespace of process 1. Who may not read that (it needs
-// CAP_SYS_PTRACE) is taken to be: it is somebody who only looks.
+// inNodeNetwork says whether this process is in the network namespace of process 1; where that can not be told, it is not.
+// Each namespace has files of its own in /proc/PID/net, with numbers of their own whatever mount of procfs they are seen in
+// (fs/proc/proc_net.c, get_proc_task_net; fs/proc/generic.c, proc_register). Anybody may look at them, while the link
+// /proc/1/ns/net needs CAP_SYS_PTRACE and the consent of AppArmor (fs/proc/namespaces.c, proc_ns_readlink).
 func (h *Host) inNodeNetwork() bool {
-	ours, err := os.Readlink(ownNetwork)
+	ours, err := os.Stat("/proc/self/net/dev")
 	if err != nil {
-		return true
+		return false
 	}
-	nodes, err := os.Readlink(h.path("proc/1/ns/net"))
-	return err != nil || ours == nodes
+	nodes, err := os.Stat(h.path("proc/1/net/dev"))
+	return err == nil && inode(ours) == inode(nodes)
+}
+
+func inode(info fs.FileInfo) uint64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return st.Ino
+	}
+	return 0
 }
 
 // unseen returns ErrOtherNetwork with the names of interfaces that go with the module, nil when there are none. Sysfs shows those

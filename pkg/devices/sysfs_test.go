@@ -19,13 +19,14 @@ import (
 // inside the tree, "=> …" one to just that.
 type files map[string]string
 
-// tree makes the files and returns the machine they are, without any network interface.
+// tree makes the files and returns the machine they are, without any network interface; in its network is also this process.
 func tree(t *testing.T, parts ...files) *Host {
 	t.Helper()
 	root, err := filepath.EvalSymlinks(t.TempDir())
 	require.NoError(t, err)
 	h := Open(root)
 	h.net = func() (*netState, error) { return &netState{}, nil }
+	put(t, h, "proc/1/net/dev", "=> /proc/self/net/dev")
 	for _, part := range parts {
 		for name, content := range part {
 			put(t, h, name, content)

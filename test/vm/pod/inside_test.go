@@ -27,6 +27,7 @@ type sight struct {
 	Unread    string // why symbol versions can not be read
 	Addresses bool   // of kallsyms
 	Open      int    // processes that have kmm_base open
+	Blind     bool   // it is known that what interfaces are used for is not
 	Keyrings  int
 	Lockdown  bool
 	Writes    []string // files of the node that should be out of reach
@@ -52,6 +53,8 @@ func look(file string) {
 	}
 	use, _ := devices.Open("/host").Of("kmm_base")
 	s.Open = len(use.Files)
+	_, blind := devices.Open("/host").Of("virtio_net")
+	s.Blind = errors.Is(blind, devices.ErrOtherNetwork)
 	for _, name := range []string{"/x", "/host/x", "/host/lib/x", "/host/boot/x", "/host/etc/modprobe.d/x", "/etc/kmmd/modules.d/x", "/proc/sys/kernel/x",
 		"/host/proc/sys/kernel/sysrq", "/sys/module/firmware_class/parameters/path"} {
 		if f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o600); err == nil {
@@ -128,7 +131,7 @@ func TestCapabilities(t *testing.T) {
 	require.NoError(t, run("insmod", modules+"/kmm_base.ko"))
 	t.Cleanup(func() { assert.NoError(t, run("rmmod", "kmm_base")) })
 	t.Cleanup(hold(t, "/dev/kmm_base"))
-	all := sight{Load: "no such device", Words: true, Addresses: true, Open: 1, Keyrings: 2, Lockdown: true}
+	all := sight{Load: "no such device", Words: true, Addresses: true, Open: 1, Blind: true, Keyrings: 2, Lockdown: true}
 	whole := seen(t, nil)
 	assert.GreaterOrEqual(t, whole.Keyrings, 1, "/host/proc/keys is not masked")
 	all.Keyrings = whole.Keyrings
