@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // boundDevice is a device with its directory in sysfs, all links followed.
@@ -72,10 +73,8 @@ type subtree struct {
 // maxScan bounds the entries looked at below one device: a host adapter with a thousand disks has some hundred thousand.
 const maxScan = 1 << 20
 
-// scan looks at all that is below a device: character devices have a file "dev" with their number; the directory of a
-// network device's class is there but empty when its interface is in another network namespace, for sysfs shows only
-// those of the namespace in which it was mounted (fs/kernfs/dir.c, kernfs_dir_fop_readdir; drivers/base/core.c,
-// get_device_parent makes the directory when the first interface is added).
+// scan looks at all that is below a device: character devices have a file "dev" with their number; interfaces are in a
+// directory "net" (drivers/base/core.c, get_device_parent makes it when the first one is added).
 func scan(dir string) subtree {
 	var t subtree
 	left := maxScan
@@ -93,9 +92,7 @@ func scan(dir string) subtree {
 				return fs.SkipDir
 			}
 		case "net":
-			if e.IsDir() && path != dir && len(names(path)) == 0 {
-				t.elsewhere = true
-			}
+			t.elsewhere = t.elsewhere || e.IsDir() && path != dir && hides(path)
 		case "dev":
 			if !e.IsDir() && target(filepath.Join(filepath.Dir(path), "subsystem")) != "block" {
 				t.char = append(t.char, numberOf(filepath.Dir(path))...)
@@ -104,6 +101,24 @@ func scan(dir string) subtree {
 		return nil
 	})
 	return t
+}
+
+// hides says whether the directory of a device's interfaces has one that is in another network namespace. Sysfs lists only
+// those of the namespace in which it was mounted (fs/kernfs/dir.c, kernfs_dir_pos), but counts directories of all as its links
+// (fs/kernfs/inode.c, kernfs_refresh_inode).
+func hides(dir string) bool {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return false // it went meanwhile
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && more(uint64(st.Nlink), len(names(dir)))
+}
+
+// more says whether a directory that is listed with some directories has more of them by the number of its links, two of which
+// are its own. It is only there if it has any.
+func more(links uint64, listed int) bool {
+	return listed == 0 || links > uint64(listed)+2
 }
 
 // numberOf reads the number of the character device with that directory in sysfs. Not its file "uevent", which has its name

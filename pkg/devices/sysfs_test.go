@@ -213,6 +213,25 @@ func TestOfBound(t *testing.T) {
 	assert.Empty(t, of(t, h, "dm_mod").Bound)
 }
 
+// TestMore: of the interfaces of one device some may be in another network namespace.
+func TestMore(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		links  uint64
+		listed int
+		want   bool
+	}{
+		{"all are here", 4, 2, false},
+		{"one of two", 4, 1, true},
+		{"none of two", 4, 0, true},
+		{"one came meanwhile", 3, 2, false},
+		{"links that are not counted, one here", 1, 1, false},
+		{"links that are not counted, none here", 1, 0, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) { assert.Equal(t, tt.want, more(tt.links, tt.listed)) })
+	}
+}
+
 func TestOfBlocks(t *testing.T) {
 	const (
 		root     = "22 1 253:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n"

@@ -85,6 +85,34 @@ func TestInterfaceInAnotherNamespace(t *testing.T) {
 	sh(t, base)
 }
 
+// Of several interfaces of one device one is in another network namespace. The VM has no such card: the device is the
+// directory of all virtual interfaces, in a tree of its own.
+func TestOneOfSeveralInNamespace(t *testing.T) {
+	root := t.TempDir()
+	driver := filepath.Join(root, "sys/bus/platform/drivers/ports")
+	require.NoError(t, os.MkdirAll(driver, 0o755))
+	require.NoError(t, os.MkdirAll(filepath.Join(root, "sys/module/ports/drivers"), 0o755))
+	require.NoError(t, os.Symlink(driver, filepath.Join(root, "sys/module/ports/drivers/platform:ports")))
+	require.NoError(t, os.Symlink("/sys/devices/virtual", filepath.Join(driver, "virtual")))
+	elsewhere := func() bool {
+		u, err := devices.Open(root).Of("ports")
+		require.NoError(t, err)
+		require.Len(t, u.Bound, 1)
+		return u.Bound[0].Elsewhere
+	}
+	sh(t, base+"modprobe dummy numdummies=0; ip link add dummy1 type dummy")
+	assert.False(t, elsewhere())
+	const count = "stat -c %h /sys/devices/virtual/net"
+	sh(t, "mkdir -p /run/netns; ip netns add other")
+	before := sh(t, count)
+	sh(t, "ip link set dummy1 netns other")
+	assert.Equal(t, before, sh(t, count), "it is counted where it is not listed")
+	assert.True(t, elsewhere())
+	sh(t, "ip -n other link set dummy1 netns 1; ip netns del other")
+	require.Eventually(t, func() bool { return !elsewhere() }, patience, tick, "a namespace goes when there is time")
+	sh(t, base)
+}
+
 // disk returns what is known of one disk of null_blk.
 func disk(t *testing.T, name string) devices.Block {
 	t.Helper()
