@@ -69,6 +69,26 @@ func (h *Host) wanted(module string, char []devt, disks []disk) (character, bloc
 	return character, block
 }
 
+// vfio collects the numbers of the files by which a process can have one of the devices to itself: that of its IOMMU group,
+// /dev/vfio/12 (drivers/vfio/group.c, vfio_create_group; noiommu-12 without an IOMMU), and that of its own,
+// /dev/vfio/devices/vfio0 (drivers/vfio/device_cdev.c, Linux 6.6).
+func (h *Host) vfio(devices []boundDevice) numbers {
+	set := numbers{one: map[devt]bool{}}
+	for _, d := range devices {
+		group := target(filepath.Join(d.path, "iommu_group"))
+		dirs := []string{h.path("sys/class/vfio", group), h.path("sys/class/vfio", "noiommu-"+group)}
+		for _, name := range names(filepath.Join(d.path, "vfio-dev")) {
+			dirs = append(dirs, filepath.Join(d.path, "vfio-dev", name))
+		}
+		for _, dir := range dirs {
+			for _, number := range numberOf(dir) {
+				set.one[number] = true
+			}
+		}
+	}
+	return set
+}
+
 // misc finds the miscellaneous devices that bear the module's name.
 func (h *Host) misc(module string) []devt {
 	var list []devt

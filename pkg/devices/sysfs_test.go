@@ -481,6 +481,40 @@ func TestOfVirtualFunctions(t *testing.T) {
 	assert.True(t, use.Bound[0].Elsewhere, "a pod has the interface of the other one")
 }
 
+// TestOfAssigned: vfio gives a virtual function to a process.
+func TestOfAssigned(t *testing.T) {
+	const pf, vf = "sys/devices/pci0000:00/0000:00:02.0", "sys/devices/pci0000:00/0000:00:02.1"
+	card := files{
+		"sys/module/ice/refcnt": "0\n", "sys/module/ice/drivers/pci:ice": "-> /sys/bus/pci/drivers/ice",
+		"sys/bus/pci/drivers/ice/0000:00:02.0": "-> " + pf,
+		pf + "/virtfn0":                        "-> " + vf,
+		pf + "/iommu_group":                    "-> /sys/kernel/iommu_groups/11",
+		vf + "/iommu_group":                    "-> /sys/kernel/iommu_groups/12",
+		"sys/class/vfio/vfio/dev":              "1:5\n",
+		"proc/812/comm":                        "qemu\n",
+		"proc/812/fd/3":                        "=> /dev/null",
+	}
+	qemu := []OpenFile{{Path: "/dev/null", PID: 812, Command: "qemu"}}
+	for _, tt := range []struct {
+		name  string
+		files files
+		want  []OpenFile
+	}{
+		{"by its group", files{"sys/class/vfio/12/dev": "1:3\n"}, qemu},
+		{"by its group, without an IOMMU", files{"sys/class/vfio/noiommu-12/dev": "1:3\n"}, qemu},
+		{"by itself", files{vf + "/vfio-dev/vfio0/dev": "1:3\n"}, qemu},
+		{"the device's group", files{"sys/class/vfio/11/dev": "1:3\n"}, nil},
+		{"nobody has it", files{"sys/class/vfio/12/dev": "1:4\n"}, nil},
+		{"vfio has none", nil, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			u := of(t, tree(t, card, tt.files), "ice")
+			assert.Equal(t, tt.want, u.Assigned)
+			assert.Empty(t, u.Files)
+		})
+	}
+}
+
 // Numbers of virtio devices change, the place of the PCI device that carries them does not.
 func TestIdentify(t *testing.T) {
 	h := tree(t, files{

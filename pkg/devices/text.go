@@ -26,6 +26,9 @@ func (u Use) String() string {
 	for _, f := range u.Files {
 		add("%s", f)
 	}
+	for _, f := range u.Assigned {
+		add("a virtual function by %s", f)
+	}
 	if len(parts) == 0 && u.Refs > 0 {
 		add("somebody who can not be seen uses it")
 	}

@@ -30,8 +30,9 @@ func TestUseString(t *testing.T) {
 			Interfaces: []Interface{{Name: "eth0", Up: true}},
 			Blocks:     []Block{{Name: "vda", Mounts: []string{"/"}}},
 			Files:      []OpenFile{{Path: "/dev/kmm_base", PID: 812, Command: "tail"}},
+			Assigned:   []OpenFile{{Path: "/dev/vfio/12", PID: 813, Command: "qemu"}},
 		}, "kmm_base: refcnt 3; held by kmm_top; drives pci device 0000:00:02.0 (kmm); drives virtio device virtio0 (kmm); " +
-			"interface eth0 (up); disk vda mounted on /; /dev/kmm_base open in process 812 (tail)"},
+			"interface eth0 (up); disk vda mounted on /; /dev/kmm_base open in process 812 (tail); a virtual function by /dev/vfio/12 open in process 813 (qemu)"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { assert.Equal(t, tt.want, tt.use.String()) })

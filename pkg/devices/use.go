@@ -33,6 +33,9 @@ type Use struct {
 	// (see files.go for how that is known and when not). Mapped memory of a file that was closed is not seen, nor are
 	// processes outside our PID namespace.
 	Files []OpenFile
+	// Assigned are open files by which processes, virtual machines for instance, have virtual functions of a bound device.
+	// The kernel waits for them when the functions are to go.
+	Assigned []OpenFile `json:",omitempty"`
 }
 
 // Device is a device bound to a driver of the module.
@@ -121,6 +124,7 @@ func (h *Host) Of(module string) (Use, error) {
 	disks := h.disks(u.Module, going)
 	u.Blocks = h.blocks(disks)
 	u.Files = h.openFiles(h.wanted(u.Module, tree.char, disks))
+	u.Assigned = h.openFiles(h.vfio(going[len(bound):]), numbers{})
 	return u, nil
 }
 

@@ -105,6 +105,10 @@ func obstacles(u devices.Use, network, sriov, leaving bool) []string {
 			out = append(out, fmt.Sprintf("%s has %d virtual functions, which would be lost; beforeUnload: [%s] allows that", d.Address, d.VFs, spec.ActionSRIOVReset))
 		}
 	}
+	for _, f := range u.Assigned {
+		// vfio asks it to let go and waits (drivers/vfio/vfio_main.c, vfio_unregister_group_dev), and so does who asked.
+		out = append(out, f.String()+": a virtual function that a process has to itself is never taken away; end that process")
+	}
 	for _, i := range u.Interfaces {
 		switch {
 		case !Carries(i):

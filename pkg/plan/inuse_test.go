@@ -46,6 +46,8 @@ func TestInUse(t *testing.T) {
 		{"virtual functions", devices.Use{Bound: []devices.Device{vfs}}, nil, "4 virtual functions", nil},
 		{"virtual functions, allowed", devices.Use{Bound: []devices.Device{vfs}}, func(w *Want) { w.ResetSRIOV = true }, "",
 			[]string{"hold", "reset-sriov", "unload", "load", "restore-sriov"}},
+		{"virtual functions, one in a virtual machine", devices.Use{Bound: []devices.Device{vfs}, Assigned: []devices.OpenFile{{Path: "/dev/vfio/12", PID: 812, Command: "qemu"}}},
+			func(w *Want) { w.AllowNetwork, w.ResetSRIOV = true, true }, "/dev/vfio/12 open in process 812 (qemu): a virtual function", nil},
 		{"unbind", devices.Use{Bound: []devices.Device{pci}}, func(w *Want) { w.Unbind = true }, "", []string{"hold", "unbind", "unload", "load"}},
 		{"all of it", devices.Use{Bound: []devices.Device{vfs}, Interfaces: []devices.Interface{eth}},
 			func(w *Want) { w.AllowNetwork, w.Unbind, w.ResetSRIOV = true, true, true }, "",
