@@ -173,7 +173,7 @@ func (b *collector) moduleParts() []bundle.Part {
 		parts = append(parts,
 			bundle.Part{Name: "modules/" + name + ".json", Collect: func(_ context.Context, w io.Writer) error { return b.module(w, name) }},
 			bundle.Part{Name: "modules/" + name + ".use.txt", Collect: func(_ context.Context, w io.Writer) error {
-				use, err := devices.Open(b.c.HostRoot).Of(name)
+				use, err := b.c.devices().Of(name)
 				if errors.Is(err, devices.ErrNotLoaded) {
 					return err
 				}

@@ -55,6 +55,9 @@ func (c config) statusFile() string { return filepath.Join(c.RunDir, "status.jso
 // hostModules is the node's own /lib/modules.
 func (c config) hostModules() string { return filepath.Join(c.HostRoot, "lib/modules") }
 
+// devices is the node as pkg/devices sees it.
+func (c config) devices() *devices.Host { return devices.Open(c.HostRoot, c.StateDir, c.FirmwareDir) }
+
 // openNode wires a node. keep says whether images go to the store; without it
 // they are kept in a directory that close removes. retry tries again what the
 // kernel has refused before. registry gets the figures; it may be nil. The caller
@@ -106,7 +109,7 @@ func openNode(o *options, registry prometheus.Registerer, keep, retry bool) (*no
 	c.fill(&cfg)
 	cfg.Previous, cfg.Retry, cfg.Kernel, cfg.Firmware = previous, retry, n.host, fw
 	collector := gather.New(n.host, runtime.GOARCH, filepath.Join(c.RunDir, "symbols.json"))
-	cfg.Devices, cfg.Preflight = devices.Open(c.HostRoot), collector
+	cfg.Devices, cfg.Preflight = c.devices(), collector
 	cfg.Prepare = func(host *kmod.Tree) { n.prepare(collector, host) }
 	cfg.Version, cfg.Log, cfg.Metrics = version.String(), n.log, metrics
 	if keep {

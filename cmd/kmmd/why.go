@@ -36,7 +36,7 @@ func runWhy(cmd *cobra.Command, o *options, name string) error {
 	if err != nil {
 		return err
 	}
-	use, err := devices.Open(c.HostRoot).Of(name)
+	use, err := c.devices().Of(name)
 	if errors.Is(err, devices.ErrNotLoaded) {
 		return err
 	}

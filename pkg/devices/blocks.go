@@ -159,6 +159,7 @@ func (h *Host) swaps() []string {
 type mount struct {
 	number              devt
 	point, kind, source string
+	options             string // of the file system, as they are written there
 }
 
 // mounts reads the mounts of every mount namespace, that of process 1 first.
@@ -192,7 +193,11 @@ func parseMounts(s string) []mount {
 			continue
 		}
 		if number, ok := parseDevt(f[2]); ok {
-			list = append(list, mount{number: number, point: unescape(f[4]), kind: g[0], source: unescape(g[1])})
+			m := mount{number: number, point: unescape(f[4]), kind: g[0], source: unescape(g[1])}
+			if len(g) > 2 {
+				m.options = g[2]
+			}
+			list = append(list, m)
 		}
 	}
 	return list

@@ -25,16 +25,25 @@ var ErrNotLoaded = errors.New("module is not loaded")
 // Host is the machine this process runs on, seen through the files below one root. It keeps no state and may be used
 // by several goroutines.
 type Host struct {
-	root string
-	net  func() (*netState, error) // tests bring their own
+	root   string
+	needed []string
+	net    func() (*netState, error) // tests bring their own
 }
 
-// Open returns the machine below root ("" is "/"). Nothing is read and nothing stays open.
-func Open(root string) *Host {
+// Open returns the machine below root ("" is "/"). The directories are what an exchange of drivers needs besides the machine's own
+// and its modules, as the machine has them or below root. Nothing is read and nothing stays open.
+func Open(root string, needed ...string) *Host {
 	if root == "" {
 		root = "/"
 	}
-	return &Host{root: root, net: readNetState}
+	h := &Host{root: root, net: readNetState}
+	for _, dir := range needed {
+		if rel, ok := strings.CutPrefix(dir, root+"/"); ok {
+			dir = "/" + rel
+		}
+		h.needed = append(h.needed, dir)
+	}
+	return h
 }
 
 // moduleName is what a module can be called; the kernel has '_' where file names may have '-'.

@@ -27,7 +27,7 @@ func FuzzMounts(f *testing.F) {
 		line := fmt.Sprintf("36 35 %d:%d / %s rw,noatime master:1 - %s %s rw\n", major, minor, mangle(point), kind, mangle(source))
 		got := parseMounts(text + "\n" + line)
 		require.NotEmpty(t, got)
-		assert.Equal(t, mount{devt{major, minor}, point, kind, source}, got[len(got)-1])
+		assert.Equal(t, mount{devt{major, minor}, point, kind, source, "rw"}, got[len(got)-1])
 	})
 }
 

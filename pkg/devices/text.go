@@ -20,6 +20,9 @@ func (u Use) String() string {
 	for _, i := range u.Interfaces {
 		add("%s", i)
 	}
+	if u.NetworkRoot != "" {
+		add("%s", u.NetworkRoot)
+	}
 	for _, b := range u.Blocks {
 		add("%s", b)
 	}

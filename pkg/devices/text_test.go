@@ -27,12 +27,12 @@ func TestUseString(t *testing.T) {
 		{"all of it", Use{
 			Module: "kmm_base", Refs: 3, Holders: []string{"kmm_top"},
 			Bound:      []Device{{Bus: "pci", Address: addr, Driver: "kmm"}, {Bus: "virtio", Address: "virtio0", Driver: "kmm"}},
-			Interfaces: []Interface{{Name: "eth0", Up: true}},
-			Blocks:     []Block{{Name: "vda", Mounts: []string{"/"}}},
-			Files:      []OpenFile{{Path: "/dev/kmm_base", PID: 812, Command: "tail"}},
-			Assigned:   []OpenFile{{Path: "/dev/vfio/12", PID: 813, Command: "qemu"}},
+			Interfaces: []Interface{{Name: "eth0", Up: true}}, NetworkRoot: "/ is on the network (disk sda)",
+			Blocks:   []Block{{Name: "vda", Mounts: []string{"/"}}},
+			Files:    []OpenFile{{Path: "/dev/kmm_base", PID: 812, Command: "tail"}},
+			Assigned: []OpenFile{{Path: "/dev/vfio/12", PID: 813, Command: "qemu"}},
 		}, "kmm_base: refcnt 3; held by kmm_top; drives pci device 0000:00:02.0 (kmm); drives virtio device virtio0 (kmm); " +
-			"interface eth0 (up); disk vda mounted on /; /dev/kmm_base open in process 812 (tail); a virtual function by /dev/vfio/12 open in process 813 (qemu)"},
+			"interface eth0 (up); / is on the network (disk sda); disk vda mounted on /; /dev/kmm_base open in process 812 (tail); a virtual function by /dev/vfio/12 open in process 813 (qemu)"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { assert.Equal(t, tt.want, tt.use.String()) })

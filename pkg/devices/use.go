@@ -26,6 +26,9 @@ type Use struct {
 	// device whose kind the module implements. Interfaces in other network namespaces are not seen; a bound device says
 	// when it has one there.
 	Interfaces []Interface
+	// NetworkRoot says, of a module that has interfaces, which directory the node can not do without is on the network, and on
+	// what: "/ is on the network (nfs4 10.0.0.1:/srv/node)". Whether it is reached by these interfaces is not known.
+	NetworkRoot string `json:",omitempty"`
 	// Blocks are the disks below a bound device or one of its virtual functions, those of the module's NVMe controllers,
 	// and those without a device whose major number is registered under the module's name.
 	Blocks []Block
@@ -120,6 +123,9 @@ func (h *Host) Of(module string) (Use, error) {
 	var err error
 	if u.Interfaces, err = h.interfaces(u.Module, going); err != nil {
 		return u, fmt.Errorf("look up interfaces of %s: %w", u.Module, err)
+	}
+	if len(u.Interfaces) > 0 {
+		u.NetworkRoot = h.networkRoot()
 	}
 	disks := h.disks(u.Module, going)
 	u.Blocks = h.blocks(disks)

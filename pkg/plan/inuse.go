@@ -112,6 +112,10 @@ func obstacles(u devices.Use, network, sriov, leaving bool) []string {
 	for _, i := range u.Interfaces {
 		switch {
 		case !Carries(i):
+		case u.NetworkRoot != "":
+			// Who opens a file there waits until the server answers, for ever if need be, and that is kmmd first of all.
+			out = append(out, fmt.Sprintf("%s would lose its driver, but %s: without it nothing there could be read, the next driver neither, "+
+				"so allowInUse: [%s] does not help", i, u.NetworkRoot, spec.UseNetwork))
 		case i.Unmakeable && !leaving:
 			// It does not come back with the driver, and its keys or ports are nowhere but in it.
 			out = append(out, fmt.Sprintf("%s would be lost: a link of the kind %s can not be made again, so allowInUse: [%s] does not help; "+

@@ -198,6 +198,10 @@ func TestDiskOverTCP(t *testing.T) {
 	u := use(t, "nvme_tcp")
 	assert.Equal(t, []devices.Block{{Name: disk, Mounts: []string{"/mnt"}}}, u.Blocks)
 	assert.Zero(t, u.Refs, "it could be unloaded")
+	card, err := devices.Open("", "/mnt/kmmd").Of("virtio_net")
+	require.NoError(t, err)
+	assert.Equal(t, "/mnt is on the network (disk "+disk+")", card.NetworkRoot)
+	assert.Empty(t, use(t, "virtio_net").NetworkRoot)
 	sh(t, "umount /mnt")
 }
 
