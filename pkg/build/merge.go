@@ -125,11 +125,19 @@ func signOf(s *v1beta1.Sign, m *v1beta1.Module, release string, built bool) (*Si
 		return nil, fmt.Errorf("sign.certSecret names no Secret: %w", ErrIncomplete)
 	}
 	expand := func(field, template string) (string, error) {
-		text, _, err := spec.Expand(template, spec.Release(release), m.Name, m.Namespace)
+		text, unset, err := spec.Expand(template, spec.Release(release), m.Name, m.Namespace)
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", field, err)
 		}
+		for _, v := range unset {
+			if told := fmt.Sprintf("%s: there is no variable ${%s}: it expands to nothing", field, v); !slices.Contains(out.Unset, told) {
+				out.Unset = append(out.Unset, told)
+			}
+		}
 		return text, nil
+	}
+	incomplete := func(what string) error {
+		return fmt.Errorf("%s: %w", strings.Join(append(out.Unset, what), "; "), ErrIncomplete)
 	}
 	for _, template := range s.FilesToSign {
 		file, err := expand("sign.filesToSign", template)
@@ -141,7 +149,7 @@ func signOf(s *v1beta1.Sign, m *v1beta1.Module, release string, built bool) (*Si
 		}
 	}
 	if len(out.Files) == 0 {
-		return nil, fmt.Errorf("sign.filesToSign names no file: %w", ErrIncomplete)
+		return nil, incomplete("sign.filesToSign names no file")
 	}
 	if built {
 		return out, nil // what was built is signed, as the operator does, whatever unsignedImage says
@@ -151,7 +159,7 @@ func signOf(s *v1beta1.Sign, m *v1beta1.Module, release string, built bool) (*Si
 		return nil, err
 	}
 	if image == "" {
-		return nil, fmt.Errorf("sign.unsignedImage is empty, and there is no build: %w", ErrIncomplete)
+		return nil, incomplete("sign.unsignedImage is empty, and there is no build")
 	}
 	out.UnsignedImage, out.UnsignedImageRegistryTLS = image, s.UnsignedImageRegistryTLS
 	return out, nil

@@ -97,6 +97,8 @@ type Sign struct {
 	// UnsignedImage is what is signed when nothing is built, expanded; else "".
 	UnsignedImage            string
 	UnsignedImageRegistryTLS v1beta1.TLSOptions
+	// Unset tells of each variable in them that does not exist: it has expanded to nothing.
+	Unset []string
 }
 
 // For is the image that is made for a kernel, and nil when the mapping that wins

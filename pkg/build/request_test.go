@@ -129,8 +129,14 @@ func TestForErrors(t *testing.T) {
 		"no unsignedImage": {"sign", func(c *v1beta1.ModuleLoaderContainerSpec) { c.KernelMappings[0].Sign.UnsignedImage = "" }, build.ErrIncomplete, "unsignedImage"},
 		"files":            {"sign", func(c *v1beta1.ModuleLoaderContainerSpec) { c.KernelMappings[0].Sign.FilesToSign = []string{"/${X"} }, nil, "sign.filesToSign: expand"},
 		"unsignedImage":    {"sign", func(c *v1beta1.ModuleLoaderContainerSpec) { c.KernelMappings[0].Sign.UnsignedImage = "x:${X" }, nil, "sign.unsignedImage: expand"},
-		"containerImage":   {"build", func(c *v1beta1.ModuleLoaderContainerSpec) { c.KernelMappings[1].ContainerImage = "x:${X" }, nil, "x:${X"},
-		"no tag":           {"build", func(c *v1beta1.ModuleLoaderContainerSpec) { c.KernelMappings[1].ContainerImage = "x" }, nil, "neither a tag"},
+		"a file that is only a variable which is not there": {"sign", func(c *v1beta1.ModuleLoaderContainerSpec) {
+			c.KernelMappings[0].Sign.FilesToSign = []string{"${FILE}"}
+		}, build.ErrIncomplete, "sign.filesToSign: there is no variable ${FILE}: it expands to nothing; sign.filesToSign names no file"},
+		"an unsignedImage that is only a variable which is not there": {"sign", func(c *v1beta1.ModuleLoaderContainerSpec) {
+			c.KernelMappings[0].Sign.UnsignedImage = "$UNSIGNED"
+		}, build.ErrIncomplete, "sign.unsignedImage: there is no variable ${UNSIGNED}: it expands to nothing; sign.unsignedImage is empty"},
+		"containerImage": {"build", func(c *v1beta1.ModuleLoaderContainerSpec) { c.KernelMappings[1].ContainerImage = "x:${X" }, nil, "x:${X"},
+		"no tag":         {"build", func(c *v1beta1.ModuleLoaderContainerSpec) { c.KernelMappings[1].ContainerImage = "x" }, nil, "neither a tag"},
 		"digest": {"build", func(c *v1beta1.ModuleLoaderContainerSpec) {
 			c.KernelMappings[1].ContainerImage = "x@sha256:6a1e6f0e6a1e6f0e6a1e6f0e6a1e6f0e6a1e6f0e6a1e6f0e6a1e6f0e6a1e6f0e"
 		}, build.ErrNotPushable, "x@sha256:6a1e"},
@@ -149,6 +155,25 @@ func TestForErrors(t *testing.T) {
 			assert.ErrorContains(t, err, "ns/"+m.Name)
 		})
 	}
+}
+
+// TestForUnsetVariables: each is told once, for each field that has it.
+func TestForUnsetVariables(t *testing.T) {
+	m := module(t, "sign")
+	s := m.Spec.ModuleLoader.Container.KernelMappings[0].Sign
+	s.FilesToSign = []string{"/opt/${KERNEL_FULL_VERSON}/a.ko", "/opt/${KERNEL_FULL_VERSON}/$MOD_NAME.ko", "/opt/${NONE:-x}.ko"}
+	s.UnsignedImage = "registry/x:${TAG}1"
+	hash := request(t, m).Hash()
+	assert.Equal(t, &build.Sign{
+		KeySecret: s.KeySecret.Name, CertSecret: s.CertSecret.Name, UnsignedImage: "registry/x:1", UnsignedImageRegistryTLS: s.UnsignedImageRegistryTLS,
+		Files: []string{"/opt//a.ko", "/opt//" + m.Name + ".ko", "/opt/x.ko"},
+		Unset: []string{
+			"sign.filesToSign: there is no variable ${KERNEL_FULL_VERSON}: it expands to nothing",
+			"sign.unsignedImage: there is no variable ${TAG}: it expands to nothing",
+		},
+	}, request(t, m).Sign)
+	s.UnsignedImage = "registry/x:1"
+	assert.Equal(t, hash, request(t, m).Hash(), "it is the same image")
 }
 
 func TestPlain(t *testing.T) {

@@ -36,9 +36,11 @@ func (m *Module) lint() findings {
 		if k.InTreeModuleToRemove != "" {
 			f.add(at+".inTreeModuleToRemove", "is deprecated: write inTreeModulesToRemove: [%s]", k.InTreeModuleToRemove)
 		}
-		m.lintImage(at+".containerImage", k.ContainerImage, &f)
+		m.lintTemplate(at+".containerImage", k.ContainerImage, &f)
+		m.lintSign(at+".sign", k.Sign, &f)
 	}
-	m.lintImage(containerField+".containerImage", c.ContainerImage, &f)
+	m.lintTemplate(containerField+".containerImage", c.ContainerImage, &f)
+	m.lintSign(containerField+".sign", c.Sign, &f)
 	return f
 }
 
@@ -83,7 +85,17 @@ func isCatchAll(pattern string) bool {
 	return false
 }
 
-func (m *Module) lintImage(field, template string, f *findings) {
+func (m *Module) lintSign(at string, s *Sign, f *findings) {
+	if s == nil {
+		return
+	}
+	m.lintTemplate(at+".unsignedImage", s.UnsignedImage, f)
+	for i, file := range s.FilesToSign {
+		m.lintTemplate(fmt.Sprintf("%s.filesToSign[%d]", at, i), file, f)
+	}
+}
+
+func (m *Module) lintTemplate(field, template string, f *findings) {
 	_, unset, err := Expand(template, "1.2.3-4.generic", m.Metadata.Name, m.Metadata.Namespace)
 	if err != nil {
 		return

@@ -188,6 +188,10 @@ func TestLint(t *testing.T) {
 		{"literal that is a pattern", "literal: 6.1.0", "literal: '^6.+$'", "looks like a regexp"},
 		{"literal with plus", "literal: 6.1.0", "literal: 6.1.0+", "is trimmed before matching"},
 		{"unset variable", "reg/img:2", "'reg/img:${KERNEL}x'", "no variable ${KERNEL}"},
+		{"unset variable in unsignedImage", "registryTLS: {insecure: true}", "sign: {unsignedImage: 'reg/img-${KERNAL_XYZ}'}",
+			"lint.yaml:14: spec.moduleLoader.container.sign.unsignedImage: there is no variable ${KERNAL_XYZ}: it expands to nothing"},
+		{"unset variable in filesToSign", "reg/img:2\n", "reg/img:2\n        sign:\n          filesToSign: [/a.ko, '/opt/$KERNEL_FULL_VERSON/*.ko']\n",
+			"lint.yaml:22: spec.moduleLoader.container.kernelMappings[1].sign.filesToSign[1]: there is no variable ${KERNEL_FULL_VERSON}: it expands to nothing"},
 		{"never reached", "literal: 6.1.0", "regexp: .+", "is never reached"},
 		{"deprecated", "inTreeModulesToRemove: [dummy]\n", "inTreeModuleToRemove: dummy\n", "deprecated"},
 	}

@@ -253,6 +253,22 @@ func viewOf(j *batchv1.Job, r build.Result) *jobView {
 	return v
 }
 
+// naming has a failure to sign name the variables that do not exist.
+func (j *jobView) naming(r *build.Request) *jobView {
+	if j != nil && j.failed() && j.stage == stageSign {
+		j.message = withUnset(r, j.message)
+	}
+	return j
+}
+
+// withUnset begins with the variables of sign that do not exist: a pod is told only what is left without them.
+func withUnset(r *build.Request, message string) string {
+	if r == nil || r.Sign == nil || len(r.Sign.Unset) == 0 {
+		return message
+	}
+	return several("", r.Sign.Unset) + "; " + message
+}
+
 // endOf is when a Job has ended, the zero time while it runs.
 func endOf(j *batchv1.Job) time.Time {
 	if j.Status.CompletionTime != nil {

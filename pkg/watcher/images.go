@@ -166,7 +166,7 @@ func (w *Watcher) syncImage(ctx context.Context, m *v1beta1.Module, kernel strin
 	if err != nil || busy {
 		return have, have.State != "", busy, err
 	}
-	mk.job = job
+	mk.job = job.naming(r)
 	next, do := mk.decide()
 	if do == stepAsk {
 		digest, err := w.lookup(ctx, m, r)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,6 +28,7 @@ import (
 
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
 	"github.com/kmm-node/kmmd/pkg/api/v1beta2"
+	"github.com/kmm-node/kmmd/pkg/build"
 )
 
 // storeOf is an informer that does not run: what is in its store is put there.
@@ -158,6 +160,62 @@ func TestJobRefused(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestUnsetVariablesOfSign: the pod that signs knows no templates. What is told of its failure names the variable that
+// is not there, to somebody who waits for the image and to somebody who validates.
+func TestUnsetVariablesOfSign(t *testing.T) {
+	kube := fake.NewClientset(
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "key"}, Data: map[string][]byte{"key": []byte("k")}},
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "cert"}, Data: map[string][]byte{"cert": []byte("c")}})
+	w := idle(kube, func(context.Context, ImageRequest) (string, error) { return "", nil })
+	defer w.queue.ShutDown()
+	m := module("a", "1", func(m *v1beta1.Module) {
+		m.UID = "u"
+		m.Spec.ModuleLoader.Container.Sign = &v1beta1.Sign{
+			KeySecret: &corev1.LocalObjectReference{Name: "key"}, CertSecret: &corev1.LocalObjectReference{Name: "cert"},
+			UnsignedImage: "reg.example/u:1", FilesToSign: []string{"/opt/lib/modules/${KERNEL_FULL_VERSON}/*.ko"},
+		}
+	})
+	require.NoError(t, w.modules.GetStore().Add(m))
+	require.NoError(t, w.nodes.GetStore().Add(labelled()))
+	p := &v1beta2.PreflightValidation{ObjectMeta: metav1.ObjectMeta{Name: "next", UID: "p"}, Spec: v1beta2.PreflightValidationSpec{KernelVersion: "6.9.0"}}
+	validate := func() trial {
+		trials, errs := w.tryAll(t.Context(), p, w.validated(), []string{"ns/a"}, map[string]trial{}, time.Now())
+		require.Empty(t, errs)
+		return trials["ns/a"]
+	}
+	require.NoError(t, w.syncImages(t.Context(), "ns/a"))
+	require.Equal(t, v1beta1.ImageBuilding, w.makings.of(m)[madeKernel].State)
+	require.Equal(t, build.Rehearse, validate().kind)
+	jobs, err := kube.BatchV1().Jobs("ns").List(t.Context(), metav1.ListOptions{})
+	require.NoError(t, err)
+	require.Len(t, jobs.Items, 2)
+	for kind, step := range map[string]string{"publish": "publish", "rehearse": "sign"} {
+		at := slices.IndexFunc(jobs.Items, func(j batchv1.Job) bool { return j.Labels[build.KindLabel] == kind })
+		require.NotEqual(t, -1, at)
+		job := &jobs.Items[at]
+		job.UID, job.ResourceVersion = types.UID(kind), "1"
+		done, pod := broken(job, "")
+		pod.Status.InitContainerStatuses = nil
+		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: step, State: corev1.ContainerState{
+			Terminated: &corev1.ContainerStateTerminated{ExitCode: 1, Message: `"/opt/lib/modules//*.ko" matches nothing`},
+		}}}
+		if step == "sign" {
+			pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses = pod.Status.ContainerStatuses, nil
+		}
+		require.NoError(t, w.jobs.GetStore().Add(done))
+		require.NoError(t, w.jobPods.GetStore().Add(pod))
+	}
+	const want = "sign.filesToSign: there is no variable ${KERNEL_FULL_VERSON}: it expands to nothing; %s ended with exit code 1: \"/opt/lib/modules//*.ko\" matches nothing"
+	require.NoError(t, w.syncImages(t.Context(), "ns/a"))
+	i := w.makings.of(m)[madeKernel]
+	assert.Equal(t, v1beta1.ImageFailed, i.State)
+	assert.Equal(t, fmt.Sprintf(want, "publish"), i.Message)
+	assert.Equal(t, "Error: "+fmt.Sprintf(want, "sign"), validate().reason)
+
+	require.NoError(t, w.syncImages(t.Context(), "ns/a"))
+	assert.Equal(t, i, w.makings.of(m)[madeKernel], "told once")
 }
 
 // TestStatusComesAfterImages: a look that changes nothing but what it was about has the

@@ -63,14 +63,19 @@ func (w *Watcher) preflightJobs(p *v1beta2.PreflightValidation) map[string]*batc
 	return out
 }
 
-// outcomesFor is what became of the Jobs for a Module. What is secret in their logs has
-// to be known by then.
-func (w *Watcher) outcomesFor(m *v1beta1.Module, jobs map[string]*batchv1.Job) map[string]*jobSeen {
+// outcomesFor is what became of the Jobs for a Module, and what it asks for. What is secret
+// in their logs has to be known by then.
+func (w *Watcher) outcomesFor(m *v1beta1.Module, r *build.Request, jobs map[string]*batchv1.Job) map[string]*jobSeen {
 	out := map[string]*jobSeen{}
 	for id, j := range jobs {
-		if j.Namespace == m.Namespace && j.Labels[v1beta1.ModuleNameLabel] == m.Name {
-			out[id] = &jobSeen{j.Name, attemptOf(j.Name), time.Since(j.CreationTimestamp.Time), w.outcomeOf(j)}
+		if j.Namespace != m.Namespace || j.Labels[v1beta1.ModuleNameLabel] != m.Name {
+			continue
 		}
+		result := w.outcomeOf(j)
+		if result.State == build.Failed && (result.Step == "sign" || result.Step == "check") {
+			result.Message = withUnset(r, result.Message)
+		}
+		out[id] = &jobSeen{j.Name, attemptOf(j.Name), time.Since(j.CreationTimestamp.Time), result}
 	}
 	return out
 }
@@ -110,7 +115,7 @@ func (w *Watcher) try(ctx context.Context, p *v1beta2.PreflightValidation, m *v1
 	case err != nil:
 		return have, err
 	}
-	y.jobs = w.outcomesFor(m, jobs)
+	y.jobs = w.outcomesFor(m, r, jobs)
 	if y.problem != nil {
 		t, _ := y.decide()
 		return t, nil
