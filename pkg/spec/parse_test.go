@@ -114,6 +114,8 @@ func TestProblems(t *testing.T) {
 			"moduleName = \"dummy\"=>moduleName = \"dummy\"\nargs.load = [\"--show-depends\"]", 11},
 		{"forced unload", "moduleName: dummy", "moduleName: dummy\n        args: {unload: [-f]}", 11, "spec.moduleLoader.container.modprobe.args.unload", "never done",
 			"moduleName = \"dummy\"=>moduleName = \"dummy\"\nargs.unload = [\"-f\"]", 11},
+		{"forced unload in raw words", "moduleName: dummy\n        parameters: [numdummies=2]", "rawArgs: {load: [-f, dummy], unload: [-r, -f, dummy]}", 10, "spec.moduleLoader.container.modprobe.rawArgs.unload", "never done",
+			"moduleName = \"dummy\"\nparameters = [\"numdummies=2\"]=>rawArgs.load = [\"dummy\"]\nrawArgs.unload = [\"--force-vermagic\", \"dummy\"]", 11},
 		{"loading order", "moduleName: dummy", "moduleName: dummy\n        modulesLoadingOrder: [b, dummy, b]", 11, "spec.moduleLoader.container.modprobe.modulesLoadingOrder[0]", "must be moduleName",
 			"moduleName = \"dummy\"=>moduleName = \"dummy\"\nmodulesLoadingOrder = [\"b\", \"dummy\", \"b\"]", 11},
 		{"pull policy", "registryTLS: {insecure: true}", "imagePullPolicy: Sometimes", 14, "spec.moduleLoader.container.imagePullPolicy", "Sometimes",

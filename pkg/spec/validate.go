@@ -176,9 +176,7 @@ func (p *Modprobe) validateWords(at string, f *findings) {
 		} else {
 			validateName(at+".rawArgs.load", w.name, f)
 		}
-		if _, err := parseWords(raw.Unload, true); err != nil {
-			f.add(at+".rawArgs.unload", "%v", err)
-		}
+		validateUnload(at+".rawArgs.unload", raw.Unload, true, f)
 	}
 	if p.Args == nil {
 		return
@@ -186,10 +184,14 @@ func (p *Modprobe) validateWords(at string, f *findings) {
 	if _, err := parseWords(p.Args.Load, false); err != nil {
 		f.add(at+".args.load", "%v", err)
 	}
-	if w, err := parseWords(p.Args.Unload, false); err != nil {
-		f.add(at+".args.unload", "%v", err)
+	validateUnload(at+".args.unload", p.Args.Unload, false, f)
+}
+
+func validateUnload(field string, args []string, raw bool, f *findings) {
+	if w, err := parseWords(args, raw); err != nil {
+		f.add(field, "%v", err)
 	} else if w.flags != (Flags{}) {
-		f.add(at+".args.unload", "a forced unload is never done: it leaves a kernel nobody can trust")
+		f.add(field, "a forced unload is never done: it leaves a kernel nobody can trust")
 	}
 }
 

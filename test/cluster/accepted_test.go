@@ -49,6 +49,7 @@ func TestAccepted(t *testing.T) {
 		{"arguments", []edit{{"modprobe", "{args: {load: [-v, --force-vermagic], unload: [--remove]}, parameters: [a=1, 'b=\"c d\"', flag]}"}}},
 		{"raw arguments", []edit{{"modprobe", "{moduleName: null, firmwarePath: /firmware, rawArgs: {load: [-f, -d, /srv, my-mod, a=1], unload: [-r, --dirname=/srv, my-mod]}}"}}},
 		{"raw arguments and the default", []edit{{"modprobe", "{moduleName: '', dirName: /opt, rawArgs: {load: [a], unload: [-d, -v, a]}}"}}},
+		{"raw arguments for unloading", []edit{{"modprobe", "{moduleName: null, rawArgs: {load: [a], unload: [-v, '', --quiet, -d, -f, a, force, --dirname=-f]}}"}}},
 		{"dots in names of directories", []edit{{"modprobe", "{dirName: /opt/a..b, firmwarePath: ...}"}}},
 		{"registries", []edit{{"container", "registryTLS: {insecure: true}"}, {"mapping", "registryTLS: {insecureSkipTLSVerify: true}"}}},
 		{"build and sign", []edit{{"mapping", "{build: {dockerfileConfigMap: {name: d}, buildArgs: [{name: a, value: b}], secrets: [{name: s}], selector: {a: b}, kanikoParams: {tag: x}}, sign: {keySecret: {name: k}, certSecret: {name: c}, filesToSign: ['/opt/lib/modules/${KERNEL_FULL_VERSION}/*.ko']}}"}}},
