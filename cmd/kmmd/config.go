@@ -25,7 +25,8 @@ const defaultConfigFile = "/etc/kmmd/kmmd.toml"
 // are made of them.
 type config struct {
 	// Directory of Module documents: "*.yaml", "*.yml" and "*.toml". Hidden files and
-	// subdirectories are left out.
+	// subdirectories are left out. A file may have several, and Lists of them as kubectl
+	// writes them; documents of other kinds are left alone.
 	ModulesDir string `toml:"modules_dir"`
 	// Images, the cluster's last order, and which firmware file belongs to whom. It
 	// has to survive a reboot.

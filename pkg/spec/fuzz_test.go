@@ -34,12 +34,13 @@ func ends(t *testing.T, what string, f func()) {
 }
 
 // FuzzParse reads any bytes as documents. One that is accepted means the same
-// when it is written as JSON, which is YAML, and as TOML; and what it means for a
-// kernel has an image that can be asked for.
+// when it is written as JSON, which is YAML, as TOML, and in a List with the others;
+// and what it means for a kernel has an image that can be asked for.
 func FuzzParse(f *testing.F) {
 	f.Add("a.yaml", []byte(goodYAML))
 	f.Add("a.toml", []byte(goodTOML))
 	f.Add("a.yaml", []byte("a: &x [*x]\n"))
+	f.Add("a.yaml", []byte(listOf(listHead, fromServer, configMap, second)+listTail))
 	f.Fuzz(func(t *testing.T, file string, data []byte) {
 		var modules []Module
 		var err error
@@ -58,21 +59,47 @@ func FuzzParse(f *testing.F) {
 			again(t, m, "a.yaml", json.Marshal)
 			again(t, m, "a.toml", marshalTOML)
 		}
+		inList(t, modules)
 	})
 }
 
 // again writes a Module and reads it.
 func again(t *testing.T, m *Module, file string, marshal func(any) ([]byte, error)) {
 	t.Helper()
-	// What is only passed on may hold numbers and times that are written otherwise.
-	plain := Module{APIVersion: m.APIVersion, Kind: m.Kind, Spec: ModuleSpec{ModuleLoader: m.Spec.ModuleLoader},
-		Metadata: Metadata{Name: m.Metadata.Name, Namespace: m.Metadata.Namespace, Annotations: m.Metadata.Annotations}}
+	plain := plainly(m)
 	data, err := marshal(plain)
 	require.NoError(t, err)
 	modules, _, err := Parse(file, data)
 	require.NoError(t, err, "%s", data)
 	require.Len(t, modules, 1)
 	assert.Equal(t, asText(t, plain), asText(t, modules[0]), "%s", data)
+}
+
+// inList writes Modules as kubectl does and reads them.
+func inList(t *testing.T, modules []Module) {
+	t.Helper()
+	var items []Module
+	for i := range modules {
+		items = append(items, plainly(&modules[i]))
+	}
+	data, err := json.Marshal(map[string]any{"apiVersion": "v1", "kind": "List", "items": items})
+	require.NoError(t, err)
+	if len(items) == 0 || len(data) > MaxDocumentSize { // aliases make much of little
+		return
+	}
+	got, ignored, err := Parse("a.yaml", data)
+	require.NoError(t, err, "%s", data)
+	assert.Empty(t, ignored)
+	require.Len(t, got, len(items))
+	for i := range items {
+		assert.Equal(t, asText(t, items[i]), asText(t, got[i]), "%s", data)
+	}
+}
+
+// plainly is a Module without what is only passed on: that may hold numbers and times that are written otherwise.
+func plainly(m *Module) Module {
+	return Module{APIVersion: m.APIVersion, Kind: m.Kind, Spec: ModuleSpec{ModuleLoader: m.Spec.ModuleLoader},
+		Metadata: Metadata{Name: m.Metadata.Name, Namespace: m.Metadata.Namespace, Annotations: m.Metadata.Annotations}}
 }
 
 // asText is a Module as JSON has it, without what is only empty.

@@ -21,13 +21,27 @@ const MaxDocumentSize = 1 << 20
 // line on which each field path stands.
 type document struct {
 	values map[string]any
-	lines  map[string]int
-	line   int // where the document begins
+	lines  map[string]int // of the file's document
+	line   int            // where that begins
+	within string         // the item of a list that it is: items[2]
+}
+
+func (d *document) kind() string {
+	kind, _ := d.values["kind"].(string)
+	return kind
+}
+
+// path is that of a field, or of the document, in the file's document.
+func (d *document) path(field string) string {
+	if d.within == "" || field == "" {
+		return d.within + field
+	}
+	return d.within + "." + field
 }
 
 // at is the line of the field, or of the nearest field around it that has one.
 func (d *document) at(field string) int {
-	for f := field; f != ""; {
+	for f := d.path(field); f != ""; {
 		if line, ok := d.lines[f]; ok {
 			return line
 		}
@@ -41,10 +55,11 @@ func (d *document) at(field string) int {
 }
 
 // Parse reads every Module of a file, .toml by its name, YAML otherwise (one
-// or more documents). Documents of other kinds are left alone, and named in
-// ignored; a misspelt Module is none of them. Every problem found is in the error, joined: *Problem with file,
-// line and field; all wrap ErrInvalid. A file with any problem gives no Module
-// at all: a half-understood file is not obeyed.
+// or more documents). Items of a List or a ModuleList are documents too. Those of
+// other kinds are left alone, and named in ignored; a misspelt Module is none of
+// them, and a List without Modules is named as one. Every problem found is in the
+// error, joined: *Problem with file, line and field; all wrap ErrInvalid. A file
+// with any problem gives no Module at all: a half-understood file is not obeyed.
 func Parse(file string, data []byte) (modules []Module, ignored []string, err error) {
 	if len(data) > MaxDocumentSize {
 		return nil, nil, &Problem{File: file, Message: fmt.Sprintf("has %d bytes, more than the %d a document may have", len(data), MaxDocumentSize)}
@@ -57,11 +72,11 @@ func Parse(file string, data []byte) (modules []Module, ignored []string, err er
 	if err != nil {
 		return nil, nil, err
 	}
-	var errs []error
+	docs, errs := takeApart(file, docs)
 	for i := range docs {
 		d := &docs[i]
-		if kind, _ := d.values["kind"].(string); kind != "" && !meansModule(kind) {
-			ignored = append(ignored, fmt.Sprintf("%s:%d: a %s, not a Module: ignored", file, d.line, kind))
+		if kind := d.kind(); kind != "" && !meansModule(kind) {
+			ignored = append(ignored, fmt.Sprintf("%s:%d: a %.63s, not a Module: ignored", file, d.at(""), kind))
 			continue
 		}
 		m, problems := d.module(file)
@@ -79,7 +94,7 @@ func Parse(file string, data []byte) (modules []Module, ignored []string, err er
 
 // meansModule tells whether a kind is Module, or that misspelt: passed over, what runs
 // for the document would be unloaded.
-func meansModule(kind string) bool { return distance(strings.ToLower(kind), "module") <= 2 }
+func meansModule(kind string) bool { return near(kind, Kind, 2) }
 
 // ParseJSON reads one Module in JSON, such as one out of a cluster. origin
 // stands for the file in messages. Errors are as of Parse.
@@ -131,17 +146,22 @@ func (d *document) module(file string) (*Module, []error) {
 		f = m.validate()
 	}
 	if len(f) > 0 {
-		var errs []error
-		for _, p := range f {
-			errs = append(errs, &Problem{File: file, Line: d.at(p.field), Field: p.field, Message: p.message})
-		}
-		return nil, errs
+		return nil, d.problems(file, f)
 	}
 	m.File = file
-	for _, w := range m.lint() {
-		m.Warnings = append(m.Warnings, (&Problem{File: file, Line: d.at(w.field), Field: w.field, Message: w.message}).Error())
+	for _, w := range d.problems(file, m.lint()) {
+		m.Warnings = append(m.Warnings, w.Error())
 	}
 	return &m, nil
+}
+
+// problems gives findings their place.
+func (d *document) problems(file string, f findings) []error {
+	var errs []error
+	for _, p := range f {
+		errs = append(errs, &Problem{File: file, Line: d.at(p.field), Field: d.path(p.field), Message: p.message})
+	}
+	return errs
 }
 
 // typeFindings turns the decoder's errors (a tree of joined ones) into
@@ -236,6 +256,11 @@ func suggest(field string) string {
 		return ""
 	}
 	return fmt.Sprintf("; did you mean %q?", best)
+}
+
+// near tells whether a word is another one but for its case and some slips.
+func near(word, other string, slips int) bool {
+	return len(word) <= 4*(len(other)+slips) && distance(strings.ToLower(word), strings.ToLower(other)) <= slips
 }
 
 // distance is the Levenshtein distance of two short words.

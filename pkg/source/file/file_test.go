@@ -44,6 +44,15 @@ containerImage = "registry/x:1"
 
 const secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n"
 
+// list is what kubectl writes of several objects.
+func list(items ...string) string {
+	text := "apiVersion: v1\nitems:\n"
+	for _, item := range items {
+		text += "- " + strings.TrimSpace(strings.ReplaceAll(item, "\n", "\n  ")) + "\n"
+	}
+	return text + "kind: List\nmetadata: {resourceVersion: \"\"}\n"
+}
+
 func write(t *testing.T, path, content string) {
 	t.Helper()
 	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
@@ -75,6 +84,10 @@ func TestRead(t *testing.T) {
 			[]string{}, nil, nil},
 		{"another kind is left alone", map[string]string{"a.yaml": secret + "---\n" + yaml("a"), "s.yaml": secret},
 			[]string{"default/a"}, nil, []string{"/a.yaml:1: a Secret, not a Module: ignored", "/s.yaml:1: a Secret, not a Module: ignored"}},
+		{"a List, as kubectl writes it", map[string]string{"a.yaml": list(yaml("a"), secret, yaml("b")), "b.yaml": list(secret)},
+			[]string{"default/a", "default/b"}, nil, []string{"/a.yaml:11: a Secret, not a Module: ignored", "/b.yaml:1: a List, not a Module: ignored"}},
+		{"one item that is not understood spoils its List", map[string]string{"a.yaml": list(yaml("a"), yaml("UPPER"))}, []string{},
+			[]string{`/a.yaml:13: items[1].metadata.name: "UPPER": lower-case letters, digits, '-' and '.' only, a letter or digit first and last`}, nil},
 		{"an empty file", map[string]string{"a.yaml": yaml("a"), "b.yaml": ""}, []string{"default/a"},
 			[]string{"/b.yaml: holds no document; remove the file to have its modules unloaded"}, nil},
 		{"only comments", map[string]string{"b.yaml": "# nothing\n---\n"}, []string{},
