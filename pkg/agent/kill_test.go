@@ -30,6 +30,8 @@ type story struct {
 	state  string // of every Module in the end
 	once   []string
 	fw     string // content of nic.bin in the end
+	there  string // its content before all, and
+	left   string // after the Module has left; "" is that there is none
 }
 
 func stories() []story {
@@ -57,6 +59,11 @@ func stories() []story {
 			runs: all, state: "Loaded", fw: "1"},
 		{name: "upgrade, then another that fails", before: []want{full}, fails: "side", wants: []want{upgrade}, after: []want{failingUpgrade},
 			runs: all, state: "Failed InitFailed", fw: "1"},
+		{name: "upgrade, with firmware that was there", before: []want{full}, wants: []want{upgrade},
+			runs: map[string]string{"dummy": "2", "base": "2", "middle": "2", "top": "2"}, state: "Loaded", fw: "2", there: "1"},
+		{name: "failing upgrade, with firmware that was there", before: []want{full}, fails: "side", wants: []want{failingUpgrade},
+			runs: all, state: "Failed InitFailed", fw: "1", there: "1", left: "1"},
+		{name: "leave, with firmware that was there", before: []want{full}, wants: []want{}, after: []want{full}, runs: all, state: "Loaded", fw: "1", there: "1", left: "1"},
 		{name: "leave", inTree: both, before: []want{full}, wants: []want{}, runs: none},
 		{name: "leave, then it is back", before: []want{full}, wants: []want{}, after: []want{full}, runs: all, state: "Loaded", fw: "1"},
 	}
@@ -94,6 +101,9 @@ func (st story) play(t *testing.T, images *stock, where string, count int) (dead
 			n.Preload(n.inTree(name), "")
 		}
 		n.images = images
+		if st.there != "" {
+			n.hasFirmware("nic.bin", st.there)
+		}
 		if st.before != nil {
 			require.True(t, n.reconcile(st.before...).OK())
 		}
@@ -120,6 +130,14 @@ func (st story) play(t *testing.T, images *stock, where string, count int) (dead
 		n.calls()
 		assert.Equal(t, s, n.reconcile(st.after...))
 		assert.Empty(t, n.calls(), "a second look changes nothing")
+		if st.there != "" {
+			assert.True(t, n.reconcile().OK())
+			if st.left == "" {
+				assert.NoFileExists(t, n.path("firmware/nic.bin"))
+			} else {
+				assert.Equal(t, st.left, readFile(t, n.path("firmware/nic.bin")))
+			}
+		}
 	})
 	return dead
 }

@@ -338,6 +338,13 @@ func newMetrics() (*agent.Metrics, *prometheus.Registry) {
 	return agent.NewMetrics(r), r
 }
 
+// hasFirmware puts a file into the firmware directory, as an administrator does.
+func (n *node) hasFirmware(name, content string) {
+	n.t.Helper()
+	require.NoError(n.t, os.MkdirAll(n.path("firmware"), 0o755))
+	require.NoError(n.t, os.WriteFile(n.path("firmware", name), []byte(content), 0o644))
+}
+
 func readFile(t testing.TB, path string) string {
 	t.Helper()
 	data, err := os.ReadFile(path)

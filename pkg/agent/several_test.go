@@ -271,6 +271,44 @@ func TestFirmwareConflict(t *testing.T) {
 	assert.Equal(t, map[string]string{"b": "Loaded"}, states(n.reconcile(b)))
 }
 
+// TestFirmwareThatWasThere: what the KMM operator has copied is used, and goes by the next image; it is there again when that image's
+// module is refused.
+func TestFirmwareThatWasThere(t *testing.T) {
+	for name, boot := range map[string]bool{"same boot": false, "after a boot": true} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			n.hasFirmware("nic.bin", "old")
+			n.hasFirmware("other.bin", "not the image's")
+			w := n.swap(n.image("1", ours("1"), map[string]string{"nic.bin": "old"}))
+			w.firmware = "/firmware"
+			require.True(t, n.reconcile(w).OK())
+			if boot {
+				n.Reboot(release)
+				n.start()
+				require.True(t, n.reconcile(w).OK())
+			}
+			w.image = n.image("2", ours("2"), map[string]string{"nic.bin": "new"})
+			seen := n.refuseFirst("dummy", func() string { return readFile(t, n.path("firmware/nic.bin")) })
+			assert.True(t, one(t, n.reconcile(w)).RolledBack)
+			assert.Equal(t, []string{"new", "old"}, *seen)
+			n.OnCall(nil)
+			require.True(t, n.reconcile().OK())
+			assert.Equal(t, "old", readFile(t, n.path("firmware/nic.bin")), "it is as it was before all")
+
+			w.image = n.image("3", ours("1"), map[string]string{"nic.bin": "old"})
+			require.True(t, n.reconcile(w).OK())
+			w.image = n.image("4", ours("2"), map[string]string{"nic.bin": "newest"})
+			require.True(t, n.reconcile(w).OK())
+			assert.Equal(t, "newest", readFile(t, n.path("firmware/nic.bin")))
+			w.image = n.image("5", ours("1"), map[string]string{"nic.bin": "newest", "other.bin": "the image's"})
+			assert.Equal(t, map[string]string{"nic": "Failed FirmwareConflict"}, states(n.reconcile(w)))
+			require.True(t, n.reconcile().OK())
+			assert.NoFileExists(t, n.path("firmware/nic.bin"))
+			assert.Equal(t, "not the image's", readFile(t, n.path("firmware/other.bin")))
+		})
+	}
+}
+
 func TestConflictBlocksBothAndNoOther(t *testing.T) {
 	n := newNode(t)
 	image, newer := n.image("1", ours("1"), nil), n.image("2", ours("2"), nil)

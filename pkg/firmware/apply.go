@@ -21,7 +21,8 @@ import (
 //     means that recover does the rest, before, that the staging is thrown away;
 //  3. directories are made, new files linked to their place (a link never
 //     replaces what somebody else put there meanwhile), changed ones renamed
-//     over ours (after a look whether it still is), old ones removed;
+//     over those that the manifest knows (after a look whether it is still they),
+//     old ones removed;
 //  4. the manifest says what is there, and the staging goes.
 
 // prepare says what has to be done so that owner has exactly files; nil when
@@ -45,17 +46,15 @@ func (s *state) prepare(root *os.Root, owner string, files []File) (*pending, er
 			return nil, err
 		}
 		e, known := s.Files[f.Path]
-		foreign := there && (!known || e.Foreign)
 		if !there {
 			p.Put = append(p.Put, put{File: f, Staged: path.Join(staging, strconv.Itoa(len(p.Put))), Replace: at.info != nil})
 			if err := missingDirs(root, path.Dir(f.Path), dirs); err != nil {
 				return nil, err
 			}
 		}
-		owners := append(e.others(owner), owner)
-		slices.Sort(owners)
-		p.Files[f.Path] = entry{SHA256: f.SHA256, Size: f.Size, Owners: owners, Foreign: foreign}
-		changed = changed || !there || !e.is(f) || !slices.Equal(owners, e.Owners)
+		next := e.next(owner, f, known, there, at)
+		p.Files[f.Path] = next
+		changed = changed || !there || !e.is(f) || !slices.Equal(next.Owners, e.Owners)
 	}
 	p.Make = slices.Sorted(maps.Keys(dirs))
 	if !changed {

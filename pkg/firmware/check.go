@@ -85,8 +85,9 @@ func (s *state) check(root *os.Root, owner string, files []File) error {
 	return errors.Join(errs...)
 }
 
-// checkFile finds what is in the way of one file. What owner has alone and
-// does not want any more is not.
+// checkFile finds what is in the way of one file. What owner has alone is not, be it
+// that it does not want it any more, or wants other bytes there; nor is, for other
+// bytes, what was there before with those that owner had.
 func (s *state) checkFile(root *os.Root, owner string, f File, wanted map[string]bool) error {
 	conflict := &ConflictError{Path: f.Path, Wanted: owner}
 	e, known := s.Files[f.Path]
@@ -118,8 +119,8 @@ func (s *state) checkFile(root *os.Root, owner string, f File, wanted map[string
 	if same, err := p.is(f); err != nil || same {
 		return err
 	}
-	if known && !e.Foreign {
-		if ours, err := p.is(e.file(f.Path)); err != nil || ours {
+	if known { // and wanted by owner alone: with others it would have the same bytes
+		if old, err := p.is(e.file(f.Path)); err != nil || old {
 			return err
 		}
 	}

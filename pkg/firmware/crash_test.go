@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -50,22 +51,35 @@ func TestStopAnywhere(t *testing.T) {
 	first := files{"same": "1", "change": "old", "gone/deep/x": "1", "dir/old": "1", "shared.bin": "s", "swap": "file"}
 	second := files{"same": "1", "change": "new", "come/deep/y": "2", "dir/new": "2", "dir/admin.bin": "0", "swap2": "1"}
 	swapped := files{"same": "1", "swap/x": "dir"}
+	there := files{"same": "1", "change": "old", "gone/deep/x": "1"}
+	stays := files{"same": "1", "gone/deep/x": "1"}
 	tests := []struct {
 		name     string
 		from, to files // nil: not there
+		// What was there before, with bytes of first; before from there was first.
+		there files
+		left  files // of that, after a removal
 	}{
-		{"install", nil, first},
-		{"update", first, second},
-		{"file to directory", first, swapped},
-		{"remove", first, nil},
-		{"remove the other one", second, nil},
+		{name: "install", to: first},
+		{name: "update", from: first, to: second},
+		{name: "file to directory", from: first, to: swapped},
+		{name: "remove", from: first},
+		{name: "remove the other one", from: second},
+		{name: "install what is there", to: first, there: there, left: there},
+		{name: "update what was there", from: first, to: second, there: there, left: stays},
+		{name: "roll back to what was there", from: second, to: first, there: there, left: there},
+		{name: "remove what was there", from: first, there: there, left: there},
+		{name: "remove what has replaced it", from: second, there: there, left: stays},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			for n := 1; ; n++ {
 				w := newWorldIn(t, memory(t))
-				write(t, w.dir, admin)
+				write(t, w.dir, union(admin, tt.there))
 				w.mustInstall("other", shared)
+				if tt.from != nil && tt.there != nil {
+					w.mustInstall("a", first)
+				}
 				if tt.from != nil {
 					w.mustInstall("a", tt.from)
 				}
@@ -81,13 +95,13 @@ func TestStopAnywhere(t *testing.T) {
 				what := fmt.Sprintf("stopped before write %d (%s)", n, at)
 				w.recoverAnywhere(t, what)
 				w.open()
-				w.requireWhole(what, files{}, admin, shared, tt.from, tt.to)
+				w.requireWhole(what, union(admin, tt.left), shared, union(tt.there, tt.from), tt.to)
 				require.NoError(t, change(w, src), what)
-				assert.Equal(t, union(admin, shared, tt.to), w.read(), what)
+				assert.Equal(t, union(admin, tt.left, shared, tt.to), w.read(), what)
 				require.NoError(t, w.d.Remove("a"), what)
-				assert.Equal(t, union(admin, shared), w.read(), what)
+				assert.Equal(t, union(admin, tt.left, shared), w.read(), what)
 				require.NoError(t, w.d.Remove("other"), what)
-				assert.Equal(t, admin, w.read(), what)
+				assert.Equal(t, union(admin, tt.left), w.read(), what)
 			}
 		})
 	}
@@ -130,7 +144,7 @@ func (w *world) recoverAnywhere(t *testing.T, what string) {
 
 // requireWhole wants exactly the old files or exactly the new ones (or, when a
 // file turns into a directory, those that both have), and the manifest to know.
-func (w *world) requireWhole(what string, _, admin, shared, from, to files) {
+func (w *world) requireWhole(what string, admin, shared, from, to files) {
 	t := w.t
 	t.Helper()
 	got := w.read()
@@ -203,9 +217,13 @@ func TestConflictFoundByRecovery(t *testing.T) {
 
 // A file of ours that was to be replaced may be somebody else's by the time that the change is finished.
 func TestReplaceFoundByRecovery(t *testing.T) {
-	for _, what := range []string{"content", "symlink", "directory"} {
+	for _, what := range []string{"content", "symlink", "directory", "content of what was there", "symlink of what was there", "directory of what was there"} {
+		what, there := strings.CutSuffix(what, " of what was there")
 		for n := 1; ; n++ {
 			w := newWorldIn(t, memory(t))
+			if there {
+				write(t, w.dir, files{"x": "1", "y": "1"})
+			}
 			w.mustInstall("a", files{"x": "1", "y": "1"})
 			src := source(t, files{"x": "2", "y": "2"})
 			at := w.stopAt(n, func() { _ = change(w, src) })
@@ -236,7 +254,9 @@ func TestReplaceFoundByRecovery(t *testing.T) {
 			_, err := w.d.Install("a", src)
 			require.ErrorIs(t, err, ErrConflict, told)
 			require.NoError(t, w.d.Remove("a"), told)
-			delete(want, "y")
+			if !there || want["y"] == "2" {
+				delete(want, "y")
+			}
 			assert.Equal(t, want, w.read(), told)
 		}
 	}
@@ -244,22 +264,25 @@ func TestReplaceFoundByRecovery(t *testing.T) {
 
 // What somebody puts in the place of a file while that is being replaced is found as late as can be.
 func TestReplaceFindsAnotherFile(t *testing.T) {
-	w := newWorld(t)
-	w.mustInstall("a", files{"x": "1", "y": "1", "old": "1"})
-	w.d.step = func(what string) {
-		if what == "sync staging" {
-			write(t, w.dir, files{"x": "admin"})
+	for _, there := range []files{{}, {"x": "1"}} {
+		w := newWorld(t)
+		write(t, w.dir, there)
+		w.mustInstall("a", files{"x": "1", "y": "1", "old": "1"})
+		w.d.step = func(what string) {
+			if what == "sync staging" {
+				write(t, w.dir, files{"x": "admin"})
+			}
 		}
+		_, err := w.install("a", files{"x": "2", "y": "2", "new": "2"})
+		require.ErrorIs(t, err, ErrConflict)
+		var conflict *ConflictError
+		require.ErrorAs(t, err, &conflict)
+		assert.Equal(t, ConflictError{Path: "x", Wanted: "a"}, *conflict)
+		assert.Equal(t, files{"x": "admin", "y": "1", "old": "1"}, w.read(), "all the rest is as before")
+		w.d.step = func(string) {}
+		require.NoError(t, w.d.Remove("a"))
+		assert.Equal(t, files{"x": "admin"}, w.read())
 	}
-	_, err := w.install("a", files{"x": "2", "y": "2", "new": "2"})
-	require.ErrorIs(t, err, ErrConflict)
-	var conflict *ConflictError
-	require.ErrorAs(t, err, &conflict)
-	assert.Equal(t, ConflictError{Path: "x", Wanted: "a"}, *conflict)
-	assert.Equal(t, files{"x": "admin", "y": "1", "old": "1"}, w.read(), "all the rest is as before")
-	w.d.step = func(string) {}
-	require.NoError(t, w.d.Remove("a"))
-	assert.Equal(t, files{"x": "admin"}, w.read())
 }
 
 // The next change finishes what another process left, without a new Open.

@@ -47,8 +47,8 @@ func Open(dir, manifest string) (*Dir, error) {
 
 // Lost says that Open found both copies of the manifest damaged and renamed them to
 // *.broken, and why; nil when it did not. Firmware of this package is nobody's
-// then: it is used where the bytes are the wanted ones, is in the way where not,
-// and stays.
+// then: it is used where the bytes are the wanted ones, as any file that was there,
+// and is in the way where not.
 func (d *Dir) Lost() error { return d.lost }
 
 // Check says whether files could be installed for owner now: nil, or every
@@ -129,8 +129,8 @@ func (d *Dir) Install(owner, srcDir string) (changed bool, err error) {
 
 // Remove takes away the files that nobody but owner has, and the directories
 // this package made for them, though not the firmware directory itself. A file
-// whose content somebody else has changed
-// stays. Without files of owner it does nothing.
+// that was there before, or whose content somebody else has changed, stays.
+// Without files of owner it does nothing.
 func (d *Dir) Remove(owner string) error {
 	if _, err := d.change(owner, "", nil); err != nil {
 		return fmt.Errorf("remove firmware of %s: %w", owner, err)

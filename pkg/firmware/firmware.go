@@ -3,7 +3,9 @@
 // Package firmware puts the firmware files of an image into a directory of the
 // host and takes them away again. A manifest says who owns which file: files
 // nobody put there through this package are never changed or removed, and two
-// owners may share a path only with the same bytes.
+// owners may share a path only with the same bytes. A file that was there with
+// just the bytes of an owner's image is used: it stays when the owner leaves, and
+// goes by that owner's next image when this has other bytes, which are kmmd's then.
 //
 // It does not tell the kernel where the directory is: see pkg/kernel.
 package firmware

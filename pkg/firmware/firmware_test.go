@@ -85,6 +85,11 @@ func (w *world) read() files {
 	return out
 }
 
+func (w *world) remove(name string) {
+	w.t.Helper()
+	require.NoError(w.t, os.Remove(filepath.Join(w.dir, name)))
+}
+
 func (w *world) install(owner string, f files) (bool, error) {
 	w.t.Helper()
 	return w.d.Install(owner, source(w.t, f))
@@ -192,7 +197,20 @@ func TestConflicts(t *testing.T) {
 		{name: "shared, one moves on", other: files{"x": "1"}, ours: files{"x": "1"}, want: files{"x": "2"}, path: "x", owner: "other"},
 		{name: "other Module, file gone", other: files{"x": "1"}, want: files{"x": "2"}, path: "x", owner: "other",
 			prepare: func(t *testing.T, w *world) { require.NoError(t, os.Remove(filepath.Join(w.dir, "x"))) }},
-		{name: "used, not ours", admin: files{"x": "1"}, ours: files{"x": "1"}, want: files{"x": "2"}, path: "x"},
+		{name: "used, changed by hand", admin: files{"x": "1"}, ours: files{"x": "1"}, want: files{"x": "2"}, path: "x",
+			prepare: func(t *testing.T, w *world) { write(t, w.dir, files{"x": "3"}) }},
+		{name: "used, a link to the same bytes by now", admin: files{"x": "1"}, ours: files{"x": "1"}, want: files{"x": "2"}, path: "x",
+			prepare: func(t *testing.T, w *world) {
+				write(t, w.dir, files{"y": "1"})
+				require.NoError(t, os.Remove(filepath.Join(w.dir, "x")))
+				require.NoError(t, os.Symlink("y", filepath.Join(w.dir, "x")))
+			}},
+		{name: "used, and then not", admin: files{"x": "1"}, ours: files{"x": "1"}, want: files{"x": "2"}, path: "x",
+			prepare: func(_ *testing.T, w *world) { w.mustInstall("a", files{"y": "1"}) }},
+		{name: "used by another", admin: files{"x": "1"}, other: files{"x": "1"}, want: files{"x": "2"}, path: "x", owner: "other"},
+		{name: "used by both", admin: files{"x": "1"}, other: files{"x": "1"}, ours: files{"x": "1"}, want: files{"x": "2"}, path: "x", owner: "other"},
+		{name: "used, a directory is wanted", admin: files{"x": "1"}, ours: files{"x": "1"}, want: files{"x/y": "2"}, path: "x"},
+		{name: "used, in a directory where a file is wanted", admin: files{"x/y": "1"}, ours: files{"x/y": "1"}, want: files{"x": "2"}, path: "x"},
 		{name: "ours, changed by hand", ours: files{"x": "1"}, want: files{"x": "2"}, path: "x",
 			prepare: func(t *testing.T, w *world) { write(t, w.dir, files{"x": "hand"}) }},
 		{name: "file where a directory is wanted", admin: files{"x": "1"}, want: files{"x/y/z": "2"}, path: "x"},
@@ -441,11 +459,15 @@ func TestDamagedManifest(t *testing.T) {
 			owners, err := w.d.Owners()
 			require.NoError(t, err)
 			assert.Empty(t, owners)
-			w.mustInstall("a", files{"x": "3"})
 			_, err = w.d.Install("a", source(t, files{"x": "4"}))
 			require.ErrorIs(t, err, ErrConflict)
+			w.mustInstall("a", files{"x": "3"})
 			require.NoError(t, w.d.Remove("a"))
 			assert.Equal(t, files{"x": "3"}, w.read(), "it is somebody else's by now")
+			w.mustInstall("a", files{"x": "3"})
+			w.mustInstall("a", files{"x": "4"})
+			require.NoError(t, w.d.Remove("a"))
+			assert.Empty(t, w.read())
 		})
 	}
 }

@@ -55,17 +55,44 @@ func FuzzManifest(f *testing.F) {
 	})
 }
 
+// wasThere is a file that was there with "0", and what owners have made of it.
+type wasThere struct {
+	now  string // its content; "" when it is gone
+	used bool   // an owner has it
+	gone bool   // with an owner, or not theirs any more: it is as any other file
+}
+
+// takes has the owner install it with some content, or have it no more, "". It is false when it is in the way.
+func (f *wasThere) takes(content string) bool {
+	switch theirs := f.now == "0" && !f.gone; {
+	case content == "" && (theirs || !f.used):
+		f.used = false
+	case content == "":
+		*f = wasThere{gone: true}
+	case theirs && !f.used && content != "0":
+		return false
+	default:
+		f.now, f.used = content, true
+	}
+	return true
+}
+
 // FuzzHistory has three owners install and remove sets of files in any order, and
-// kmmd stopped anywhere in between, and compares with what each has then.
+// kmmd stopped anywhere in between, and compares with what each has then. One file
+// was there before: what ns/a may do with it, wasThere says.
 func FuzzHistory(f *testing.F) {
 	f.Add([]byte{0x03, 0, 0x45, 0, 0x86, 0, 0x00, 0, 0x40, 3, 0x03, 5})
 	f.Add([]byte{0x1f, 2, 0x1c, 4, 0x5f, 0, 0x00, 0, 0x40, 1, 0x03, 7})
-	names := []string{"a.bin", "sub/b.bin", "sub/deep/c.bin", "shared.bin", "sub/own.bin"}
+	f.Add([]byte{0x20, 0, 0x20, 1, 0x01, 2, 0x20, 0, 0x20, 5, 0x20, 8, 0x00, 0, 0x20, 0x21})
+	f.Add([]byte{0x21, 0, 0x20, 9, 0x20, 0x10, 0x61, 0, 0x00, 0, 0x20, 1, 0x20, 0})
+	names := []string{"a.bin", "sub/b.bin", "sub/deep/c.bin", "shared.bin", "sub/own.bin", "was.bin"}
 	f.Fuzz(func(t *testing.T, code []byte) {
 		if len(code) > 24 {
 			return
 		}
 		w := newWorld(t)
+		write(t, w.dir, files{"was.bin": "0"})
+		was := wasThere{now: "0"}
 		has := map[string]files{}
 		for ; len(code) > 1; code = code[2:] {
 			owner := "ns/" + string(rune('a'+code[0]>>6%3))
@@ -96,9 +123,16 @@ func FuzzHistory(f *testing.F) {
 			// Stopped anywhere, started, and done again.
 			w.stopAt(1+int(code[1]>>2), func() { _ = change() })
 			w.open()
-			require.NoError(t, change())
-			has[owner] = set
+			if err := change(); owner == "ns/a" && !was.takes(set["was.bin"]) {
+				require.ErrorIs(t, err, ErrConflict)
+			} else {
+				require.NoError(t, err)
+				has[owner] = set
+			}
 			want := files{}
+			if was.now != "" {
+				want["was.bin"] = was.now
+			}
 			for _, set := range has {
 				maps.Copy(want, set)
 			}

@@ -134,7 +134,7 @@ func (m *move) theirs(f put) (bool, error) {
 	return true, nil
 }
 
-// replace renames a changed file over ours. Without a staged file it has been
+// replace renames a changed file over the old one. Without a staged file it has been
 // done before the crash, or the file was lost with it.
 func (m *move) replace(f put) error {
 	theirs, err := m.theirs(f)

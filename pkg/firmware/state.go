@@ -37,9 +37,29 @@ type entry struct {
 	SHA256 string   `json:"sha256"`
 	Size   int64    `json:"size"`
 	Owners []string `json:"owners"`
-	// Foreign says that the file, with just these bytes, was there before:
-	// it is used, and never replaced or removed.
+	// Foreign says that the file, with just these bytes, was there before: it is
+	// used, and not removed. It may be replaced by an owner that had these bytes in
+	// its image and has others now.
 	Foreign bool `json:"foreign,omitempty"`
+	// Replaced is the SHA256 of a foreign file that this one has replaced: with
+	// those bytes again, as after a rollback, it is as foreign as before.
+	Replaced string `json:"replaced,omitempty"`
+}
+
+// next is the entry for a file that owner wants in the place of e, or beside nothing
+// known; at says what is there, and there whether that is the file already.
+func (e entry) next(owner string, f File, known, there bool, at place) entry {
+	n := entry{SHA256: f.SHA256, Size: f.Size, Owners: append(e.others(owner), owner)}
+	slices.Sort(n.Owners)
+	n.Foreign = there && (!known || e.Foreign) || f.SHA256 == e.Replaced
+	switch {
+	case n.Foreign:
+	case e.Foreign && at.info != nil:
+		n.Replaced = e.SHA256
+	default:
+		n.Replaced = e.Replaced
+	}
+	return n
 }
 
 func (e entry) is(f File) bool { return e.SHA256 == f.SHA256 && e.Size == f.Size }
@@ -64,7 +84,7 @@ type pending struct {
 type put struct {
 	File
 	Staged string `json:"staged"`
-	// Replace says that a file of ours is at the place.
+	// Replace says that something is at the place: a file that the manifest knows.
 	Replace bool `json:"replace"`
 }
 

@@ -86,7 +86,7 @@ func (p *Modprobe) differences(f *findings) {
 		f.add(at+".parameters", "are checked by name and type before anything is removed; one that the module does not have is InvalidParameter, where the kernel would ignore it")
 	}
 	if p.FirmwarePath != "" {
-		f.add(at+".firmwarePath", "kmmd sets firmware_class.path itself. A file on the host that is somebody else's is FirmwareConflict, and not written over")
+		f.add(at+".firmwarePath", "kmmd sets firmware_class.path itself. A file on the host with other content is FirmwareConflict, and not written over, unless the Module's image had just that before")
 	}
 	for _, words := range []struct {
 		field string

@@ -57,7 +57,7 @@ func TestDifferencesOfTheExample(t *testing.T) {
 		"spec.devicePlugin: the DaemonSet is named my-kmod-device-plugin, and a cordon does not take its pods off",
 		"spec.moduleLoader.serviceAccountName: no pod that loads runs under sa-module-loader: its imagePullSecrets count, and Jobs that build and sign use it",
 		"spec.moduleLoader.container.modprobe.parameters: are checked by name and type before anything is removed; one that the module does not have is InvalidParameter, where the kernel would ignore it",
-		"spec.moduleLoader.container.modprobe.firmwarePath: kmmd sets firmware_class.path itself. A file on the host that is somebody else's is FirmwareConflict, and not written over",
+		"spec.moduleLoader.container.modprobe.firmwarePath: kmmd sets firmware_class.path itself. A file on the host with other content is FirmwareConflict, and not written over, unless the Module's image had just that before",
 		"build: base images that need a login are pulled with the imagePullSecrets of the ServiceAccount sa-module-loader, not with imageRepoSecret secret-name, which RUN can not read",
 		"sign: one Job builds, signs and pushes: the unsigned image is never in the registry, and unsignedImage does not count",
 	}, modules[0].Differences())

@@ -261,7 +261,8 @@ type ModprobeSpec struct {
 	Parameters []string `json:"parameters,omitempty"`
 
 	// FirmwarePath is the directory of the image whose content is copied to the node's
-	// firmware_dir. Files of others are not written over.
+	// firmware_dir. Files of others are not written over, but for one with just the
+	// bytes that the image before had.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:XValidation:rule=`!self.matches(r'(^|/)\.\.(/|$)')`,message=`firmwarePath may not have ".." in it`

@@ -71,7 +71,8 @@ func (n *node) birthmarks(names ...string) map[string]string {
 
 // TestFromKMM: what modprobe has loaded from the files of an image, kmmd adopts;
 // and modprobe unloads and loads what kmmd has adopted, once kmmd is stopped. No
-// module is loaded again on either way.
+// module is loaded again on either way. Firmware that was copied for the modules is no
+// obstacle to that of their next image.
 func TestFromKMM(t *testing.T) {
 	guest.OneKernel(t)
 	n := newNode(t)
@@ -117,6 +118,18 @@ func TestFromKMM(t *testing.T) {
 	for _, step := range []string{"load", "unload"} {
 		assert.NotContains(t, guest.Get("/metrics"), `kmmd_step_duration_seconds_count{step="`+step+`"}`)
 	}
+
+	// The same module in a newer image, with other firmware: that takes the place of what the worker has copied.
+	newer := n.image("from-kmm-newer", []string{"kmm_fw.ko"}, map[string]string{"kmm/fw.bin": "newer"})
+	events = n.countModuleEvents(func() {
+		n.document("fw.yaml", module("fw", newer, "kmm_fw", "modprobe.firmwarePath: /firmware"))
+		n.eventually("the firmware of the newer image", func() bool {
+			data, err := os.ReadFile(n.path("firmware/kmm/fw.bin"))
+			return err == nil && string(data) == "newer" && n.status().OK() && len(n.status().Modules) == 3
+		})
+	})
+	assert.Zero(t, events)
+	assert.Equal(t, before, n.birthmarks(all...))
 
 	// And back: kmmd is stopped and unloads nothing.
 	events = n.countModuleEvents(d.stop)
