@@ -181,7 +181,7 @@ type Agent struct {
 
 	unreported bool // Report does not know status
 
-	loaded map[string]kernel.Loaded // by name: loads that were made ahead of their step
+	loaded map[string]attempt // by name: loads that were made ahead of their step
 
 	seen *view // what the node is like; nil when something was changed since
 

@@ -24,7 +24,7 @@ func (a *Agent) loadAhead(ctx context.Context, owner string, steps []plan.Step) 
 	size := int64(0)
 	for _, s := range steps {
 		file := s.(plan.Load).File
-		r, done, err := a.request(file)
+		r, done, err := a.request(file, false)
 		if err != nil {
 			break // its step will say so
 		}
@@ -40,9 +40,9 @@ func (a *Agent) loadAhead(ctx context.Context, owner string, steps []plan.Step) 
 	if len(requests) < 2 {
 		return
 	}
-	a.loaded = map[string]kernel.Loaded{}
+	a.loaded = map[string]attempt{}
 	for i, l := range a.cfg.Kernel.LoadAll(ctx, requests) {
-		a.loaded[requests[i].Name] = l
+		a.loaded[requests[i].Name] = attempt{l, requests[i].Compressed}
 	}
 }
 

@@ -94,27 +94,45 @@ func (a *Agent) runs(file plan.File) bool {
 	return err == nil && state == kernel.StateLive && build == file.BuildID
 }
 
-// loadOnce makes the load, unless it was made ahead.
+// attempt is a load that was made, and whether the kernel was to unpack the file.
+type attempt struct {
+	kernel.Loaded
+	packed bool
+}
+
+// loadOnce makes the load, unless it was made ahead. It is made once more, unpacked, when the kernel was to unpack the file
+// and found no module: its decoders know less than the programs that pack (kernel/module/decompress.c), and there may be no
+// other way back.
 func (a *Agent) loadOnce(ctx context.Context, file plan.File) error {
-	if ahead, ok := a.loaded[file.Name]; ok {
-		delete(a.loaded, file.Name)
-		return ahead.Err
+	l, made := a.loaded[file.Name]
+	delete(a.loaded, file.Name)
+	if !made {
+		l = a.attempt(ctx, file, false)
 	}
-	r, done, err := a.request(file)
+	if !l.packed || kernel.CauseOf(l.Err) != kernel.NotAModule {
+		return l.Err
+	}
+	a.cfg.Log.Warn("the kernel can not unpack the file: kmmd does", "name", file.Name, "path", file.Path, "err", l.Err)
+	return a.attempt(ctx, file, true).Err
+}
+
+// attempt makes the load, with unpack of a plain copy.
+func (a *Agent) attempt(ctx context.Context, file plan.File, unpack bool) attempt {
+	r, done, err := a.request(file, unpack)
 	if err != nil {
-		return err
+		return attempt{Loaded: kernel.Loaded{Err: err}}
 	}
 	defer done()
-	return a.cfg.Kernel.Load(ctx, r)
+	return attempt{kernel.Loaded{Err: a.cfg.Kernel.Load(ctx, r)}, r.Compressed}
 }
 
 // request opens a file for the kernel. The caller calls done.
-func (a *Agent) request(file plan.File) (r kernel.LoadRequest, done func(), err error) {
+func (a *Agent) request(file plan.File, unpack bool) (r kernel.LoadRequest, done func(), err error) {
 	params, err := kmod.JoinParameters(file.Parameters)
 	if err != nil {
 		return r, nil, err
 	}
-	f, done, compressed, err := a.open(file)
+	f, done, compressed, err := a.open(file, unpack)
 	if err != nil {
 		return r, nil, err
 	}
@@ -125,18 +143,18 @@ func (a *Agent) request(file plan.File) (r kernel.LoadRequest, done func(), err 
 	}, done, nil
 }
 
-// open gives a file as finit_module(2) takes it: as it is when it is plain or when the kernel knows its compression, else a
-// plain copy. A file of an image, also that of an older image which a rollback loads, is one that was compared with its
-// digest in this boot and that nobody can write meanwhile, or a copy in memory that was compared just now and can not be
-// changed any more: nothing unverified reaches the kernel. compressed asks for MODULE_INIT_COMPRESSED_FILE. The caller
-// calls done.
-func (a *Agent) open(file plan.File) (f *os.File, done func(), compressed bool, err error) {
+// open gives a file as finit_module(2) takes it: as it is when it is plain or when the kernel can unpack it, else, or when
+// unpack asks for it, a plain copy. A file of an image, also that of an older image which a rollback loads, is one that was
+// compared with its digest in this boot and that nobody can write meanwhile, or a copy in memory that was compared just now
+// and can not be changed any more: nothing unverified reaches the kernel. compressed asks for MODULE_INIT_COMPRESSED_FILE.
+// The caller calls done.
+func (a *Agent) open(file plan.File, unpack bool) (f *os.File, done func(), compressed bool, err error) {
 	f, done, err = a.source(file)
 	if err != nil {
 		return nil, nil, false, err
 	}
 	kind := kmod.CompressionOf(f)
-	if kind == "" || kind == a.cfg.Kernel.Compression() {
+	if kind == "" || !unpack && kind == a.cfg.Kernel.Compression() && kmod.KernelUnpacks(f) {
 		return f, done, kind != "", nil
 	}
 	defer done()

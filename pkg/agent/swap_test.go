@@ -10,7 +10,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
@@ -210,29 +209,6 @@ func TestParameters(t *testing.T) {
 		assert.Equal(t, "1", n.runs("base"), "what ran goes on")
 		assert.Len(t, m.Kernel, 1)
 	})
-}
-
-func TestCompressedFiles(t *testing.T) {
-	for _, tt := range []struct{ name, knows, call string }{
-		{"by the kernel", "xz", "load helper compressed"},
-		{"by kmmd", "", "load helper"},
-		{"by kmmd, the kernel knows another one", "zstd", "load helper"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			n := newNode(t)
-			n.SetCompression(tt.knows)
-			dir := t.TempDir()
-			kmodtest.WriteTree(t, dir, map[string]kmodtest.Spec{"helper.ko.xz": ours("1")["helper.ko"]})
-			packed, err := os.ReadFile(dir + "/helper.ko.xz")
-			require.NoError(t, err)
-			w := want{name: "nic", image: n.imageOf("xz", map[string]string{"opt/lib/modules/" + release + "/helper.ko.xz": string(packed)}), module: "helper"}
-			require.True(t, n.reconcile(w).OK())
-			assert.Equal(t, []string{tt.call}, n.calls())
-			left, err := os.ReadDir(n.path("run"))
-			require.NoError(t, err)
-			assert.Len(t, left, 1, "only the ledger: %v", left)
-		})
-	}
 }
 
 func TestFlags(t *testing.T) {

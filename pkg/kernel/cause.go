@@ -72,6 +72,7 @@ func loadRules() []rule {
 		{unix.EINVAL, "is already loaded", Builtin},
 		{unix.EINVAL, "compressed module", NotAModule},
 		{unix.EINVAL, "decompression failed", NotAModule},
+		{unix.EINVAL, "ZSTD-compressed data has ", NotAModule},
 		{unix.EINVAL, "", InitFailed},
 		{unix.ERANGE, "for parameter `", InvalidParameter},
 		{unix.ENOSPC, "for parameter `", InvalidParameter},

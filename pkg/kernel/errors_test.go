@@ -129,6 +129,7 @@ func TestCauseOf(t *testing.T) {
 		{opLoad, unix.EINVAL, "x: module is already loaded", Builtin},
 		{opLoad, unix.EINVAL, "not an xz compressed module", NotAModule},
 		{opLoad, unix.EINVAL, "decompression failed with status 6", NotAModule},
+		{opLoad, unix.EINVAL, "ZSTD-compressed data has too large a window size", NotAModule},
 		{opLoad, unix.EINVAL, "", InitFailed},
 		{opLoad, unix.ERANGE, "", InitFailed},
 		{opLoad, unix.EEXIST, "", AlreadyLoaded},

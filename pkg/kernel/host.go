@@ -85,7 +85,8 @@ func (h *Host) Version() string {
 
 // Compression returns the one compression the kernel can undo itself, "xz", "gzip" or "zstd", or "" when it can not
 // (kernel/module/decompress.c, Linux 5.17: the file /sys/module/compression exists only with
-// CONFIG_MODULE_DECOMPRESS). A LoadRequest may set Compressed only for this one.
+// CONFIG_MODULE_DECOMPRESS). A LoadRequest may set Compressed only for this one, and of it the kernel does not know all that
+// programs make: kmod.KernelUnpacks.
 func (h *Host) Compression() string {
 	s, err := h.readLine("sys/module/compression")
 	if err != nil {

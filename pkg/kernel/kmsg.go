@@ -137,7 +137,7 @@ func nameless() []string {
 		"Invalid ELF ", "Invalid architecture in ELF", "Invalid module architecture",
 		"Module has invalid ELF", "module has no symbols",
 		"Loading of unsigned module", "Loading of module with", "Lockdown: ", "module: PKCS#7",
-		"compressed module", "decompression failed", "module: failed to",
+		"compressed module", "decompression failed", "ZSTD-compressed data has ", "module: failed to",
 		"string parameter too long", "can only take ",
 		"Direct firmware load for ", "firmware: failed to load", "fw_load_sysfs_fallback",
 		"Unable to create sysfs", "vmalloc error",

@@ -100,6 +100,19 @@ func CompressionOf(f io.ReaderAt) string {
 	return kind
 }
 
+// KernelUnpacks reports whether a kernel that undoes the compression of a file can undo it of this one: the kernel's xz
+// knows no check but CRC32 (lib/xz/xz_dec_stream.c, dec_stream_header), and xz(1) has CRC64 unless told otherwise. It may
+// be read from anywhere.
+func KernelUnpacks(f io.ReaderAt) bool {
+	const check, checkCRC32 = magicSize + 1, 1 // xz-file-format 2.1.1.2
+	if CompressionOf(f) != "xz" {
+		return true
+	}
+	var b [1]byte
+	_, err := f.ReadAt(b[:], check)
+	return err == nil && b[0] <= checkCRC32
+}
+
 // ReadInfo reads the module file at path, of any compression. ErrFormat when it
 // is no module, ErrTooLarge when it is beyond the limits.
 func ReadInfo(path string) (*Info, error) {

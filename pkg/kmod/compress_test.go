@@ -36,6 +36,30 @@ func TestDecompress(t *testing.T) {
 	require.ErrorIs(t, kmod.Decompress(filepath.Join(dir, "nosuch"), io.Discard), os.ErrNotExist)
 }
 
+func TestKernelUnpacks(t *testing.T) {
+	plain := kmodtest.Build(fullSpec())
+	zstd, err := kmod.Compress("zstd", plain)
+	require.NoError(t, err)
+	for _, tt := range []struct {
+		name string
+		file []byte
+		want bool
+	}{
+		{"plain", plain, true},
+		{"zstd", zstd, true},
+		{"xz, no check", kmodtest.XZ(t, plain, xz.None), true},
+		{"xz, CRC32", kmodtest.XZ(t, plain, xz.CRC32), true},
+		{"xz, CRC64", kmodtest.XZ(t, plain, xz.CRC64), false},
+		{"xz, SHA-256", kmodtest.XZ(t, plain, xz.SHA256), false},
+		{"xz, cut", kmodtest.XZ(t, plain, xz.CRC32)[:7], false},
+		{"nothing", nil, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			assert.Equal(t, tt.want, kmod.KernelUnpacks(bytes.NewReader(tt.file)))
+		})
+	}
+}
+
 func TestReadInfoRefuses(t *testing.T) {
 	dir := t.TempDir()
 	kmodtest.WriteTree(t, dir, map[string]kmodtest.Spec{"m.ko.gz": {}, "m.ko.xz": {}, "m.ko.zst": {}})

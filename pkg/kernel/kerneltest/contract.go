@@ -36,6 +36,7 @@ func TestLoader(t *testing.T, newLoader func(t *testing.T) Fixture) {
 		{"refused", testRefused},
 		{"not loaded", testNotLoaded},
 		{"wrong file", testWrongFile},
+		{"compressed", testCompressed},
 		{"firmware", testFirmware},
 		{"write", testWrite},
 		{"hold", testHold},

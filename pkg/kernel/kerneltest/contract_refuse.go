@@ -12,8 +12,10 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"github.com/ulikunitz/xz"
 
 	"github.com/kmm-node/kmmd/pkg/kernel"
+	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
 )
 
 // testRefused: each with its errno, its cause, a named line of the kernel, and nothing left behind.
@@ -84,6 +86,45 @@ func testWrongFile(t *testing.T, f Fixture) {
 	assert.Error(t, f.Kernel.Load(t.Context(), kernel.LoadRequest{Name: "none", Timeout: timeout}))
 	err = f.refuse(t, "kmm_base.ko", "kmm_base", "level=1\x00")
 	require.ErrorIs(t, err, syscall.EINVAL)
+}
+
+// testCompressed: the kernel's xz knows no check but CRC32, while xz(1) has CRC64 unless told otherwise.
+func testCompressed(t *testing.T, f Fixture) {
+	plain, err := os.ReadFile(filepath.Join(f.Modules, "dummy.ko"))
+	require.NoError(t, err)
+	compressed := func(t *testing.T, content []byte) error {
+		path := filepath.Join(t.TempDir(), "dummy.ko")
+		writeFile(t, path, content)
+		return f.Kernel.Load(t.Context(), kernel.LoadRequest{Name: "dummy", File: f.file(t, path), Compressed: true, Timeout: timeout})
+	}
+	if f.Kernel.Compression() == "" {
+		require.ErrorIs(t, compressed(t, plain), syscall.EOPNOTSUPP)
+		return
+	}
+	require.Equal(t, "xz", f.Kernel.Compression())
+	for _, tt := range []struct {
+		name    string
+		content []byte
+		log     string // "" is taken
+	}{
+		{"no check", kmodtest.XZ(t, plain, xz.None), ""},
+		{"CRC32", kmodtest.XZ(t, plain, xz.CRC32), ""},
+		{"CRC64", kmodtest.XZ(t, plain, xz.CRC64), "decompression failed with status 6"},
+		{"SHA-256", kmodtest.XZ(t, plain, xz.SHA256), "decompression failed with status 6"},
+		{"plain", plain, "not an xz compressed module"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			err := compressed(t, tt.content)
+			if tt.log == "" {
+				require.NoError(t, err)
+				require.NoError(t, f.Kernel.Unload(t.Context(), "dummy", timeout))
+				return
+			}
+			require.ErrorIs(t, err, syscall.EINVAL)
+			require.ErrorContains(t, err, tt.log)
+			assert.Equal(t, kernel.NotAModule, kernel.CauseOf(err))
+		})
+	}
 }
 
 func testFirmware(t *testing.T, f Fixture) {

@@ -71,11 +71,32 @@ func (l *loading) content(path string) ([]byte, syscall.Errno) {
 		return nil, syscall.EINVAL
 	}
 	var b bytes.Buffer
-	if err := kmod.Decompress(path, &b); err != nil {
-		l.print("decompression failed with status 6")
+	status := l.knows()
+	if status == 0 && kmod.Decompress(path, &b) != nil {
+		status = 7 // XZ_DATA_ERROR
+	}
+	if status != 0 {
+		l.print("decompression failed with status %d", status)
 		return nil, syscall.EINVAL
 	}
 	return b.Bytes(), 0
+}
+
+// knows is 0 when the kernel's decoder has all that the file makes use of, else what it says: XZ_OPTIONS_ERROR for a check
+// other than none and CRC32 (lib/xz/xz_dec_stream.c, dec_stream_header), Z_DATA_ERROR for optional parts of a gzip header
+// other than the name, which are taken for data (kernel/module/decompress.c, module_gzip_header_len).
+func (l *loading) knows() int {
+	var head [8]byte
+	if _, err := l.r.File.ReadAt(head[:], 0); err != nil {
+		return 0
+	}
+	switch {
+	case l.k.compression == "xz" && head[7] > 1:
+		return 6
+	case l.k.compression == "gzip" && head[3]&^0x08 != 0:
+		return -3
+	}
+	return 0
 }
 
 func withArticle(compression string) string {

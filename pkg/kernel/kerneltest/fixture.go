@@ -47,6 +47,7 @@ func NewFixture(t *testing.T) Fixture {
 	const release = "6.1.0-56-cloud-amd64"
 	k := New(release)
 	k.AddBuiltin("ext4")
+	k.SetCompression("xz")
 	k.FailInit("kmm_fail", syscall.ENODEV, "kmm_fail: no such hardware (-19)")
 	dir := t.TempDir()
 	magic := Vermagic(release)

@@ -8,12 +8,16 @@
 package kmodtest
 
 import (
+	"bytes"
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/ulikunitz/xz"
 
 	"github.com/kmm-node/kmmd/pkg/kmod"
 )
@@ -84,4 +88,20 @@ func WriteTree(t testing.TB, dir string, files map[string]Spec) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// XZ packs data with one of the checks of the format: xz.None, xz.CRC32 as kbuild has it, xz.CRC64 as xz(1) takes it
+// unless told otherwise, xz.SHA256.
+func XZ(t testing.TB, data []byte, check byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w, err := xz.WriterConfig{CheckSum: check, NoCheckSum: check == xz.None}.NewWriter(&out)
+	if err == nil {
+		_, err = w.Write(data)
+		err = errors.Join(err, w.Close())
+	}
+	if err != nil {
+		t.Fatalf("pack: %v", err)
+	}
+	return out.Bytes()
 }

@@ -3,6 +3,7 @@
 package node
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,8 +11,12 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"github.com/ulikunitz/xz"
 
 	"github.com/kmm-node/kmmd/pkg/images/imagestest"
+	"github.com/kmm-node/kmmd/pkg/kmod"
+	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
+	"github.com/kmm-node/kmmd/pkg/spec"
 	"github.com/kmm-node/kmmd/test/vm/guest"
 )
 
@@ -202,6 +207,43 @@ func TestHostDependencies(t *testing.T) {
 	n.requireAbsent("bridge")
 	n.requireInTree("stp")
 	n.command("modprobe", "-r", "garp")
+}
+
+// TestPackedByHand: xz(1) has a check that no kernel knows, unless told otherwise. Such a file is loaded all the same, and is
+// a way back.
+func TestPackedByHand(t *testing.T) {
+	n := newNode(t)
+	n.command("modprobe", "dummy")
+	own := n.requireInTreeFile("dummy")
+	kept, err := os.ReadFile(own)
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, os.WriteFile(own, kept, 0o644)) })
+	require.NoError(t, os.WriteFile(own, packedByHand(t, own), 0o644))
+	packed := func(file string) string {
+		ref := os.Getenv("KMMD_VM_REGISTRY") + "/test/packed:" + filepath.Base(filepath.Dir(file))
+		content := string(packedByHand(t, filepath.Join(modules, file)))
+		imagestest.Push(t, ref, imagestest.Layer(t, map[string]string{"opt/lib/modules/" + n.release + "/dummy.ko.xz": content}))
+		return module("dummy", ref, "dummy", "inTreeModulesToRemove: [dummy]")
+	}
+	n.document("dummy.yaml", packed("variants/init-fails/dummy.ko"))
+	status, all, code := n.once()
+	require.Equal(t, 1, code, all)
+	require.Len(t, status.Modules, 1)
+	assert.Equal(t, spec.ReasonInitFailed, status.Modules[0].Reason, all)
+	assert.True(t, status.Modules[0].RolledBack, all)
+	n.requireInTree("dummy")
+
+	n.document("dummy.yaml", packed("variants/second/dummy.ko"))
+	n.requireLoaded()
+	n.requireBuild("variants/second/dummy.ko")
+}
+
+// packedByHand is a module file as `xz FILE` packs it.
+func packedByHand(t *testing.T, path string) []byte {
+	t.Helper()
+	var plain bytes.Buffer
+	require.NoError(t, kmod.Decompress(path, &plain))
+	return kmodtest.XZ(t, plain.Bytes(), xz.CRC64)
 }
 
 // TestSoftdep: a softdep that can not be had is a warning.
