@@ -17,6 +17,7 @@ import (
 	"github.com/kmm-node/kmmd/pkg/images"
 	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/plan"
+	"github.com/kmm-node/kmmd/pkg/preflight"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
@@ -223,7 +224,8 @@ func (a *Agent) file(r *resolution, item kmod.Item) (plan.File, error) {
 		r.builtin[info.Name] = true
 	}
 	if !f.FromHost {
-		f.IgnoreVermagic, f.IgnoreModversions = r.choice.Flags.IgnoreVermagic, r.choice.Flags.IgnoreModversions
+		f.IgnoreModversions = r.choice.Flags.IgnoreModversions
+		f.IgnoreVermagic = r.choice.Flags.IgnoreVermagic && !a.sameMagic(item.File, f.IgnoreModversions)
 		if err := a.checkVermagic(r, info); err != nil {
 			return f, err
 		}
@@ -261,11 +263,18 @@ func (a *Agent) checkVermagic(r *resolution, info *kmod.Info) error {
 	if err := checkRelease(r.choice, info, running); err != nil || r.choice.Flags.IgnoreVermagic {
 		return err
 	}
-	if tail := magicTail(info.Vermagic); a.magic != "" && tail != a.magic {
+	if a.magic != "" && magicTail(info.Vermagic) != magicTail(a.magic) {
 		return fmt.Errorf("check %s of %s: %w: version magic %q should be %q",
-			filepath.Base(info.Path), r.choice.Image, errWrongKernel, info.Vermagic, running+" "+a.magic)
+			filepath.Base(info.Path), r.choice.Image, errWrongKernel, info.Vermagic, a.magic)
 	}
 	return nil
+}
+
+// sameMagic reports whether the kernel is known to take a file's version magic as it is. To have it ignored taints the
+// kernel, voids the signature, and is refused by kernels without CONFIG_MODULE_FORCE_LOAD (kernel/module/main.c,
+// try_to_force_load; signing.c, module_sig_check): RHEL's and Ubuntu's.
+func (a *Agent) sameMagic(file *kmod.File, ignoreModversions bool) bool {
+	return a.magic != "" && file != nil && preflight.SameMagic(&preflight.Module{File: file, IgnoreModversions: ignoreModversions}, a.magic)
 }
 
 func magicTail(vermagic string) string {
@@ -273,8 +282,8 @@ func magicTail(vermagic string) string {
 	return tail
 }
 
-// kernelMagic is what the in-tree file of some running module has behind its
-// release; "" when no such file is found.
+// kernelMagic is the kernel's version magic, as the in-tree file of some running module has it; "" when no such file is
+// found.
 func (a *Agent) kernelMagic() string {
 	if a.host == nil {
 		return ""
@@ -290,7 +299,7 @@ func (a *Agent) kernelMagic() string {
 		}
 		info, err := kmod.ReadInfo(path)
 		if err == nil && info.InTree && info.Release() == a.cfg.Kernel.Release() {
-			return magicTail(info.Vermagic)
+			return info.Vermagic
 		}
 	}
 	return ""

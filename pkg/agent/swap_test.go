@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/kmm-node/kmmd/pkg/kernel/kerneltest"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
@@ -211,20 +212,46 @@ func TestParameters(t *testing.T) {
 	})
 }
 
+// TestFlags: what a document allows is asked of the kernel only where the kernel needs it, since that taints it, voids the
+// signature and is refused without CONFIG_MODULE_FORCE_LOAD.
 func TestFlags(t *testing.T) {
-	n := newNode(t)
-	files := ours("1")
-	helper := files["helper.ko"]
-	helper.Vermagic = "6.1.0-1-other SMP preempt mod_unload modversions "
-	files["helper.ko"] = helper
-	w := want{name: "nic", image: n.image("1", files, nil), module: "helper"}
-	m := one(t, n.reconcile(w))
-	assert.Equal(t, spec.ReasonWrongKernel, m.Reason)
-	assert.Empty(t, n.calls())
-	w.load = []string{"--force-vermagic"}
-	require.True(t, n.reconcile(w).OK())
-	assert.Equal(t, []string{"load helper ignore-vermagic"}, n.calls())
-	w.image, w.load = n.image("2", ours("2"), nil), []string{"-f"}
-	require.True(t, n.reconcile(w).OK())
-	assert.Equal(t, []string{"unload helper", "load helper ignore-vermagic ignore-modversions"}, n.calls())
+	const otherRelease = "6.1.0-1-other SMP preempt mod_unload modversions "
+	for _, tt := range []struct {
+		name     string
+		vermagic string
+		versions string // as in kmodtest.Spec
+		unknown  bool   // what the kernel has behind its release
+		load     []string
+		want     string // of the flags; "refused" by kmmd
+	}{
+		{name: "another release", vermagic: otherRelease, want: "refused"},
+		{name: "another release, allowed", vermagic: otherRelease, load: []string{"--force-vermagic"}},
+		{name: "both kinds of CRCs", vermagic: otherRelease, versions: "both", load: []string{"--force-vermagic"}},
+		{name: "other CRCs than the kernel goes by", vermagic: otherRelease, versions: "ext", load: []string{"--force-vermagic"}, want: " ignore-vermagic"},
+		{name: "without CRCs", vermagic: otherRelease, versions: "none", load: []string{"--force-vermagic"}, want: " ignore-vermagic"},
+		{name: "CRCs ignored", vermagic: otherRelease, load: []string{"-f"}, want: " ignore-vermagic ignore-modversions"},
+		{name: "other options", vermagic: release + " SMP mod_unload modversions ", load: []string{"--force-vermagic"}, want: " ignore-vermagic"},
+		{name: "the kernel's own", vermagic: kerneltest.Vermagic(release), load: []string{"--force-vermagic"}},
+		{name: "the kernel's own, CRCs ignored", vermagic: kerneltest.Vermagic(release), load: []string{"-f"}, want: " ignore-modversions"},
+		{name: "not known", vermagic: otherRelease, unknown: true, load: []string{"--force-vermagic"}, want: " ignore-vermagic"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n := newNode(t)
+			if !tt.unknown {
+				n.Preload(n.inTree("core"), "")
+			}
+			files := only(ours("1"), "helper")
+			helper := files["helper.ko"]
+			helper.Vermagic, helper.Versions = tt.vermagic, tt.versions
+			files["helper.ko"] = helper
+			s := n.reconcile(want{name: "nic", image: n.image("1", files, nil), module: "helper", load: tt.load})
+			if tt.want == "refused" {
+				assert.Equal(t, spec.ReasonWrongKernel, one(t, s).Reason)
+				assert.Empty(t, n.calls())
+				return
+			}
+			require.True(t, s.OK(), "%+v", s)
+			assert.Equal(t, []string{"load helper" + tt.want}, n.calls())
+		})
+	}
 }

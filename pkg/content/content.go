@@ -39,7 +39,7 @@ type Want struct {
 	// last one is what Parameters are for. Empty is all modules of the directory.
 	Modules    []string
 	Parameters []string
-	// IgnoreVermagic says that they are to be loaded by force.
+	// IgnoreVermagic says that they are to be loaded whatever their vermagic: by force if the kernel would not take it.
 	IgnoreVermagic bool
 	// Signed asks for signatures; nil does not.
 	Signed *Signed
@@ -170,9 +170,6 @@ func (c *check) read(item kmod.Item) {
 		return
 	}
 	l.module = preflight.Module{File: file}
-	if l.inImage {
-		l.module.IgnoreVermagic = c.want.IgnoreVermagic
-	}
 	if c.isTarget(file.Info) {
 		l.module.Parameters = c.want.Parameters
 	}

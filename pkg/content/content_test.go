@@ -194,6 +194,32 @@ func TestKernelsOwnModules(t *testing.T) {
 	}
 }
 
+// TestByForce: a kernel that ignores the release needs no force, which it may not know.
+func TestByForce(t *testing.T) {
+	const symvers = "0x00000001\tprintk\tvmlinux\tEXPORT_SYMBOL\t\n"
+	own, err := kmod.OpenTree(tree(t, specs{"kernel/x.ko": {InTree: true}}, map[string]string{"build/Module.symvers": symvers}))
+	require.NoError(t, err)
+	for _, tt := range []struct {
+		name string
+		spec kmodtest.Spec
+		says string
+	}{
+		{"of another kernel", kmodtest.Spec{Vermagic: "6.1.8-old" + options}, ""},
+		{"built with other options", kmodtest.Spec{Vermagic: "6.1.8-old SMP mod_unload modversions "}, "unknown: a: it is to be loaded by force, and whether this kernel loads modules by force is not known"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.spec.Imports, tt.spec.CRCs = []string{"printk"}, map[string]uint32{"printk": 1}
+			r, err := content.Check(content.Files{ModulesDir: tree(t, specs{"a.ko": tt.spec}, nil), Path: inImage},
+				content.Kernel{Release: release, Arch: "amd64", Modules: own}, content.Want{Modules: []string{"a"}, IgnoreVermagic: true})
+			require.NoError(t, err)
+			assert.True(t, r.OK())
+			said := report(r)
+			assert.Contains(t, said, tt.says)
+			assert.Equal(t, tt.says == "", !strings.Contains(said, "force"), said)
+		})
+	}
+}
+
 func TestFirmware(t *testing.T) {
 	image := tree(t, specs{"a.ko": {Firmware: []string{"x/one.bin", "two.bin", "three.bin", "any-*.bin", "../../../etc/passwd"}}}, nil)
 	fw := tree(t, nil, map[string]string{"x/one.bin": "1", "two.bin.xz": "2"})

@@ -23,11 +23,12 @@ func (c *check) judge() {
 			c.firmware(l)
 		}
 	}
+	target := c.facts()
 	modules := make([]preflight.Module, 0, len(c.loads))
 	for _, l := range c.loads {
+		l.module.IgnoreVermagic = l.inImage && c.want.IgnoreVermagic && !preflight.SameMagic(&l.module, target.Vermagic)
 		modules = append(modules, l.module)
 	}
-	target := c.facts()
 	for _, f := range preflight.Check(modules, target) {
 		i := slices.IndexFunc(c.loads, func(l load) bool { return l.module.File.Info.Name == f.Module })
 		switch {

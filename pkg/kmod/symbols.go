@@ -47,6 +47,9 @@ type Symbols struct {
 	// imports and of module_layout, which stands for struct module itself. Nil
 	// when the file has none.
 	Versions map[string]uint32
+	// Basic says that it has the section __versions, not only the newer ones: what the kernel goes by when it compares
+	// version magics (kernel/module/main.c, check_modinfo).
+	Basic bool
 }
 
 // File is all that is read of one module file.
@@ -116,6 +119,7 @@ func parseSymbols(f *elfFile) (*Symbols, error) {
 	if s.Versions, err = parseVersions(f); err != nil {
 		return nil, err
 	}
+	_, s.Basic = f.find("__versions")
 	t, err := f.symbolTable()
 	if err != nil {
 		return nil, err

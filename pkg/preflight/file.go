@@ -25,8 +25,7 @@ func (c *checker) file(m *Module) {
 	c.vermagic(m)
 }
 
-// vermagic: without CRCs the whole must be the same, with them all but the
-// release (kernel/module/version.c: same_magic).
+// vermagic compares it, or says what it means that it is not compared.
 func (c *checker) vermagic(m *Module) {
 	have, want := m.File.Info.Vermagic, c.kernel.Vermagic
 	switch {
@@ -37,12 +36,20 @@ func (c *checker) vermagic(m *Module) {
 		c.add(Unknown, spec.ReasonWrongKernel, "the running kernel's version magic is not known; the file has %q", have)
 		return
 	}
-	if c.comparesCRCs(m) {
-		have, want = tail(have), tail(want)
+	if !SameMagic(m, want) {
+		c.add(Error, spec.ReasonWrongKernel, "version magic %q should be %q", have, want)
 	}
-	if have != want {
-		c.add(Error, spec.ReasonWrongKernel, "version magic %q should be %q", m.File.Info.Vermagic, c.kernel.Vermagic)
+}
+
+// SameMagic reports whether a kernel with that version magic takes the file's as it is, so that it need not be told to
+// ignore it. Without CRCs, or where they are ignored, the whole must be the same, with them all but the release
+// (kernel/module/main.c, check_modinfo; version.c, same_magic).
+func SameMagic(m *Module, magic string) bool {
+	file := m.File.Info.Vermagic
+	if m.File.Symbols.Basic && !m.IgnoreModversions && slices.Contains(strings.Fields(magic), "modversions") {
+		file, magic = tail(file), tail(magic)
 	}
+	return file == magic
 }
 
 func tail(magic string) string {

@@ -48,7 +48,7 @@ func Blocks(findings []Finding) bool {
 type Module struct {
 	File              *kmod.File
 	Parameters        []string
-	IgnoreVermagic    bool
+	IgnoreVermagic    bool // the kernel is told to, which is not what a document allows: see SameMagic
 	IgnoreModversions bool
 	MissingFirmware   []string // names in .modinfo that are nowhere to be found
 	// Loaded says that this very build runs and stays: nothing is judged, but

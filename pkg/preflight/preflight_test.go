@@ -116,12 +116,40 @@ func TestSymbols(t *testing.T) {
 			`error: mod: version magic "6.1.9 SMP mod_unload modversions " should be "6.1.0 SMP mod_unload modversions " (WrongKernel)` + "\n" +
 				"warning: mod: it has no CRCs of symbols: the kernel is tainted by loading it by force (WrongKernel)"},
 		{"other release", kmodtest.Spec{Vermagic: other, Imports: []string{"printk"}}, ""},
+		{"other release, newer CRCs too", kmodtest.Spec{Vermagic: other, Imports: []string{"printk"}, Versions: "both"}, ""},
+		{"other release, newer CRCs only", kmodtest.Spec{Vermagic: other, Imports: []string{"printk"}, Versions: "ext"},
+			`error: mod: version magic "6.1.9 SMP mod_unload modversions " should be "6.1.0 SMP mod_unload modversions " (WrongKernel)`},
 		{"exports of others", kmodtest.Spec{Exports: []string{"printk", "mine", "of_vendor"}},
 			"error: mod: exports what is there already: printk (of the kernel), of_vendor (of vendor) (LoadFailed)"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			assert.Equal(t, tt.want, lines(preflight.Check([]preflight.Module{module(t, tt.spec)}, aKernel())))
+		})
+	}
+}
+
+func TestSameMagic(t *testing.T) {
+	const without = "6.1.0 SMP mod_unload "
+	for _, tt := range []struct {
+		name   string
+		kernel string
+		spec   kmodtest.Spec
+		ignore bool // of CRCs
+		want   bool
+	}{
+		{"the same", vermagic, kmodtest.Spec{Versions: "none"}, true, true},
+		{"other release", vermagic, kmodtest.Spec{Vermagic: other}, false, true},
+		{"other release, no CRCs", vermagic, kmodtest.Spec{Vermagic: other, Versions: "none"}, false, false},
+		{"other release, CRCs ignored", vermagic, kmodtest.Spec{Vermagic: other}, true, false},
+		{"other options", vermagic, kmodtest.Spec{Vermagic: "6.1.0 SMP preempt mod_unload modversions "}, false, false},
+		{"the kernel has no CRCs", without, kmodtest.Spec{Vermagic: "6.1.9 SMP mod_unload "}, false, false},
+		{"not known", "", kmodtest.Spec{}, false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := module(t, tt.spec)
+			m.IgnoreModversions = tt.ignore
+			assert.Equal(t, tt.want, preflight.SameMagic(&m, tt.kernel))
 		})
 	}
 }

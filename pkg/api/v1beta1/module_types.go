@@ -280,7 +280,10 @@ type ModprobeSpec struct {
 
 	// Args are words of modprobe's command line, before the module's name. No modprobe
 	// runs: -f, --force-vermagic and --force-modversion are honoured, -i, -q, -r, -s
-	// and -v change nothing.
+	// and -v change nothing. --force-vermagic allows a module that was built for another
+	// kernel. Where its symbol versions are all that the kernel asks for, it is loaded as
+	// any other; else by force, which taints the kernel, voids the signature, and is
+	// refused without CONFIG_MODULE_FORCE_LOAD.
 	// +optional
 	Args *ModprobeArgs `json:"args,omitempty"`
 

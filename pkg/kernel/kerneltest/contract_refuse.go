@@ -48,6 +48,13 @@ func testRefused(t *testing.T, f Fixture) {
 	t.Run("release alone does not matter", func(t *testing.T) {
 		f.load(t, "variants/other-release/dummy.ko", "dummy", "")
 	})
+	t.Run("but where CRCs are to be ignored", func(t *testing.T) {
+		err := f.Kernel.Load(t.Context(), kernel.LoadRequest{
+			Name: "dummy", File: f.file(t, "variants/other-release/dummy.ko"), IgnoreModversions: true, Timeout: timeout,
+		})
+		require.ErrorIs(t, err, syscall.ENOEXEC)
+		assert.Equal(t, kernel.Vermagic, kernel.CauseOf(err))
+	})
 	t.Run("vermagic ignored", func(t *testing.T) {
 		err := f.Kernel.Load(t.Context(), kernel.LoadRequest{
 			Name: "dummy", File: f.file(t, "variants/wrong-vermagic/dummy.ko"), IgnoreVermagic: true, Timeout: timeout,

@@ -19,6 +19,7 @@ type moduleFile struct {
 	size    int64
 	imports []string
 	exports []string
+	crcs    bool // the section __versions is there
 }
 
 // read gets the file as kernel_read_file and elf_validity_check do.
@@ -45,12 +46,11 @@ func (l *loading) read() syscall.Errno {
 		}
 		return syscall.ENOEXEC
 	}
-	imports, exports, err := symbolsOf(content)
-	if err != nil {
+	l.file = &moduleFile{Info: info, size: fi.Size()}
+	if err := l.file.readSymbols(content); err != nil {
 		l.print("Invalid ELF section header overflow")
 		return syscall.ENOEXEC
 	}
-	l.file = &moduleFile{Info: info, size: fi.Size(), imports: imports, exports: exports}
 	return 0
 }
 
@@ -106,24 +106,25 @@ func withArticle(compression string) string {
 	return "a " + compression
 }
 
-// symbolsOf reads the undefined symbols, and what is exported: symbol S has a symbol __ksymtab_S.
-func symbolsOf(content []byte) (imports, exports []string, err error) {
+// readSymbols reads the undefined symbols, and what is exported: symbol S has a symbol __ksymtab_S.
+func (m *moduleFile) readSymbols(content []byte) error {
 	f, err := elf.NewFile(bytes.NewReader(content))
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
+	m.crcs = f.Section("__versions") != nil
 	syms, err := f.Symbols()
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	for _, s := range syms {
 		exported, ok := strings.CutPrefix(s.Name, "__ksymtab_")
 		switch {
 		case ok:
-			exports = append(exports, exported)
+			m.exports = append(m.exports, exported)
 		case s.Section == elf.SHN_UNDEF && s.Name != "":
-			imports = append(imports, s.Name)
+			m.imports = append(m.imports, s.Name)
 		}
 	}
-	return imports, exports, nil
+	return nil
 }

@@ -179,14 +179,17 @@ func (l *loading) add(uses []*module) {
 	l.k.modules = slices.Insert(l.k.modules, 0, l.mod)
 }
 
-// checkVermagic compares as same_magic does: with CRCs in the file the release does not count. A file without version
-// magic counts as forced. A missing blank at the end is forgiven, other than by the real one.
+// checkVermagic compares as same_magic does: with CRCs in the file, and no order to ignore them, the release does not count.
+// A file without version magic counts as forced. A missing blank at the end is forgiven, other than by the real one.
 func (l *loading) checkVermagic() syscall.Errno {
 	if l.forced() {
 		return 0
 	}
-	_, rest, _ := strings.Cut(l.file.Vermagic, " ")
-	if strings.TrimSpace(rest) != vermagicRest {
+	release, rest, _ := strings.Cut(l.file.Vermagic, " ")
+	if l.file.crcs && !l.r.IgnoreModversions {
+		release = l.k.release
+	}
+	if release != l.k.release || strings.TrimSpace(rest) != vermagicRest {
 		l.print("%s: version magic '%s' should be '%s'", l.mod.Name, l.file.Vermagic, Vermagic(l.k.release))
 		return syscall.ENOEXEC
 	}

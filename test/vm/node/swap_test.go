@@ -246,6 +246,17 @@ func packedByHand(t *testing.T, path string) []byte {
 	return kmodtest.XZ(t, plain.Bytes(), xz.CRC64)
 }
 
+// TestOtherRelease: a file for another release is loaded when the document allows it, and not by force, since the kernel goes
+// by the CRCs.
+func TestOtherRelease(t *testing.T) {
+	n := newNode(t)
+	n.command("modprobe", "null_blk") // tells the kernel's version magic
+	image := n.image("other-release", []string{"variants/other-release/dummy.ko"}, nil)
+	n.document("dummy.yaml", module("dummy", image, "dummy", "modprobe.args: {load: [--force-vermagic]}"))
+	n.requireLoaded()
+	assert.Equal(t, "OE", n.requireBuild("variants/other-release/dummy.ko").Taint)
+}
+
 // TestSoftdep: a softdep that can not be had is a warning.
 func TestSoftdep(t *testing.T) {
 	n := newNode(t)

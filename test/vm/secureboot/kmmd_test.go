@@ -39,6 +39,14 @@ func newKmmd(t *testing.T, host *kernel.Host) *kmmd {
 		config += fmt.Sprintf("%s = %q\n", key, filepath.Join(k.dir, dir))
 	}
 	require.NoError(t, os.WriteFile(filepath.Join(k.dir, "kmmd.toml"), []byte(config), 0o644))
+	t.Cleanup(func() {
+		require.NoError(t, os.Remove(filepath.Join(k.dir, "docs/dummy.yaml")))
+		_, all, code := k.run(t, "run", "--once")
+		assert.Equal(t, 0, code, all)
+		if _, err := host.Module("dummy"); err == nil { // the in-tree one stayed
+			assert.NoError(t, exec.Command("rmmod", "dummy").Run())
+		}
+	})
 	return k
 }
 
@@ -55,8 +63,8 @@ func (k *kmmd) run(t *testing.T, args ...string) (stdout []byte, all string, cod
 	return out.Bytes(), out.String() + errs.String(), cmd.ProcessState.ExitCode()
 }
 
-// ask writes a document that replaces the in-tree dummy by that file, and runs kmmd once.
-func (k *kmmd) ask(t *testing.T, name string, file []byte) (m spec.ModuleStatus, all string, code int) {
+// ask writes a document that replaces the in-tree dummy by that file, with those words of modprobe's, and runs kmmd once.
+func (k *kmmd) ask(t *testing.T, name string, file []byte, load string) (m spec.ModuleStatus, all string, code int) {
 	t.Helper()
 	ref := os.Getenv("KMMD_VM_REGISTRY") + "/test/" + name + ":1"
 	imagestest.Push(t, ref, imagestest.Layer(t, map[string]string{"opt/lib/modules/" + k.host.Release() + "/dummy.ko": string(file)}))
@@ -67,12 +75,12 @@ spec:
   selector: {}
   moduleLoader:
     container:
-      modprobe: {moduleName: dummy}
+      modprobe: {moduleName: dummy%s}
       registryTLS: {insecure: true}
       inTreeModulesToRemove: [dummy]
       kernelMappings:
       - {regexp: '^.+$', containerImage: %q}
-`, ref), 0o644))
+`, load, ref), 0o644))
 	out, all, code := k.run(t, "run", "--once", "-o", "json")
 	var status spec.Status
 	require.NoError(t, json.Unmarshal(out, &status), all)
@@ -98,18 +106,10 @@ func TestSwap(t *testing.T) {
 	require.True(t, ok)
 	inTree := buildID(t, path)
 	k := newKmmd(t, host)
-	t.Cleanup(func() {
-		require.NoError(t, os.Remove(filepath.Join(k.dir, "docs/dummy.yaml")))
-		_, all, code := k.run(t, "run", "--once")
-		assert.Equal(t, 0, code, all)
-		if _, err := host.Module("dummy"); err == nil { // the in-tree one stayed
-			assert.NoError(t, exec.Command("rmmod", "dummy").Run())
-		}
-	})
 	out, err := exec.Command("modprobe", "dummy").CombinedOutput()
 	require.NoError(t, err, string(out))
 	for _, s := range swaps(t, path) {
-		m, all, code := k.ask(t, s.name, s.file)
+		m, all, code := k.ask(t, s.name, s.file, "")
 		running, err := host.Module("dummy")
 		require.NoError(t, err, all)
 		if s.loads {
@@ -134,6 +134,28 @@ func TestSwap(t *testing.T) {
 	t.Log(all)
 	assert.Contains(t, all, `  signature  dummy: signed by "kmmd lab: module signing key trusted" (serial `)
 	assert.Contains(t, all, "  policy     ")
+}
+
+// TestOtherRelease: a signed module for several releases, which the document allows, is not loaded by force: its signature
+// counts.
+func TestOtherRelease(t *testing.T) {
+	host, _, _ := open(t)
+	k := newKmmd(t, host)
+	out, err := exec.Command("modprobe", "null_blk").CombinedOutput() // tells the kernel's version magic
+	require.NoError(t, err, string(out))
+	t.Cleanup(func() { assert.NoError(t, exec.Command("rmmod", "null_blk").Run()) })
+	module, err := os.ReadFile(modules + "variants/other-release/dummy.ko")
+	require.NoError(t, err)
+	m, all, code := k.ask(t, "other-release", signed(t, module, "trusted", crypto.SHA256), ", args: {load: [--force-vermagic]}")
+	if enforcing() && !trusting() {
+		assert.Equal(t, spec.ReasonSignature, m.Reason, all)
+		assert.NotContains(t, m.Message, "by force")
+		return
+	}
+	require.Equal(t, 0, code, all)
+	running, err := host.Module("dummy")
+	require.NoError(t, err)
+	assert.Equal(t, map[bool]string{true: "O", false: "OE"}[trusting()], running.Taint)
 }
 
 // swaps are in this order: what loads stays, so it is the last.
