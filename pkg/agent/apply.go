@@ -349,7 +349,7 @@ func (a *Agent) runsAgain(t plan.Transaction) string {
 		if _, err := a.cfg.Kernel.Module(u.Name); err == nil {
 			text += fmt.Sprintf("; rolled back: %s runs again from %s", u.Name, u.Undo.Path)
 			if len(u.Undo.Unseen) > 0 {
-				text += fmt.Sprintf(" (the kernel does not show its parameters %s: they have their defaults)", strings.Join(u.Undo.Unseen, ", "))
+				text += fmt.Sprintf(" (the kernel does not show its parameters %s, or would not take back what it shows: they have their defaults)", strings.Join(u.Undo.Unseen, ", "))
 			}
 		}
 	}

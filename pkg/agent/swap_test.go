@@ -4,6 +4,7 @@ package agent_test
 
 import (
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kmm-node/kmmd/pkg/kernel/kerneltest"
+	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
 
@@ -210,6 +212,24 @@ func TestParameters(t *testing.T) {
 		assert.Equal(t, "1", n.runs("base"), "what ran goes on")
 		assert.Len(t, m.Kernel, 1)
 	})
+}
+
+// TestRollbackParameters: what the old module ran with comes back as far as the kernel shows it and takes it again, and what
+// does not is said.
+func TestRollbackParameters(t *testing.T) {
+	n := newNode(t)
+	kmodtest.WriteTree(t, filepath.Dir(n.inTree("dummy")), map[string]kmodtest.Spec{"dummy.ko": {
+		InTree: true, Vermagic: kerneltest.Vermagic(release),
+		Params: []kmodtest.Param{{Name: "on", Type: "bint"}, {Name: "mode", Type: "policy"}, {Name: "numdummies", Type: "int"}},
+	}})
+	n.Preload(n.inTree("dummy"), "on=1 mode=fast numdummies=3")
+	n.refuseFirst("dummy", func() string { return "" })
+	m := one(t, n.reconcile(n.swap(n.image("1", ours("1"), nil))))
+	require.True(t, m.RolledBack, m.Message)
+	assert.Contains(t, m.Message, "runs again from "+n.inTree("dummy")+" (the kernel does not show its parameters mode, or would not take back")
+	running, err := n.Module("dummy")
+	require.NoError(t, err)
+	assert.Equal(t, map[string]string{"on": "1", "mode": "0", "numdummies": "3"}, running.Parameters)
 }
 
 // TestFlags: what a document allows is asked of the kernel only where the kernel needs it, since that taints it, voids the

@@ -27,7 +27,8 @@ type File struct {
 	IgnoreVermagic    bool `json:"ignoreVermagic,omitempty"`
 	IgnoreModversions bool `json:"ignoreModversions,omitempty"`
 	// Unseen are parameters whose value the kernel does not show (permission 0
-	// in sysfs): a module that comes back has their defaults.
+	// in sysfs), or would not take back as it shows it: a module that comes back
+	// has their defaults.
 	Unseen []string `json:"unseen,omitempty"`
 	// Types are the parmtypes of the module's parameters, by name.
 	Types map[string]string `json:"-"`

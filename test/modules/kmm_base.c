@@ -60,6 +60,10 @@ static int hidden;
 module_param(hidden, int, 0);
 MODULE_PARM_DESC(hidden, "an int that sysfs does not show");
 
+static int switched;
+module_param(switched, bint, 0444);
+MODULE_PARM_DESC(switched, "an int that is set as a bool");
+
 /* No description on purpose: parmtype= is there without parm=. */
 static int bare;
 module_param(bare, int, 0444);

@@ -92,6 +92,7 @@ func baseParams() []kmodtest.Param {
 		{Name: "negated", Type: "invbool"}, {Name: "label", Type: "charp"}, {Name: "list", Type: "array of int"},
 		{Name: "big", Type: "ulong"}, {Name: "octet", Type: "byte"}, {Name: "small", Type: "short"},
 		{Name: "fixed", Type: "string"}, {Name: "secret", Type: "int"}, {Name: "bare", Type: "int"},
+		{Name: "switched", Type: "bint"},
 	}
 }
 

@@ -102,7 +102,7 @@ func setValue(typ string, a arg) (string, syscall.Errno) {
 	if elem, ok := strings.CutPrefix(typ, "array of "); ok {
 		return setArray(elem, a)
 	}
-	if !a.hasValue && typ != "bool" && typ != "invbool" {
+	if !a.hasValue && typ != "bool" && typ != "invbool" && typ != "bint" {
 		return "", syscall.EINVAL
 	}
 	switch typ {
@@ -113,6 +113,9 @@ func setValue(typ string, a arg) (string, syscall.Errno) {
 		return a.value, 0
 	case "bool", "invbool":
 		return setBool(a)
+	case "bint":
+		shown, errno := setBool(a)
+		return map[string]string{"Y": "1", "N": "0"}[shown], errno
 	case "hexint":
 		n, errno := parseInt(a.value, 0, 1<<32-1)
 		return "0x" + strconv.FormatUint(n.abs, 16), errno

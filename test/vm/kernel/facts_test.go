@@ -43,7 +43,7 @@ func TestFacts(t *testing.T) {
 	assert.Equal(t, info.SrcVersion, m.SrcVersion)
 	assert.Equal(t, map[string]string{
 		"level": "3", "count": "2", "flag": "N", "negated": "Y", "label": "a b", "list": "", "big": "4294967296",
-		"octet": "7", "small": "-3", "fixed": "fixed", "secret": "4", "bare": "0",
+		"octet": "7", "small": "-3", "fixed": "fixed", "secret": "4", "bare": "0", "switched": "0",
 	}, m.Parameters)
 
 	list, err := h.Modules()

@@ -102,7 +102,7 @@ func TestModules(t *testing.T) {
 	mustRun(t, "insmod", modules+"/kmm_base.ko", "level=7", "flag=y", "label=x", "list=5,6", "negated=1", "secret=1")
 	for name, want := range map[string]string{
 		"level": "7", "flag": "Y", "label": "x", "list": "5,6", "negated": "Y", "secret": "1",
-		"count": "2", "big": "4294967296", "octet": "7", "small": "-3", "fixed": "fixed", "bare": "0",
+		"count": "2", "big": "4294967296", "octet": "7", "small": "-3", "fixed": "fixed", "bare": "0", "switched": "0",
 	} {
 		assert.Equal(t, want, read(t, "/sys/module/kmm_base/parameters/"+name), name)
 	}
