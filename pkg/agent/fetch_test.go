@@ -37,7 +37,7 @@ func TestWeakUpdates(t *testing.T) {
 	kmodtest.WriteTree(t, n.path("host/lib/modules/5.0.0-old/extra"), map[string]kmodtest.Spec{"weak.ko": {Vermagic: kerneltest.Vermagic(release), Version: "old"}})
 	for _, r := range []string{release, next} {
 		require.NoError(t, os.MkdirAll(n.path("host/lib/modules", r, "weak-updates"), 0o755))
-		require.NoError(t, os.Symlink(n.path("host/lib/modules/5.0.0-old/extra/weak.ko"), n.path("host/lib/modules", r, "weak-updates/weak.ko")))
+		require.NoError(t, os.Symlink("/lib/modules/5.0.0-old/extra/weak.ko", n.path("host/lib/modules", r, "weak-updates/weak.ko")))
 	}
 	top := map[string]kmodtest.Spec{"top.ko": {Vermagic: kerneltest.Vermagic(release), Version: "1", Depends: []string{"weak"}}}
 	s := n.reconcile(want{name: "nic", image: n.push("1", top, nil), module: "top"})

@@ -282,6 +282,53 @@ func TestHostTree(t *testing.T) {
 	assert.ErrorIs(t, err, kmod.ErrNotFound)
 }
 
+// TestHostTreeElsewhere: of a node whose files are below a directory, links lead to what that node has there.
+func TestHostTreeElsewhere(t *testing.T) {
+	outside := t.TempDir()
+	kmodtest.WriteTree(t, outside, specs{"foo.ko": {Version: "ours"}})
+	up := strings.Repeat("../", 20)
+	for _, tt := range []struct {
+		name  string
+		links texts // by where they are below the root
+		want  string
+	}{
+		{"absolute", texts{"weak-updates/foo.ko": "/lib/modules/old/extra/foo.ko"}, "lib/modules/old/extra/foo.ko"},
+		{"relative", texts{"weak-updates/foo.ko": "../../old/extra/foo.ko"}, "lib/modules/old/extra/foo.ko"},
+		{"above the root", texts{"weak-updates/foo.ko": up + "lib/modules/old/extra/foo.ko"}, "lib/modules/old/extra/foo.ko"},
+		{"to a link", texts{"weak-updates/foo.ko": "/lib/modules/older/foo.ko", "../older/foo.ko": "/lib/modules/old/./extra//foo.ko"}, "lib/modules/old/extra/foo.ko"},
+		{"through a directory", texts{"weak-updates/foo.ko": "/lib/modules/older/foo.ko", "../older": "/lib/modules/old/extra"}, "lib/modules/old/extra/foo.ko"},
+		{"/usr/lib is /lib", texts{"weak-updates/foo.ko": "/usr/lib/modules/old/extra/foo.ko", "../../../usr/lib": "/lib"}, "lib/modules/old/extra/foo.ko"},
+		{"/usr is not there", texts{"weak-updates/foo.ko": "/usr/lib/modules/old/extra/foo.ko"}, "lib/modules/old/extra/foo.ko"},
+		{"a file of ours", texts{"weak-updates/foo.ko": filepath.Join(outside, "foo.ko")}, "lib/modules/new/kernel/foo.ko"},
+		{"above the root to a file of ours", texts{"weak-updates/foo.ko": up + filepath.Join(outside, "foo.ko")[1:]}, "lib/modules/new/kernel/foo.ko"},
+		{"to nothing", texts{"weak-updates/foo.ko": "/lib/modules/nosuch/foo.ko"}, "lib/modules/new/kernel/foo.ko"},
+		{"in a circle", texts{"weak-updates/foo.ko": "/lib/modules/older/foo.ko", "../older/foo.ko": "/lib/modules/new/weak-updates/foo.ko"}, "lib/modules/new/kernel/foo.ko"},
+		{"a link that is none of a module", texts{"build": "/"}, "lib/modules/new/kernel/foo.ko"},
+	} {
+		for name, files := range map[string]texts{"by a walk": nil, "by modules.dep": {"modules.dep": "weak-updates/foo.ko:\nkernel/user.ko: weak-updates/foo.ko\n"}} {
+			t.Run(tt.name+", "+name, func(t *testing.T) {
+				root := t.TempDir()
+				dir := filepath.Join(root, "lib/modules/new")
+				kmodtest.WriteTree(t, dir, specs{"kernel/foo.ko": {Version: "1"}, "kernel/user.ko": needs("foo")})
+				kmodtest.WriteTree(t, filepath.Join(root, "lib/modules/old"), specs{"extra/foo.ko": {Version: "2"}})
+				writeFiles(t, dir, files)
+				for link, target := range tt.links {
+					require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, link)), 0o755))
+					require.NoError(t, os.Symlink(target, filepath.Join(dir, link)))
+				}
+				tree, err := kmod.OpenHostTree(dir)
+				require.NoError(t, err)
+				path, _ := tree.Find("foo")
+				assert.Equal(t, filepath.Join(root, tt.want), path)
+				items, err := kmod.LoadOrder("user", tree)
+				require.NoError(t, err)
+				require.Equal(t, "0:foo 0:user", render(items))
+				assert.Equal(t, path, items[0].Info.Path)
+			})
+		}
+	}
+}
+
 func TestBuiltin(t *testing.T) {
 	tree := openTree(t, nil, texts{"modules.builtin": "kernel/fs/ext4/ext4.ko\nkernel/lib/libblake2s-x86_64.ko\n\n#junk\n"})
 	assert.True(t, tree.Builtin("ext4"))

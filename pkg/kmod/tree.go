@@ -20,8 +20,8 @@ const maxTreeEntries = 200_000
 // Tree is one lib/modules/<release> directory as it was when opened: an image's
 // or the host's. In an image's only regular files that physically lie in it count; a
 // link that leads out of it is not followed, and the file behind it is not there. In
-// that of a host, see OpenHostTree, links are followed to wherever they lead. It
-// holds nothing open and may be used by several goroutines.
+// that of a host, see OpenHostTree, links are followed to wherever on that host they
+// lead. It holds nothing open and may be used by several goroutines.
 type Tree struct {
 	dir     string
 	stamps  [len(indexes)]stamp // of the index files when they were read
@@ -30,8 +30,8 @@ type Tree struct {
 
 	softText, aliasText string // of modules.softdep, modules.alias; parsed when asked for
 
-	whole bool // module files are read whole
-	host  bool // module files may be links out of dir
+	whole bool   // module files are read whole
+	root  string // of the host whose tree it is: module files may be links out of dir; "" for an image's
 
 	mu       sync.Mutex
 	walked   map[string]string // name to file, all module files; nil until needed; guarded by mu
@@ -102,12 +102,12 @@ func OpenWholeTree(dir string) (*Tree, error) {
 }
 
 // OpenHostTree is OpenTree for the modules of a node itself, whose links lead to files of that node: RHEL and SLES have
-// weak-updates/foo.ko -> /lib/modules/OLD/extra/foo.ko for a module that was built for an older kernel. It is not for what
-// comes out of an image.
+// weak-updates/foo.ko -> /lib/modules/OLD/extra/foo.ko for a module that was built for an older kernel. When dir is
+// ROOT/lib/modules/RELEASE, the node is below ROOT, and so is what such a link names. It is not for what comes out of an image.
 func OpenHostTree(dir string) (*Tree, error) {
 	t, err := OpenTree(dir)
 	if err == nil {
-		t.host = true
+		t.root = rootOf(t.dir)
 	}
 	return t, err
 }
@@ -143,13 +143,27 @@ func (t *Tree) Builtin(name string) bool {
 
 // Find gives the file of a module: the one modules.dep names or, when that file is
 // not in the tree or modules.dep does not know the module, the one a walk finds.
-// Of several the walk prefers updates/, then extra/, then any other to kernel/.
+// Of several the walk prefers updates/, then extra/, then any other to kernel/. Of a
+// host that is not at "/" it is the file behind all links, which can be opened here.
 func (t *Tree) Find(name string) (path string, ok bool) {
 	file, ok := t.find(Name(name))
 	if !ok {
 		return "", false
 	}
-	return filepath.Join(t.dir, file), true
+	path, err := t.path(file)
+	return path, err == nil
+}
+
+// path is where a file of the tree can be opened.
+func (t *Tree) path(file string) (string, error) {
+	path := filepath.Join(t.dir, file)
+	if t.root == "" || t.root == "/" {
+		return path, nil
+	}
+	if st, err := os.Lstat(path); err == nil && st.Mode().IsRegular() {
+		return path, nil
+	}
+	return behindLinks(t.root, path)
 }
 
 // find gives the path relative to the tree.
@@ -176,11 +190,15 @@ func (t *Tree) has(file string) bool {
 	return t.regular(root, file)
 }
 
-// regular tells whether the file is one, behind links or not. Those of an image must not lead out of root, which is the tree.
-func (t *Tree) regular(root *os.Root, file string) bool {
-	stat := root.Stat
-	if t.host {
-		stat = func(file string) (fs.FileInfo, error) { return os.Stat(filepath.Join(t.dir, file)) }
+// regular tells whether the file is one, behind links or not. Those of an image must not lead out of dir, which is the tree.
+func (t *Tree) regular(dir *os.Root, file string) bool {
+	stat := dir.Stat
+	if t.root != "" {
+		path, err := t.path(file)
+		if err != nil {
+			return false
+		}
+		stat = func(string) (fs.FileInfo, error) { return os.Stat(path) }
 	}
 	st, err := stat(file)
 	return err == nil && st.Mode().IsRegular()
@@ -234,7 +252,10 @@ func rank(file string) int {
 
 // info reads a module file once, and again when it has changed.
 func (t *Tree) info(file string) (known, error) {
-	path := filepath.Join(t.dir, file)
+	path, err := t.path(file)
+	if err != nil {
+		return known{}, err
+	}
 	now := stampOf(path)
 	t.mu.Lock()
 	k, ok := t.infos[file]
@@ -250,7 +271,6 @@ func (t *Tree) info(file string) (known, error) {
 		}
 	}
 	if k.info == nil {
-		var err error
 		if k.info, err = ReadInfo(path); err != nil {
 			return k, err
 		}
