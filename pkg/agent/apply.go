@@ -155,8 +155,12 @@ func (a *Agent) skip(t plan.Transaction) bool {
 		}
 		return true
 	}
+	r, refused := a.refusal(t.Owner)
 	if len(t.Blocked) > 0 {
 		f := blocked(t.Blocked)
+		if refused {
+			f.message += "; before that: " + r.Message // what stands in may be what is in the way
+		}
 		if before != nil && before.reason == spec.ReasonNeedsReboot && f.reason == before.reason {
 			return true // the first message has the kernel's words
 		}
@@ -174,7 +178,7 @@ func (a *Agent) skip(t plan.Transaction) bool {
 	if len(t.Steps) == 0 {
 		return false
 	}
-	if r, refused := a.ledger.Failures[t.Owner]; refused && r.Input != "" && r.Input == a.input(t.Owner) {
+	if refused {
 		a.failures[t.Owner] = r.failure() // whatever was in the way since: the kernel would say the same again
 		return true
 	}
@@ -182,6 +186,12 @@ func (a *Agent) skip(t plan.Transaction) bool {
 		return false
 	}
 	return before.input == a.input(t.Owner) && !before.due()
+}
+
+// refusal is what the kernel has said of what an owner wants, if it has refused just that.
+func (a *Agent) refusal(owner string) (r refusal, refused bool) {
+	r, refused = a.ledger.Failures[owner]
+	return r, refused && r.Input != "" && r.Input == a.input(owner)
 }
 
 // blocked joins the reasons of a plan; the first one names the remedy.
@@ -314,6 +324,7 @@ func (a *Agent) failed(ctx context.Context, t plan.Transaction, err error) {
 	a.cfg.Log.Error("module failed", "module", t.Owner, "reason", string(f.reason), "err", err)
 	undone := len(a.ledger.Journal[t.Owner]) > 0
 	a.loaded = nil
+	a.failures[t.Owner] = f
 	if rerr := a.rollBack(ctx, t.Owner); rerr != nil {
 		f.left = "; roll back: " + rerr.Error()
 		a.cfg.Log.Error("roll back", "module", t.Owner, "err", rerr)
@@ -321,7 +332,6 @@ func (a *Agent) failed(ctx context.Context, t plan.Transaction, err error) {
 		f.rolledBack = true
 		f.message += a.runsAgain(t)
 	}
-	a.failures[t.Owner] = f
 	if f.retryAt.IsZero() && f.input != "" {
 		a.ledger.Failures[t.Owner] = refusal{f.input, f.reason, f.message, f.left, f.rolledBack}
 		a.save()
@@ -338,19 +348,26 @@ func (a *Agent) tookAway(owner string) (n int) {
 	return n
 }
 
-// runsAgain tells which modules a rollback has brought back.
+// runsAgain tells which modules a rollback has brought back, and which it has brought in (standIn).
 func (a *Agent) runsAgain(t plan.Transaction) string {
 	text := ""
+	before := map[string]bool{}
 	for _, s := range t.Steps {
 		u, ok := s.(plan.Unload)
 		if !ok || u.Undo == nil {
 			continue
 		}
+		before[u.Name] = true
 		if _, err := a.cfg.Kernel.Module(u.Name); err == nil {
 			text += fmt.Sprintf("; rolled back: %s runs again from %s", u.Name, u.Undo.Path)
 			if len(u.Undo.Unseen) > 0 {
 				text += fmt.Sprintf(" (the kernel does not show its parameters %s, or would not take back what it shows: they have their defaults)", strings.Join(u.Undo.Unseen, ", "))
 			}
+		}
+	}
+	for _, name := range a.replaces(t.Owner) {
+		if own := a.resolved[t.Owner].inTree[name]; own != nil && !before[name] && a.runs(*own) {
+			text += fmt.Sprintf("; %s runs instead, from %s", name, own.Path)
 		}
 	}
 	return text

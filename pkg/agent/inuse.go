@@ -19,6 +19,7 @@ import (
 // Devices is what the agent needs of pkg/devices.
 type Devices interface {
 	Of(module string) (devices.Use, error)
+	Driverless() (aliases []string)
 	Network
 	PCI
 }

@@ -90,6 +90,7 @@ func (c *functionCard) Bind([]devices.Device, devices.Write) error   { return ni
 func (c *functionCard) Unbind([]devices.Device, devices.Write) error { return nil }
 
 func (c *functionCard) Probe([]devices.Device, devices.Write) error { return nil }
+func (c *functionCard) Driverless() []string                        { return nil }
 
 func (c *functionCard) ResetSRIOV(devices.Device, devices.Write) (before int, err error) {
 	c.sync()
@@ -286,6 +287,7 @@ func (c *twoCards) RestoreNetwork(ctx context.Context, n *devices.Network) error
 }
 
 func (c *twoCards) Probe([]devices.Device, devices.Write) error                      { return nil }
+func (c *twoCards) Driverless() []string                                             { return nil }
 func (c *twoCards) Bind([]devices.Device, devices.Write) error                       { return nil }
 func (c *twoCards) Unbind([]devices.Device, devices.Write) error                     { return nil }
 func (c *twoCards) ResetSRIOV(devices.Device, devices.Write) (before int, err error) { return 0, nil }

@@ -31,8 +31,15 @@ const (
 // replaceable reports whether another build of that name may be removed for an
 // owner: the document names it as in-tree module to remove.
 func (a *Agent) replaceable(owner, name string) bool {
-	r := a.resolved[owner]
-	return r != nil && r.want != nil && slices.Contains(r.want.Remove, name)
+	return slices.Contains(a.replaces(owner), name)
+}
+
+// replaces are the in-tree modules that a document names, as far as it could be resolved.
+func (a *Agent) replaces(owner string) []string {
+	if r := a.resolved[owner]; r != nil && r.want != nil {
+		return r.want.Remove
+	}
+	return nil
 }
 
 // load brings a file into the kernel and returns when the kernel runs this

@@ -24,6 +24,7 @@ func (a *Agent) rollBack(ctx context.Context, owner string) error {
 	var errs []error
 	var left []int
 	a.foresee(owner)
+	held := a.ledger.Holds[owner]
 	journal := a.ledger.Journal[owner]
 	stays := map[string]bool{} // new builds that could not be unloaded
 	var freed []devices.Device
@@ -56,10 +57,16 @@ func (a *Agent) rollBack(ctx context.Context, owner string) error {
 		}
 		a.afterStep()
 	}
+	a.offer(ctx, owner, freed)
+	if len(left) == 0 && len(journal) > 0 {
+		if err := a.standIn(ctx, owner, slices.Concat(held, a.replaces(owner))); err != nil {
+			errs = append(errs, err)
+			left = append(left, 0) // any: it all is done already
+		}
+	}
 	if len(left) < len(journal) {
 		a.undoing.wait = 0
 	}
-	a.offer(ctx, owner, freed)
 	if len(left) > 0 {
 		slices.Sort(left)
 		var rest []undo

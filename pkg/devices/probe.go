@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"slices"
 )
 
 var (
@@ -32,4 +33,22 @@ func (h *Host) Probe(devices []Device, write Write) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Driverless is what the devices of all buses that have no driver say of themselves, for which modules have aliases:
+// "pci:v00008086d00001533sv…". It is sorted, and has each once. A device that can not be read is left out. It waits for no driver.
+func (h *Host) Driverless() (aliases []string) {
+	for _, bus := range names(h.path("sys/bus")) {
+		for _, address := range names(h.path("sys/bus", bus, "devices")) {
+			dir := h.path("sys/bus", bus, "devices", address)
+			if target(filepath.Join(dir, "driver")) != "" {
+				continue
+			}
+			if alias := h.line("sys/bus", bus, "devices", address, "modalias"); alias != "" {
+				aliases = append(aliases, alias)
+			}
+		}
+	}
+	slices.Sort(aliases)
+	return slices.Compact(aliases)
 }

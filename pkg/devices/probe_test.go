@@ -10,6 +10,19 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+func TestDriverless(t *testing.T) {
+	assert.Empty(t, tree(t, files{"sys/devices/": ""}).Driverless())
+	h := tree(t, pci(), files{
+		"sys/bus/pci/devices/" + addr + "/modalias":   "pci:v1\n",
+		"sys/bus/pci/devices/" + second + "/modalias": "pci:v2\n",
+		"sys/bus/acpi/devices/PNP0C0F:00/modalias":    "acpi:PNP0C0F:\n",
+		"sys/bus/acpi/devices/PNP0C0F:01/modalias":    "acpi:PNP0C0F:\n",
+		"sys/bus/acpi/devices/PNP0C0F:02/modalias":    "\n",
+		"sys/bus/cpu/devices/cpu0/online":             "1\n",
+	})
+	assert.Equal(t, []string{"acpi:PNP0C0F:", "pci:v2"}, h.Driverless())
+}
+
 func TestProbe(t *testing.T) {
 	for _, tt := range []struct {
 		name    string

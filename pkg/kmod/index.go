@@ -46,6 +46,24 @@ func (l Line) String() string {
 	return s
 }
 
+// Parameters are the words of Options: as the kernel does (lib/cmdline.c, next_arg), it splits them at blanks that are not quoted.
+func (l Line) Parameters() []string {
+	var words []string
+	quoted, start := false, 0
+	for i := 0; i <= len(l.Options); i++ {
+		switch {
+		case i == len(l.Options), !quoted && kernelSpace(l.Options[i]):
+			if i > start {
+				words = append(words, l.Options[start:i])
+			}
+			start = i + 1
+		case l.Options[i] == '"':
+			quoted = !quoted
+		}
+	}
+	return words
+}
+
 // OpenIndex reads the index files in dir, a lib/modules/<release> directory;
 // ErrNotFound when there is none. Without modules.dep it reads each module file
 // and works out what depmod would have written.

@@ -159,3 +159,16 @@ func TestIndexOfACircle(t *testing.T) {
 	}
 	assert.Equal(t, []string{"c", "b", "a"}, got)
 }
+
+func TestLineParameters(t *testing.T) {
+	for options, want := range map[string][]string{
+		"":                  nil,
+		"a=1":               {"a=1"},
+		" a=1  b  ":         {"a=1", "b"},
+		`a="x y" "b=x y" c`: {`a="x y"`, `"b=x y"`, "c"},
+		`dyndbg="file x +p; line 1" numdummies=2`: {`dyndbg="file x +p; line 1"`, "numdummies=2"},
+		`a="x b`: {`a="x b`},
+	} {
+		assert.Equal(t, want, kmod.Line{Options: options}.Parameters(), options)
+	}
+}

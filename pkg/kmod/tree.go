@@ -134,6 +134,9 @@ func (t *Tree) Changed() bool {
 // Dir is the absolute path of the directory.
 func (t *Tree) Dir() string { return t.dir }
 
+// Root is where the node is whose modules they are, of a tree that OpenHostTree has opened; else "".
+func (t *Tree) Root() string { return t.root }
+
 // Builtin tells whether modules.builtin says that the module is part of this
 // tree's kernel.
 func (t *Tree) Builtin(name string) bool {

@@ -4,6 +4,7 @@ package node
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -59,7 +60,7 @@ func newNIC(t *testing.T) (n *node, conn *connection) {
 // resetNIC brings the in-tree driver and the plain configuration back.
 func resetNIC(n *node) {
 	require.NoError(n.t, n.host.HoldAutoload(nil))
-	n.command("rmmod", "virtio_net")
+	_ = n.tryCommand("rmmod", "virtio_net") // unless a test has left none
 	n.command("modprobe", "virtio_net")
 	for _, line := range []string{"link set eth0 up", "addr add 10.0.2.15/24 dev eth0", "route add default via 10.0.2.2"} {
 		n.command("ip", strings.Fields(line)...)
@@ -192,6 +193,45 @@ func TestNICFails(t *testing.T) {
 			conn.requireAlive()
 		})
 	}
+}
+
+// TestNICFailsCold: the in-tree driver has not been loaded yet when it is held off, or somebody has removed ours since. The kernel
+// refuses ours, and nobody asks for the other again: kmmd loads it for the card.
+func TestNICFailsCold(t *testing.T) {
+	guest.OneKernel(t)
+	for name, ran := range map[string]bool{"before any driver": false, "after ours was removed": true} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			t.Cleanup(func() { resetNIC(n) })
+			n.write("node.conf", "options virtio_net napi_tx=0\n")
+			n.command("cp", n.path("node.conf"), "/etc/modprobe.d/kmmd-test.conf")
+			t.Cleanup(func() { assert.NoError(t, os.Remove("/etc/modprobe.d/kmmd-test.conf")) })
+			if ran {
+				n.document("nic.yaml", nic(n.image("nic", []string{"virtio_net.ko"}, nil), allowNetwork))
+				n.requireLoaded()
+			}
+			n.document("nic.yaml", nic(n.image("nic-init-fails", []string{"variants/nic-init-fails/virtio_net.ko"}, nil), allowNetwork))
+			_, all, code := n.run(binary, nil, "image", "pull")
+			require.Equal(t, 0, code, all)
+			n.command("rmmod", "virtio_net")
+			require.NoFileExists(t, "/sys/class/net/eth0")
+			status, all, code := n.onceOffline()
+			require.Equal(t, 1, code, all)
+			assert.Equal(t, spec.ReasonInitFailed, status.Modules[0].Reason, all)
+			assert.Contains(t, status.Modules[0].Message, "; virtio_net runs instead, from "+n.requireInTreeFile("virtio_net"))
+			assert.Equal(t, "N", n.requireInTree("virtio_net").Parameters["napi_tx"], "with the node's own options")
+			require.FileExists(t, "/sys/class/net/eth0")
+			assert.NoFileExists(t, "/run/modprobe.d/00-kmmd.conf")
+		})
+	}
+}
+
+// onceOffline is once without a network.
+func (n *node) onceOffline() (status spec.Status, all string, code int) {
+	n.t.Helper()
+	out, all, code := n.run(binary, nil, "run", "--once", "--offline", "-o", "json")
+	require.NoError(n.t, json.Unmarshal([]byte(out), &status), all)
+	return status, all, code
 }
 
 // TestNICKill kills kmmd before each step of the swap is noted as done; the next
