@@ -186,6 +186,10 @@ func TestStatusIsBounded(t *testing.T) {
 		{"a long revision", "PATCH", nmcs + "/n1/status", status(one(long("revision", 129))), 422, "status.modules[0].revision: Too long"},
 		{"a long state", "PATCH", nmcs + "/n1/status", status(one(long("state", 65))), 422, "status.modules[0].state: Too long"},
 		{"a long reason", "PATCH", nmcs + "/n1/status", status(one(long("reason", 65))), 422, "status.modules[0].reason: Too long"},
+		{"a time in small letters", "PATCH", nmcs + "/n1/status", status(one(`,"since":"2026-01-01t00:00:00z"`)), 422, "status.modules[0].since"},
+		{"a time in no zone", "PATCH", nmcs + "/n1/status", status(one(`,"retryAt":"2026-01-01T00:00:00+99:99"`)), 422, "status.modules[0].retryAt"},
+		{"no day", "PATCH", nmcs + "/n1/status", status(one(`,"since":"2026-02-30T00:00:00Z"`)), 422, "status.modules[0].since"},
+		{"no generation", "PATCH", nmcs + "/n1/status", `[{"op":"add","path":"/status","value":{"observedGeneration":1e30}}]`, 422, "status.observedGeneration"},
 		{"a reason that is no word", "PATCH", nmcs + "/n1/status", status(one(`,"reason":"no such thing"`)), 422, "status.modules[0].reason"},
 	})
 }

@@ -208,6 +208,11 @@ func TestRefused(t *testing.T) {
 		{"host path", "spec", "devicePlugin: {container: {image: 'a:1'}, volumes: [{name: v, hostPath: {path: /etc}}]}", "spec.devicePlugin.volumes[0].hostPath.path", "/dev, /sys"},
 		{"host path that begins alike", "spec", "devicePlugin: {container: {image: 'a:1'}, volumes: [{name: v, hostPath: {path: /device}}]}", "spec.devicePlugin.volumes[0].hostPath.path", "/dev, /sys"},
 		{"host path with dots", "spec", "dra: {driverName: d, container: {image: 'a:1'}, volumes: [{name: w, emptyDir: {}}, {name: v, hostPath: {path: /dev/../etc}}]}", "spec.dra.volumes[1].hostPath.path", "/dev, /sys"},
+		{"memory to the power of a fraction", "spec", "devicePlugin: {container: {image: 'a:1', resources: {limits: {memory: '1e1.5'}}}}", "spec.devicePlugin.container.resources.limits.memory", "should match"},
+		{"memory beyond all exponents", "spec", "devicePlugin: {container: {image: 'a:1', resources: {requests: {memory: '1e99999999999999999999'}}}}", "spec.devicePlugin.container.resources.requests.memory", "should match"},
+		{"size to the power of a fraction", "spec", "devicePlugin: {container: {image: 'a:1'}, volumes: [{name: v, emptyDir: {sizeLimit: '1e1.5'}}]}", "spec.devicePlugin.volumes[0].emptyDir.sizeLimit", "should match"},
+		{"divisor to the power of a fraction", "spec", "devicePlugin: {container: {image: 'a:1', env: [{name: a, valueFrom: {resourceFieldRef: {resource: limits.cpu, divisor: '1e1.5'}}}]}}", "spec.devicePlugin.container.env[0].valueFrom.resourceFieldRef.divisor", "should match"},
+		{"mode that is too large", "spec", "devicePlugin: {container: {image: 'a:1'}, volumes: [{name: v, secret: {secretName: a, defaultMode: 2147483648}}]}", "", "integer with format int32 in spec.devicePlugin.volumes[0].secret.defaultMode"},
 		{"driver without name", "spec", "dra: {container: {image: 'a:1'}}", "spec.dra.driverName", "Required"},
 		{"driver with empty name", "spec", "dra: {driverName: '', container: {image: 'a:1'}}", "spec.dra.driverName", "at least 1"},
 		{"driver with bad name", "spec", "dra: {driverName: A_b, container: {image: 'a:1'}}", "spec.dra.driverName", "a-z0-9"},
@@ -229,7 +234,9 @@ func TestRefused(t *testing.T) {
 		{"no per cent may change", "spec", "rollout: {maxUnavailable: 0%}", "spec.rollout.maxUnavailable", "from 1 on"},
 		{"too much may change", "spec", "rollout: {maxUnavailable: 101%}", "spec.rollout.maxUnavailable", "from 1 on"},
 		{"a word may change", "spec", "rollout: {maxUnavailable: all}", "spec.rollout.maxUnavailable", "from 1 on"},
+		{"more than a number can say may change", "spec", "rollout: {maxUnavailable: 2147483648}", "spec.rollout.maxUnavailable", "from 1 on"},
 		{"pause after nothing", "spec", "rollout: {pauseOnFailures: 0}", "spec.rollout.pauseOnFailures", "greater than or equal to 1"},
+		{"pause after more than a number can say", "spec", "rollout: {pauseOnFailures: 2147483648}", "", "integer with format int32 in spec.rollout.pauseOnFailures"},
 	}
 	policiesKnown(t)
 	r := modules(t)

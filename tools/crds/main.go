@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command crds writes the CustomResourceDefinitions of pkg/api into deploy/crd.
-// It is controller-gen, used as a library, with four differences:
+// It is controller-gen, used as a library, with five differences:
 //
 //   - Types of other packages (Volume, EnvVar, Toleration, …) lose their
 //     descriptions: with them Module does not fit in the annotation of 262144
 //     bytes in which kubectl apply keeps what was applied. Ours all stay, whole.
 //   - Strings of other packages' types that our rules read get a maximal length,
 //     without which the API server takes the rules for too expensive.
+//   - Times and quantities are no more than what the types of Go can read: one object
+//     with another would keep whoever watches its kind from all of them.
 //   - NodeModulesConfig's spec has no rules: it is a copy of Modules that passed
 //     them, and a node must get what is right for it also when another Module's
 //     copy is older than a rule.
@@ -49,6 +51,13 @@ var lengths = map[string]map[string]int64{
 	"Toleration":           {"key": 317, "operator": 16, "value": 63, "effect": 32},
 	"HostPathVolumeSource": {"path": 4096},
 }
+
+// The API server takes more for a time than time.Parse does ("2026-01-01t00:00:00z", an offset of 99 hours), and
+// controller-gen more for a quantity than resource.ParseQuantity ("1e1.5").
+const (
+	timePattern     = `^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$`
+	quantityPattern = `^[+-]?([0-9]{1,32}(\.[0-9]{0,32})?|\.[0-9]{1,32})([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$`
+)
 
 func main() {
 	if err := run(); err != nil {
@@ -144,6 +153,16 @@ func dropRules(s *apiextensionsv1.JSONSchemaProps) {
 	crd.EditSchema(s, visitor(func(s *apiextensionsv1.JSONSchemaProps) { s.XValidations = nil }))
 }
 
+// readable limits what strings say to what Go reads.
+func readable(s *apiextensionsv1.JSONSchemaProps) {
+	switch {
+	case s.Format == "date-time":
+		s.Pattern = timePattern
+	case s.XIntOrString && s.Pattern != "":
+		s.Pattern = quantityPattern
+	}
+}
+
 // visitor is done with each schema inside one, and with itself.
 type visitor func(*apiextensionsv1.JSONSchemaProps)
 
@@ -159,6 +178,7 @@ func write(parser *crd.Parser, kind schema.GroupKind) error {
 	c := parser.CustomResourceDefinitions[kind]
 	crd.FixTopLevelMetadata(c)
 	for _, version := range c.Spec.Versions {
+		crd.EditSchema(version.Schema.OpenAPIV3Schema, visitor(readable))
 		if kind.Kind == "NodeModulesConfig" {
 			spec := version.Schema.OpenAPIV3Schema.Properties["spec"]
 			dropRules(&spec)

@@ -105,7 +105,7 @@ type Rollout struct {
 	// +optional
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:MaxLength=16
-	// +kubebuilder:validation:XValidation:rule=`type(self) == int ? self > 0 : self.matches('^([1-9][0-9]?|100)%$')`,message=`maxUnavailable is a number from 1 on, or a percentage from 1% to 100%`
+	// +kubebuilder:validation:XValidation:rule=`type(self) == int ? self > 0 && self <= 2147483647 : self.matches('^([1-9][0-9]?|100)%$')`,message=`maxUnavailable is a number from 1 on, or a percentage from 1% to 100%`
 	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
 
 	// PauseOnFailures stops the change when it has failed on so many nodes, until
