@@ -21,6 +21,8 @@ type Client struct {
 	rest    rest.Interface // for v1beta1
 	v1beta2 rest.Interface
 	codec   runtime.ParameterCodec
+
+	unreadable func(kind, namespace, name string, err error)
 }
 
 // New makes a client with the server, identity and limits of cfg, which it does
@@ -34,29 +36,33 @@ func New(cfg *rest.Config) (*Client, error) {
 	}
 	out := &Client{codec: runtime.NewParameterCodec(scheme)}
 	var err error
-	if out.rest, err = restFor(cfg, scheme, v1beta1.GroupVersion); err != nil {
+	if out.rest, err = out.restFor(cfg, scheme, v1beta1.GroupVersion); err != nil {
 		return nil, err
 	}
-	if out.v1beta2, err = restFor(cfg, scheme, v1beta2.GroupVersion); err != nil {
+	if out.v1beta2, err = out.restFor(cfg, scheme, v1beta2.GroupVersion); err != nil {
 		return nil, err
 	}
 	return out, nil
 }
 
-func restFor(cfg *rest.Config, scheme *runtime.Scheme, version schema.GroupVersion) (rest.Interface, error) {
-	c := rest.CopyConfig(cfg)
-	c.GroupVersion, c.APIPath = &version, "/apis"
-	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
-	c.ContentType, c.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON // no protobuf for custom resources
-	if c.UserAgent == "" {
-		c.UserAgent = rest.DefaultKubernetesUserAgent()
+func (c *Client) restFor(cfg *rest.Config, scheme *runtime.Scheme, version schema.GroupVersion) (rest.Interface, error) {
+	out := rest.CopyConfig(cfg)
+	out.GroupVersion, out.APIPath = &version, "/apis"
+	out.NegotiatedSerializer = tolerant{serializer.NewCodecFactory(scheme).WithoutConversion(), c}
+	out.ContentType, out.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON // no protobuf for custom resources
+	if out.UserAgent == "" {
+		out.UserAgent = rest.DefaultKubernetesUserAgent()
 	}
-	r, err := rest.RESTClientFor(c)
+	r, err := rest.RESTClientFor(out)
 	if err != nil {
 		return nil, fmt.Errorf("make client: %w", err)
 	}
 	return r, nil
 }
+
+// Unreadable has f told of each object whose status could not be read: it is returned
+// as one that has none. It has to be called before anything is read.
+func (c *Client) Unreadable(f func(kind, namespace, name string, err error)) { c.unreadable = f }
 
 // REST is the client below, for informers of v1beta1.
 func (c *Client) REST() rest.Interface { return c.rest }

@@ -111,3 +111,80 @@ func TestNoName(t *testing.T) {
 		assert.ErrorContains(t, do(t.Context()), "name may not be empty", name)
 	}
 }
+
+// TestUnreadableStatus: what one node says, and Go can not read, keeps nobody from what the others say.
+func TestUnreadableStatus(t *testing.T) {
+	const header = `"apiVersion":"kmm.sigs.x-k8s.io/v1beta1","kind":"NodeModulesConfig`
+	object := func(name, since string) string {
+		return `{` + header + `","metadata":{"name":"` + name + `","generation":3},"spec":{"held":[{"namespace":"a","name":"b"}]},
+			"status":{"bootID":"boot","modules":[{"namespace":"a","name":"b","state":"Loaded","since":"` + since + `"}]}}`
+	}
+	bad, good := object("n1", "2026-01-01t00:00:00z"), object("n2", "2026-01-01T00:00:00Z")
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		switch {
+		case r.URL.Query().Has("watch"):
+			_, _ = w.Write([]byte(`{"type":"ADDED","object":` + bad + `}{"type":"MODIFIED","object":` + good + `}`))
+		case r.URL.Path == "/apis/kmm.sigs.x-k8s.io/v1beta1/nodemodulesconfigs":
+			_, _ = w.Write([]byte(`{` + header + `List","metadata":{"resourceVersion":"7"},"items":[` + bad + `,` + good + `]}`))
+		default:
+			_, _ = w.Write([]byte(bad))
+		}
+	}))
+	defer server.Close()
+	c, err := New(&rest.Config{Host: server.URL})
+	require.NoError(t, err)
+	var said []string
+	c.Unreadable(func(kind, namespace, name string, err error) {
+		said = append(said, fmt.Sprint(kind, " ", namespace, name, ": ", err))
+	})
+	check := func(o *v1beta1.NodeModulesConfig) {
+		t.Helper()
+		assert.EqualValues(t, 3, o.Generation)
+		assert.Equal(t, []v1beta1.HeldModule{{Namespace: "a", Name: "b"}}, o.Spec.Held)
+		if o.Name == "n1" {
+			assert.Zero(t, o.Status)
+			return
+		}
+		assert.Equal(t, "n2", o.Name)
+		assert.Len(t, o.Status.Modules, 1)
+	}
+
+	one, err := c.NodeModulesConfigs().Get(t.Context(), "n1", metav1.GetOptions{})
+	require.NoError(t, err)
+	check(one)
+	list, err := c.NodeModulesConfigs().List(t.Context(), metav1.ListOptions{})
+	require.NoError(t, err)
+	assert.Equal(t, "7", list.ResourceVersion)
+	require.Len(t, list.Items, 2)
+	check(&list.Items[0])
+	check(&list.Items[1])
+	watch, err := c.NodeModulesConfigs().Watch(t.Context(), metav1.ListOptions{})
+	require.NoError(t, err)
+	defer watch.Stop()
+	for range 2 {
+		event := <-watch.ResultChan()
+		require.IsType(t, one, event.Object)
+		check(event.Object.(*v1beta1.NodeModulesConfig))
+	}
+	require.Len(t, said, 3)
+	for _, text := range said {
+		assert.Contains(t, text, "NodeModulesConfig n1: ")
+		assert.Contains(t, text, "2026-01-01t00:00:00z")
+	}
+}
+
+// TestUnreadableSpec: without it an object asks for something else.
+func TestUnreadableSpec(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{"apiVersion":"kmm.sigs.x-k8s.io/v1beta1","kind":"ModuleList","items":[{"apiVersion":"kmm.sigs.x-k8s.io/v1beta1","kind":"Module",
+			"metadata":{"name":"m"},"spec":{"selector":{},"rollout":{"maxUnavailable":3000000000}},"status":{"observedGeneration":1}}]}`))
+	}))
+	defer server.Close()
+	c, err := New(&rest.Config{Host: server.URL})
+	require.NoError(t, err)
+	c.Unreadable(func(kind, _, name string, _ error) { assert.Fail(t, "it is not the status", "%s %s", kind, name) })
+	_, err = c.Modules("").List(t.Context(), metav1.ListOptions{})
+	assert.ErrorContains(t, err, "maxUnavailable")
+}
