@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
@@ -66,7 +68,7 @@ func (w *Watcher) newInformers() error {
 		lw := cache.NewFilteredListWatchFromClient(i.client, i.resource, metav1.NamespaceAll, func(o *metav1.ListOptions) { o.LabelSelector = i.selector })
 		informer := cache.NewSharedIndexInformerWithOptions(lw, i.object, cache.SharedIndexInformerOptions{Indexers: i.indexers})
 		_, err := informer.AddEventHandler(i.handler)
-		errs = append(errs, err, informer.SetTransform(i.transform))
+		errs = append(errs, err, informer.SetTransform(i.transform), informer.SetWatchErrorHandlerWithContext(w.readFailed(i.resource)))
 		*i.to = informer
 	}
 	return errors.Join(errs...)
@@ -89,6 +91,26 @@ func (w *Watcher) runInformers(ctx context.Context, start func(func())) error {
 		return fmt.Errorf("read the cluster: %w", context.Cause(ctx))
 	}
 	return nil
+}
+
+// readFailed counts lists and watches that fail: whoever can not read does nothing wrong
+// besides, and nothing at all. A watch that ends, or is too old to go on, is none.
+func (w *Watcher) readFailed(resource string) cache.WatchErrorHandlerWithContext {
+	return func(ctx context.Context, r *cache.Reflector, err error) {
+		if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) {
+			w.cfg.Metrics.notRead(resource)
+		}
+		cache.DefaultWatchErrorHandler(ctx, r, err)
+	}
+}
+
+// unreadable says, once for each error, that a status counts as none.
+func (w *Watcher) unreadable(kind, namespace, name string, err error) {
+	w.cfg.Metrics.unreadable(kind)
+	text := shorten(err.Error(), maxMessage)
+	if before, _ := w.garbled.Swap(kind+"/"+key(namespace, name), text); before != text {
+		w.cfg.Log.Error("a status can not be read, and counts as none", "kind", kind, "namespace", namespace, "name", name, "err", text)
+	}
 }
 
 // compactNode keeps what decides whether a node takes part, and which boot of

@@ -3,17 +3,29 @@
 package watcher
 
 import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/kmm-node/kmmd/pkg/api/client"
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
 )
 
@@ -95,4 +107,45 @@ func TestNodeEvents(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestBlind: a Watcher that may not read is not at work, and says of what it knows nothing.
+func TestBlind(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = w.Write([]byte(`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","code":403}`))
+	}))
+	defer server.Close()
+	cfg := &rest.Config{Host: server.URL}
+	api, err := client.New(cfg)
+	require.NoError(t, err)
+	registry := prometheus.NewRegistry()
+	w, err := New(Config{Kube: kubernetes.NewForConfigOrDie(cfg), API: api, Log: slog.New(slog.DiscardHandler), Metrics: NewMetrics(registry, "v1")})
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- w.Run(ctx) }()
+	assert.Eventually(t, func() bool {
+		said := figures(t, registry)
+		return strings.Contains(said, `read_errors_total{resource="modules"}`) && strings.Contains(said, `read_errors_total{resource="nodes"}`)
+	}, 10*time.Second, 10*time.Millisecond)
+	assert.Contains(t, figures(t, registry), "leader 0\n")
+	assert.False(t, w.Ready())
+
+	w.unreadable("NodeModulesConfig", "", "n1", errors.New("no time"))
+	assert.Contains(t, figures(t, registry), `unreadable_statuses_total{kind="NodeModulesConfig"} 1`)
+	stop()
+	require.NoError(t, <-done)
+}
+
+// TestReadFailed: a watch that ends is no failure.
+func TestReadFailed(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	w := &Watcher{cfg: Config{Metrics: NewMetrics(registry, "v1")}}
+	r := cache.NewReflector(&cache.ListWatch{}, nil, nil, 0)
+	for _, err := range []error{io.EOF, io.ErrUnexpectedEOF, apierrors.NewResourceExpired("too old"), apierrors.NewGone("too old"), apierrors.NewInternalError(errors.New("no time"))} {
+		w.readFailed("nodes")(t.Context(), r, err)
+	}
+	assert.Contains(t, figures(t, registry), `read_errors_total{resource="nodes"} 1`)
 }

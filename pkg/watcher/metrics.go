@@ -18,6 +18,8 @@ type Metrics struct {
 	writes  *prometheus.CounterVec
 	seconds *prometheus.HistogramVec
 	errors  *prometheus.CounterVec
+	reads   *prometheus.CounterVec
+	garbled *prometheus.CounterVec
 	nodes   *prometheus.GaugeVec
 	paused  *prometheus.GaugeVec
 	trials  *prometheus.GaugeVec
@@ -40,6 +42,12 @@ func NewMetrics(r prometheus.Registerer, version string) *Metrics {
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kmm_watcher_sync_errors_total", Help: "Looks that ended in an error and are tried again.",
 		}, []string{"kind"}),
+		reads: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kmm_watcher_read_errors_total", Help: "Lists and watches that failed and are tried again.",
+		}, []string{"resource"}),
+		garbled: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kmm_watcher_unreadable_statuses_total", Help: "Objects read whose status no program can read; it counts as none.",
+		}, []string{"kind"}),
 		nodes: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "kmm_watcher_module_nodes", Help: "Nodes of a Module: selected, desired, available, failed, changing, waiting, building, unmapped.",
 		}, []string{"namespace", "name", "state"}),
@@ -51,7 +59,7 @@ func NewMetrics(r prometheus.Registerer, version string) *Metrics {
 		}, []string{"preflight", "status"}),
 		known: prometheus.NewGauge(prometheus.GaugeOpts{Name: "kmm_watcher_modules", Help: "Modules in the cluster."}),
 		leader: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "kmm_watcher_leader", Help: "1 for the replica that works, 0 for one that waits for the lease.",
+			Name: "kmm_watcher_leader", Help: "1 for the replica that works, 0 for one that waits for the lease or has not read the cluster yet.",
 		}),
 		images: newImageMetrics(r),
 	}
@@ -60,7 +68,7 @@ func NewMetrics(r prometheus.Registerer, version string) *Metrics {
 	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "kmm_watcher_queue_length", Help: "Nodes and Modules that wait for a look.",
 	}, m.queued))
-	r.MustRegister(m.writes, m.seconds, m.errors, m.nodes, m.paused, m.trials, m.known, m.leader, info)
+	r.MustRegister(m.writes, m.seconds, m.errors, m.reads, m.garbled, m.nodes, m.paused, m.trials, m.known, m.leader, info)
 	return m
 }
 
@@ -114,6 +122,18 @@ func (m *Metrics) synced(item string, d time.Duration, err error) {
 	m.seconds.WithLabelValues(kind).Observe(d.Seconds())
 	if err != nil {
 		m.errors.WithLabelValues(kind).Inc()
+	}
+}
+
+func (m *Metrics) notRead(resource string) {
+	if m != nil {
+		m.reads.WithLabelValues(resource).Inc()
+	}
+}
+
+func (m *Metrics) unreadable(kind string) {
+	if m != nil {
+		m.garbled.WithLabelValues(kind).Inc()
 	}
 }
 

@@ -82,6 +82,7 @@ type Watcher struct {
 	statuses statusPace
 	synced   atomic.Bool
 	failing  sync.Map // what has been logged last of each item on the queue
+	garbled  sync.Map // what has been logged last of each object whose status can not be read
 }
 
 // New makes a Watcher; nothing is read yet.
@@ -98,6 +99,7 @@ func New(cfg Config) (*Watcher, error) {
 	if err := w.newInformers(); err != nil {
 		return nil, fmt.Errorf("make informers: %w", err)
 	}
+	cfg.API.Unreadable(w.unreadable)
 	cfg.Metrics.queue(w.queue.Len)
 	return w, nil
 }
@@ -106,7 +108,6 @@ func New(cfg Config) (*Watcher, error) {
 // ended. It blocks. The identity of Config.Kube needs the rules of
 // deploy/base/watcher-access.yaml.
 func (w *Watcher) Run(ctx context.Context) error {
-	w.cfg.Metrics.begin()
 	defer w.cfg.Metrics.end()
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -119,6 +120,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 		}
 		return err
 	}
+	w.cfg.Metrics.begin()
 	wants, _ := w.rebuild()
 	w.grantSecrets(ctx, wants)
 	w.takeStock(wants)
