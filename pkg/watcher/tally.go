@@ -150,7 +150,8 @@ func (m *moduleTally) mark(node string, s *standing) {
 			delete(set, node)
 		}
 	}
-	put(m.begun, s.settling)
+	// One that is told what reloads nothing goes on as it was: its turn is still to come.
+	put(m.begun, s.settling && (!s.available || m.begun[node]))
 	put(m.held, s.held)
 	put(m.failed, s.failed())
 	put(m.broken, s.failed() && s.desired && s.current)

@@ -74,6 +74,24 @@ func TestRollout(t *testing.T) {
 	assert.Equal(t, 0, tally.report("ns/a").begun)
 }
 
+// TestRolloutAfterALesserChange: nodes that have not answered an order that reloads nothing have not had their turn.
+func TestRolloutAfterALesserChange(t *testing.T) {
+	tally := newTally()
+	tally.setLimit("ns/a", most(intstr.FromInt32(1)))
+	told := standing{desired: true, available: true, settling: true, current: true}
+	for _, node := range []string{"n0", "n1"} {
+		tally.set(node, standings(told))
+	}
+	assert.Zero(t, tally.report("ns/a").begun)
+	assert.False(t, tally.hasBegun("ns/a", "n0"))
+	require.True(t, tally.admit("ns/a", "n0"))
+	assert.False(t, tally.admit("ns/a", "n1"))
+	tally.set("n0", standings(told))
+	assert.False(t, tally.admit("ns/a", "n1"), "a label that is still seen is no answer")
+	_, wake := tally.set("n0", standings(standing{desired: true, available: true, current: true}))
+	assert.Equal(t, []string{"n1"}, wake)
+}
+
 func TestRolloutPercent(t *testing.T) {
 	tally := newTally()
 	tally.setLimit("ns/a", most(intstr.FromString("30%")))

@@ -276,6 +276,37 @@ func TestOneAtATime(t *testing.T) {
 	w.waitReady(a, "m", true)
 }
 
+// TestOneAtATimeAfterALesserChange: nodes that have not answered yet to a change that reloads nothing do not all begin with the next one.
+func TestOneAtATimeAfterALesserChange(t *testing.T) {
+	w := begin(t, "lesser")
+	a, b := w.node("a"), w.node("b")
+	rollout := []string{"rollout: {maxUnavailable: 1}"}
+	one, two := w.Image("one", "mod"), w.Image("two", "mod")
+	w.apply(document{name: "m", image: one, spec: rollout})
+	for _, m := range []*fleet.Machine{a, b} {
+		w.waitReady(m, "m", true)
+		m.Kill()
+	}
+	w.apply(document{name: "m", image: one, spec: rollout, container: []string{"imagePullPolicy: Never"}})
+	for _, m := range []*fleet.Machine{a, b} {
+		w.wait(m.Name+" is told", func() error {
+			if nmc, ok := w.nmc(m); !ok || nmc.Spec.Modules[0].ModuleLoader.Container.ImagePullPolicy != "Never" {
+				return fmt.Errorf("%v", nmc.Spec)
+			}
+			return nil
+		})
+		assert.True(t, w.ready(m, "m"))
+	}
+	w.apply(document{name: "m", image: two, spec: rollout})
+	w.waitCondition("m", "Progressing", "True/RollingOut", "1 node is changing ("+a.Name+"), 1 waits")
+	assert.True(t, w.ready(b, "m"))
+	for _, m := range []*fleet.Machine{a, b} {
+		m.Start()
+		w.waitRuns(m, "mod", "two")
+	}
+	w.waitCondition("m", "Ready", "True/AllNodes")
+}
+
 // TestObjectGoneInARollout: a node whose object is made again, as after its Node was, keeps the driver whose turn has not come.
 func TestObjectGoneInARollout(t *testing.T) {
 	w := begin(t, "objectgone")
