@@ -140,7 +140,10 @@ func compactPod(obj any) (any, error) {
 	out := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: p.Name, Namespace: p.Namespace, UID: p.UID, ResourceVersion: p.ResourceVersion, DeletionTimestamp: p.DeletionTimestamp,
-			Labels: map[string]string{v1beta1.ModuleNameLabel: p.Labels[v1beta1.ModuleNameLabel], v1beta1.RoleLabel: p.Labels[v1beta1.RoleLabel]},
+			Labels: map[string]string{
+				v1beta1.ModuleNameLabel: p.Labels[v1beta1.ModuleNameLabel], v1beta1.RoleLabel: p.Labels[v1beta1.RoleLabel],
+				moduleVersionLabel: p.Labels[moduleVersionLabel],
+			},
 		},
 		Spec:   corev1.PodSpec{NodeName: p.Spec.NodeName},
 		Status: corev1.PodStatus{Phase: p.Status.Phase},

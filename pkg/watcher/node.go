@@ -35,7 +35,9 @@ func (w *Watcher) view(name string, wants []*want) (view, bool) {
 	}
 	for _, obj := range pods {
 		if p, ok := obj.(*corev1.Pod); ok && alive(p) {
-			v.plugins = append(v.plugins, pluginPod{podModule(p), p.Labels[v1beta1.RoleLabel], podReady(p)})
+			v.plugins = append(v.plugins, pluginPod{
+				key: podModule(p), role: p.Labels[v1beta1.RoleLabel], ready: podReady(p), versioned: DaemonSetVersion(p.Labels) != "",
+			})
 		}
 	}
 	return v, true

@@ -253,7 +253,7 @@ func pluginsByLabel(wants []*want, n *corev1.Node) []pluginPod {
 			label = v1beta1.DRAReadyLabel(w.module.Namespace, w.module.Name)
 		}
 		if _, ok := n.Labels[label]; ok && w.role != "" {
-			out = append(out, pluginPod{w.key, w.role, true})
+			out = append(out, pluginPod{key: w.key, role: w.role, ready: true})
 		}
 	}
 	return out

@@ -31,6 +31,7 @@ type want struct {
 type pluginPod struct {
 	key, role string
 	ready     bool
+	versioned bool // of the DaemonSet of a version: it runs where that is ready, whatever its Module says now
 }
 
 // view is everything that is decided upon for one node.
@@ -53,6 +54,7 @@ type standing struct {
 	settling  bool   // was told, and has not answered
 	unmapped  bool   // no kernel mapping for the kernel that runs
 	present   bool   // has not got rid of it
+	leftover  bool   // has the module, though its Module has nothing but a plugin now
 	plugin    bool   // its plugin's pod is Ready
 	current   bool   // what the node has is what the Module says now
 	version   string // that the node has
@@ -132,12 +134,12 @@ func (r *renderer) one(k string, w *want) {
 		s.held = true
 	case current == nil || target != nil && !gated && !awaits:
 		next = target
-	case r.hasPlugin(k):
+	case r.usedByPlugin(k, w):
 		off = true
 		r.waiting = append(r.waiting, k)
 	default:
 		off, next = true, target
-		if w != nil && w.role != "" {
+		if w != nil && w.role != "" && w.entry != nil {
 			r.leaving = append(r.leaving, k)
 		}
 	}
@@ -163,7 +165,9 @@ func (r *renderer) one(k string, w *want) {
 	if st != nil {
 		r.judge(&s, st, next)
 	}
-	s.present = s.present || busy || current != nil || next != nil
+	s.present = s.present || current != nil || next != nil
+	s.leftover = s.present && w != nil && w.entry == nil
+	s.present = s.present || busy
 	r.wantLabels(k, w, &s)
 	r.standings = append(r.standings, s)
 }
@@ -239,6 +243,15 @@ func matches(selector, labels map[string]string) bool {
 
 func (r *renderer) hasPlugin(k string) bool {
 	return slices.ContainsFunc(r.plugins, func(p pluginPod) bool { return p.key == k })
+}
+
+// usedByPlugin reports whether a pod is there that leaves when the module is not ready
+// any more. The plugin of a Module that loads none stays, by its selector: whether it
+// keeps the module from being unloaded is known to the node.
+func (r *renderer) usedByPlugin(k string, w *want) bool {
+	return slices.ContainsFunc(r.plugins, func(p pluginPod) bool {
+		return p.key == k && (w == nil || w.entry != nil || p.versioned)
+	})
 }
 
 // observed reports whether the node's answer is about the last order. One to an

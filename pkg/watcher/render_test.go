@@ -196,6 +196,9 @@ func TestRender(t *testing.T) {
 	older := has(given(p1), told(p1, "Loaded")) // its order was 1, then another, and now as before
 	older.Generation, older.observed = 3, 1
 	pod := pluginPod{key: "ns/a", role: v1beta1.RoleDevicePlugin, ready: true}
+	ofVersion := pod
+	ofVersion.versioned = true
+	pluginOnly := module("a", "1", withPlugin, func(m *v1beta1.Module) { m.Spec.ModuleLoader = nil })
 	tests := []struct {
 		name    string
 		wants   []*want
@@ -228,6 +231,8 @@ func TestRender(t *testing.T) {
 		{"and not answered yet", wanted(module("a", "1", policy("Never"))), has(given(module("a", "1", policy("Never"))), told(a1, "Loaded")), labelled(isReady), nil, false, ""},
 		{"the registry is asked again", wanted(module("a", "1", policy("Always"))), has(given(a1), told(a1, "Loaded")), labelled(isReady), nil, false, "-ns.a.ready, write[a:1]"},
 		{"plugin goes first", wanted(p2), has(given(p1), told(p1, "Loaded")), labelled(isReady), []pluginPod{pod}, false, "-ns.a.ready, plugin of ns/a has to go"},
+		{"plugin stays without the module", wanted(pluginOnly), has(given(p1), told(p1, "Loaded")), labelled(isReady), []pluginPod{pod}, false, "+ns.a.device-plugin-ready=, -ns.a.ready, write[]"},
+		{"plugin of a version goes first", wanted(pluginOnly), has(given(v1), told(v1, "Loaded")), labelled(isReady, atVersion+"=v1"), []pluginPod{ofVersion}, false, "+ns.a.device-plugin-ready=, -ns.a.ready, -ns.a.version.ready, plugin of ns/a has to go"},
 		{"plugin has gone", wanted(p2), has(given(p1), told(p1, "Loaded")), labelled(), nil, false, "write[a:2]"},
 		{"plugin is ready", wanted(p1), has(given(p1), told(p1, "Loaded")), labelled(isReady), []pluginPod{pod}, false, "+ns.a.device-plugin-ready="},
 		{"being deleted", wanted(module("a", "1", deleted)), has(given(a1), told(a1, "Loaded")), labelled(isReady), nil, false, "-ns.a.ready, write[]"},
@@ -266,6 +271,7 @@ func TestStanding(t *testing.T) {
 	behind.Generation = 2
 	older, failedOlder := has(given(a1), told(a1, "Loaded")), has(given(a1), told(a1, "Failed/InitFailed"))
 	older.Generation, failedOlder.Generation = 3, 3
+	pluginOnly := module("a", "1", withPlugin, func(m *v1beta1.Module) { m.Spec.ModuleLoader = nil })
 	tests := []struct {
 		name   string
 		wants  []*want
@@ -288,6 +294,10 @@ func TestStanding(t *testing.T) {
 		{"gone by a reboot", wanted(module("a", "1", deleted)), &config{bootID: "before", states: []state{told(a1, "Loaded")}}, "selected current"},
 		{"a document of the node's own", wanted(module("a", "1", deleted)), has(nil, own), "selected current"},
 		{"booted anew", wanted(a1), otherBoot, "selected desired settling present current"},
+		{"only the plugin is left, not told", wanted(pluginOnly), has(given(a1), told(a1, "Loaded")), "selected desired present leftover current"},
+		{"only the plugin is left, stuck", wanted(pluginOnly), has(nil, leaving), "selected desired present leftover current InUse"},
+		{"only the plugin is left", wanted(pluginOnly), has(nil), "selected desired current"},
+		{"only the plugin is left, something else has changed", wanted(pluginOnly), behind, "selected desired present current"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -304,7 +314,7 @@ func sayStanding(s standing) string {
 		is   bool
 	}{
 		{"selected", s.selected}, {"desired", s.desired}, {"available", s.available}, {"held", s.held}, {"settling", s.settling},
-		{"unmapped", s.unmapped}, {"present", s.present}, {"plugin", s.plugin}, {"current", s.current}, {s.reason, s.reason != ""},
+		{"unmapped", s.unmapped}, {"present", s.present}, {"leftover", s.leftover}, {"plugin", s.plugin}, {"current", s.current}, {s.reason, s.reason != ""},
 	} {
 		if w.is {
 			out = append(out, w.word)

@@ -89,6 +89,9 @@ func readyCondition(m *v1beta1.Module, r report) metav1.Condition {
 		return condition(v1beta1.ConditionReady, false, reasonUnloading, "the Module is being deleted")
 	case r.telling:
 		return condition(v1beta1.ConditionReady, false, reasonNotAllNodes, "not all nodes have been told of the change")
+	case r.leftover > 0:
+		return condition(v1beta1.ConditionReady, false, reasonNotAllNodes, message+"; "+count(r.leftover, "node has", "nodes have")+
+			" not unloaded the module yet, which the Module does not ask for any more")
 	case desired == 0:
 		return condition(v1beta1.ConditionReady, false, reasonNoNodes, message)
 	case available == desired && toBeMade(m, r) != "":

@@ -35,7 +35,7 @@ type moduleTally struct {
 
 // counts are the numbers of a Module's status.
 type counts struct {
-	selected, desired, available, plugins, current int
+	selected, desired, available, plugins, current, leftover int
 }
 
 func newTally() *tally {
@@ -165,7 +165,7 @@ func (m *moduleTally) count(s *standing, by int) {
 		is bool
 	}{
 		{&m.counts.selected, s.selected}, {&m.counts.desired, s.desired}, {&m.counts.available, s.available},
-		{&m.counts.plugins, s.plugin}, {&m.counts.current, s.desired && s.current && s.available}, {&m.unmapped, s.unmapped},
+		{&m.counts.plugins, s.plugin}, {&m.counts.current, s.desired && s.current && s.available}, {&m.unmapped, s.unmapped}, {&m.counts.leftover, s.leftover},
 	} {
 		if c.is {
 			*c.n += by

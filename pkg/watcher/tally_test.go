@@ -235,6 +235,8 @@ func TestModuleStatus(t *testing.T) {
 			[3]string{"True AllNodes 1 of 1 nodes run the module; 2 nodes have a kernel that no kernelMapping matches", "False Complete no node is changing", "False NoFailures no node has failed"}},
 		{"plugin only", module("a", "1", withPlugin, func(m *v1beta1.Module) { m.Spec.ModuleLoader = nil }), report{counts: counts{selected: 3, desired: 2, plugins: 2}}, nil,
 			[3]string{"True AllNodes 2 of 2 nodes run the plugin", "False Complete no node is changing", "False NoFailures no node has failed"}},
+		{"plugin only, and the module is not gone", module("a", "1", withPlugin, func(m *v1beta1.Module) { m.Spec.ModuleLoader = nil }), report{counts: counts{selected: 2, desired: 2, plugins: 2, leftover: 1}}, nil,
+			[3]string{"False NotAllNodes 2 of 2 nodes run the plugin; 1 node has not unloaded the module yet, which the Module does not ask for any more", "False Complete no node is changing", "False NoFailures no node has failed"}},
 		{"problem", module("a", "1"), report{}, errors.New("apply DaemonSet: no"),
 			[3]string{"False NoNodes 0 of 0 nodes run the module", "False Complete no node is changing", "True PluginFailed apply DaemonSet: no"}},
 	}

@@ -105,6 +105,34 @@ func TestPluginOnly(t *testing.T) {
 	})
 }
 
+// TestPluginOutlivesModule: a Module that loads nothing any more is unloaded, and its plugin goes on.
+func TestPluginOutlivesModule(t *testing.T) {
+	w := begin(t, "outlives")
+	a := w.node("a")
+	image := w.Image("one", "mod")
+	for _, version := range []string{"", "v1"} {
+		name := "m" + version
+		var container []string
+		if version != "" {
+			container = []string{"version: " + version}
+			w.kubectl("label", "node", a.Name, "kmm.node.kubernetes.io/version-module.outlives."+name+"="+version)
+		}
+		w.apply(document{name: name, image: image, container: container, spec: []string{plugin("x.example/plugin:1")}})
+		w.waitRuns(a, "mod", "one")
+		w.waitPods(a, "x.example/plugin:1")
+		a.Kill()
+		w.apply(document{name: name, spec: []string{plugin("x.example/plugin:1")}})
+		w.waitCondition(name, "Ready", "False/NotAllNodes", "1 node has not unloaded the module yet")
+		a.Start()
+		w.waitRuns(a, "mod", "")
+		w.waitCondition(name, "Ready", "True/AllNodes")
+		w.waitPods(a, "x.example/plugin:1")
+		w.waitLabel(a, "outlives."+name+".device-plugin-ready", "")
+		w.kubectl("delete", "module", name, "-n", "outlives")
+		w.waitPods(a)
+	}
+}
+
 // TestDRA: the driver's DaemonSet and its DeviceClasses, which nobody else's are
 // touched for.
 func TestDRA(t *testing.T) {
