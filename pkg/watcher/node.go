@@ -85,7 +85,7 @@ func (w *Watcher) syncNode(ctx context.Context, name string) error {
 		written, err = w.writeConfig(ctx, v, d)
 	}
 	if written && err == nil {
-		w.settle(name, d.standings)
+		w.settle(w.tally.set(name, d.standings))
 		w.told(name, wants)
 	}
 	// What has become ready by the labels is not found out again.
@@ -96,9 +96,8 @@ func (w *Watcher) syncNode(ctx context.Context, name string) error {
 	return errors.Join(err, w.makeEvents(ctx, nodeWork+name, events))
 }
 
-// settle takes note of how a node stands, and has looked at what that changes.
-func (w *Watcher) settle(name string, standings []standing) {
-	changed, wake := w.tally.set(name, standings)
+// settle has looked at what it changes how a node stands.
+func (w *Watcher) settle(changed, wake []string) {
 	for _, k := range changed {
 		w.queue.AddAfter(moduleWork+k, together)
 	}
@@ -123,7 +122,7 @@ func (w *Watcher) told(name string, this *[]*want) {
 func (w *Watcher) forgetNode(name string, wants *[]*want) {
 	w.expect.forget(nodeWork, name)
 	w.events.forget(name)
-	w.settle(name, nil)
+	w.settle(w.tally.forget(name))
 	w.told(name, wants)
 }
 

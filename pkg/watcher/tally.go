@@ -3,6 +3,7 @@
 package watcher
 
 import (
+	"maps"
 	"slices"
 	"sync"
 
@@ -84,6 +85,40 @@ func (t *tally) set(node string, standings []standing) (changed, wake []string) 
 		delete(t.nodes, node)
 	}
 	return changed, wake
+}
+
+// forget a node that is gone, also where it was let through or held, and no standing was
+// set since. It returns what set does.
+func (t *tally) forget(node string) (changed, wake []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for k, m := range t.modules {
+		waited := m.begun[node] || m.held[node]
+		if m.set(node, standing{key: k}) || waited {
+			changed = append(changed, k)
+			wake = append(wake, m.next()...)
+		}
+	}
+	delete(t.nodes, node)
+	return changed, wake
+}
+
+// but are the nodes of which something is known, without those of some names.
+func (t *tally) but(names []string) []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := map[string]bool{}
+	for n := range t.nodes {
+		out[n] = true
+	}
+	for _, m := range t.modules {
+		maps.Copy(out, m.begun)
+		maps.Copy(out, m.held)
+	}
+	for _, n := range names {
+		delete(out, n)
+	}
+	return slices.Sorted(maps.Keys(out))
 }
 
 // tell notes that some Modules have changed: how they stand is not known before

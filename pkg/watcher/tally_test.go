@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
 )
@@ -176,6 +177,41 @@ func TestNothingIsLeftOfAModule(t *testing.T) {
 		w.queue.Done(item)
 	}
 	assert.Empty(t, w.tally.modules)
+}
+
+// TestNothingIsLeftOfANode that is gone: one that was let through, or held, before it had a standing; and one that went
+// while stock was taken.
+func TestNothingIsLeftOfANode(t *testing.T) {
+	tally := newTally()
+	tally.setLimit("ns/a", most(intstr.FromInt32(1)))
+	require.True(t, tally.admit("ns/a", "n0"))
+	require.False(t, tally.admit("ns/a", "n1"))
+	require.False(t, tally.admit("ns/a", "n2"))
+	assert.Equal(t, []string{"n0", "n2"}, tally.but([]string{"n1"}))
+	changed, wake := tally.forget("n0")
+	assert.Equal(t, []string{"ns/a"}, changed)
+	assert.Equal(t, []string{"n1"}, wake)
+	tally.forget("n1")
+	assert.True(t, tally.admit("ns/a", "n2"))
+	changed, _ = tally.forget("n1")
+	assert.Empty(t, changed, "twice is no news")
+
+	w := idle(fake.NewClientset(), nil)
+	defer w.queue.ShutDown()
+	m := module("a", "1")
+	require.NoError(t, w.modules.GetStore().Add(m))
+	w.tally.set("gone", standings(standing{desired: true, settling: true}))
+	w.roles, w.bindings = storeOf(&rbacv1.Role{}, nil), storeOf(&rbacv1.RoleBinding{}, nil)
+	w.tellAll(t.Context())
+	for w.queue.cluster.Len() > 0 {
+		item, _ := w.queue.cluster.Get()
+		if item == nodeWork+"gone" {
+			require.NoError(t, w.sync(t.Context(), item))
+		}
+		w.queue.Done(item)
+	}
+	assert.Zero(t, w.tally.report("ns/a").desired)
+	assert.Zero(t, w.tally.report("ns/a").begun)
 }
 
 // TestTelling: a Module that has changed is not ready because its nodes were

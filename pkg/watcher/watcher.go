@@ -220,6 +220,9 @@ func (w *Watcher) tellAll(ctx context.Context) {
 	for _, k := range nodes {
 		w.later(nodeWork + k)
 	}
+	for _, k := range w.tally.but(nodes) {
+		w.queue.Add(nodeWork + k) // it went while stock was taken
+	}
 	w.compact.collect()
 }
 
