@@ -333,6 +333,70 @@ func TestReadyOverAStart(t *testing.T) {
 	assert.Equal(t, metav1.ConditionTrue, meta.FindStatusCondition(s.Conditions, v1beta1.ConditionReady).Status)
 }
 
+// TestImageOfTheWatcherBefore: it had told a node of an image that had been made anew, and ended before that was in the status.
+func TestImageOfTheWatcherBefore(t *testing.T) {
+	kube := fake.NewClientset(dockerfile("FROM new"))
+	begin := func() *Watcher {
+		w := idle(kube, func(context.Context, ImageRequest) (string, error) { return "sha256:old", nil })
+		require.NoError(t, w.nodes.GetStore().Add(labelled(isReady)))
+		return w
+	}
+	before := begin()
+	defer before.queue.ShutDown()
+	m := fromDockerfile("a")
+	m.Status.Images = []v1beta1.ModuleImage{{
+		Kernel: madeKernel, Image: "reg.example/x:1", Digest: "sha256:old", State: v1beta1.ImageReady, Hash: "of-before",
+	}}
+	require.NoError(t, before.modules.GetStore().Add(m))
+	require.NoError(t, before.syncImages(t.Context(), "ns/a"))
+	jobs, err := kube.BatchV1().Jobs("ns").List(t.Context(), metav1.ListOptions{})
+	require.NoError(t, err)
+	require.Len(t, jobs.Items, 1)
+	jobs.Items[0].UID, jobs.Items[0].ResourceVersion = "job", "1"
+	done, pod := pushed(&jobs.Items[0], "sha256:new")
+
+	w := begin()
+	defer w.queue.ShutDown()
+	require.NoError(t, w.modules.GetStore().Add(m))
+	require.NoError(t, w.jobs.GetStore().Add(done))
+	require.NoError(t, w.jobPods.GetStore().Add(pod))
+	e := newEntry(m, nil).with("reg.example/x:1", "sha256:new")
+	st := told(m, v1beta1.StateLoaded)
+	st.revision = unique.Make(e.Revision)
+	c := has([]*entry{e}, st)
+	require.NoError(t, w.configs.GetStore().Add(c))
+	look := func() decision {
+		wants, _ := w.rebuild()
+		v, ok := w.view("n", wants)
+		require.True(t, ok)
+		return render(v, func(string) bool { return true })
+	}
+	d := look()
+	assert.False(t, d.write, "it does not go back")
+	assert.Empty(t, d.labels)
+	assert.False(t, d.standings[0].current, "nor is it known to have the last one")
+
+	require.NoError(t, w.syncImages(t.Context(), "ns/a"))
+	assert.True(t, fans(w))
+	assert.Equal(t, "sha256:new", w.makings.of(m)[madeKernel].Digest)
+	d = look()
+	assert.False(t, d.write)
+	assert.True(t, d.standings[0].current)
+	require.NoError(t, w.syncImages(t.Context(), "ns/a"))
+	assert.False(t, fans(w), "nothing is new")
+
+	next := begin()
+	defer next.queue.ShutDown()
+	m = m.DeepCopy()
+	m.Status.Images = w.makings.list(m)
+	require.NoError(t, next.modules.GetStore().Add(m))
+	require.NoError(t, next.jobs.GetStore().Add(done))
+	require.NoError(t, next.jobPods.GetStore().Add(pod))
+	require.NoError(t, next.syncImages(t.Context(), "ns/a"))
+	assert.Equal(t, m.Status.Images, next.makings.list(m))
+	assert.True(t, fans(next), "nodes that have an older one wait for that")
+}
+
 // TestJobOfAFormerModule of the same name is not taken for one of the new Module: it goes with its owner.
 func TestJobOfAFormerModule(t *testing.T) {
 	kube := fake.NewClientset(dockerfile("FROM a"))
