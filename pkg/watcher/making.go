@@ -228,9 +228,10 @@ func (m making) unanswered(i v1beta1.ModuleImage) v1beta1.ModuleImage {
 	return i
 }
 
-// due reports whether it is time for the next attempt.
+// due reports whether it is time for the next attempt. A time that nobody can have meant
+// is of a clock that was ahead.
 func due(i *v1beta1.ModuleImage, now time.Time) bool {
-	return i.RetryAt == nil || !now.Before(i.RetryAt.Time)
+	return i.RetryAt == nil || !now.Before(i.RetryAt.Time) || i.RetryAt.Sub(now) > lastMakeAgain
 }
 
 // retryAt is a time as the API server keeps it.

@@ -107,6 +107,8 @@ func TestDecide(t *testing.T) {
 		{name: "failed, time", have: failed(before), job: broken, do: stepCreate, state: v1beta1.ImageBuilding, attempt: 2},
 		{name: "failed, time, Job collected", have: failed(before), do: stepCreate, state: v1beta1.ImageBuilding, attempt: 2},
 		{name: "failed, not yet time, Job collected", have: failed(later), state: v1beta1.ImageFailed, reason: "Error", attempt: 1},
+		{name: "failed, and the last wait is the longest", have: failed(metav1.NewTime(now.Add(lastMakeAgain))), job: broken, state: v1beta1.ImageFailed, reason: "Error", attempt: 1},
+		{name: "failed, by a clock that was ahead", have: failed(metav1.NewTime(now.AddDate(1, 0, 0))), job: broken, do: stepCreate, state: v1beta1.ImageBuilding, attempt: 2},
 		{name: "failed, and the Dockerfile is mended: at once, no question", have: failed(later), hash: "h2", do: stepCreate, state: v1beta1.ImageBuilding, attempt: 1},
 		{name: "built, and the Dockerfile was mended meanwhile: no question", have: building, hash: "h2", do: stepCreate, state: v1beta1.ImageBuilding, attempt: 1},
 		{name: "nobody has answered, and the Dockerfile is mended", have: image(func(i *v1beta1.ModuleImage) {
