@@ -114,7 +114,7 @@ func (w *Watcher) classEvents() cache.ResourceEventHandler {
 		UpdateFunc: func(old, obj any) {
 			a, ok := old.(*resourcev1.DeviceClass)
 			b, ok2 := obj.(*resourcev1.DeviceClass)
-			if !ok || !ok2 || a.Generation != b.Generation || !maps.Equal(a.Labels, b.Labels) {
+			if !ok || !ok2 || a.UID != b.UID || a.Generation != b.Generation || !maps.Equal(a.Labels, b.Labels) {
 				look(obj)
 			}
 		},

@@ -353,7 +353,7 @@ func (w *Watcher) daemonSetEvents() cache.ResourceEventHandler {
 		UpdateFunc: func(old, obj any) {
 			a, ok := old.(*appsv1.DaemonSet)
 			b, ok2 := obj.(*appsv1.DaemonSet)
-			if !ok || !ok2 || a.Generation != b.Generation || !maps.Equal(a.Labels, b.Labels) {
+			if !ok || !ok2 || a.UID != b.UID || a.Generation != b.Generation || !maps.Equal(a.Labels, b.Labels) {
 				look(obj)
 			}
 		},

@@ -14,6 +14,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	appsv1ac "k8s.io/client-go/applyconfigurations/apps/v1"
 
@@ -32,6 +33,7 @@ type appliedSets struct {
 
 type applied struct {
 	hash       string
+	uid        types.UID
 	generation int64
 	version    string // resourceVersion
 }
@@ -51,6 +53,9 @@ func (a *appliedSets) current(id, hash string, object metav1.Object) bool {
 	if c, err := resourceversion.CompareResourceVersion(object.GetResourceVersion(), last.version); err == nil && c < 0 {
 		return true // not seen yet
 	}
+	if object.GetUID() != last.uid {
+		return false // somebody has made it again
+	}
 	if last.generation == 0 { // of a kind that counts none, and has no status that others change: Roles, RoleBindings
 		return object.GetResourceVersion() == last.version
 	}
@@ -63,7 +68,7 @@ func (a *appliedSets) note(id, hash string, object metav1.Object) {
 	if a.sets == nil {
 		a.sets = map[string]applied{}
 	}
-	a.sets[id] = applied{hash, object.GetGeneration(), object.GetResourceVersion()}
+	a.sets[id] = applied{hash, object.GetUID(), object.GetGeneration(), object.GetResourceVersion()}
 }
 
 // hashOf stands for what v marshals to: 64 hexadecimal digits.
