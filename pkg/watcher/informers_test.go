@@ -144,7 +144,7 @@ func TestReadFailed(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	w := &Watcher{cfg: Config{Metrics: NewMetrics(registry, "v1")}}
 	r := cache.NewReflector(&cache.ListWatch{}, nil, nil, 0)
-	for _, err := range []error{io.EOF, io.ErrUnexpectedEOF, apierrors.NewResourceExpired("too old"), apierrors.NewGone("too old"), apierrors.NewInternalError(errors.New("no time"))} {
+	for _, err := range []error{io.EOF, io.ErrUnexpectedEOF, apierrors.NewResourceExpired("too old"), apierrors.NewInternalError(errors.New("no time"))} {
 		w.readFailed("nodes")(t.Context(), r, err)
 	}
 	assert.Contains(t, figures(t, registry), `read_errors_total{resource="nodes"} 1`)
