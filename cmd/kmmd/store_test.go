@@ -61,4 +61,15 @@ func TestPeekAnswersAsTheStore(t *testing.T) {
 		done()
 		registry.Close()
 	}
+	for _, tt := range rows {
+		tree, err := offline{s}.Ensure(t.Context(), request(tt.ref, tt.policy))
+		require.NoError(t, err, tt.name)
+		assert.Equal(t, tt.down, tree.Digest, "%s, offline", tt.name)
+		assert.Equal(t, tt.up != tt.down, tree.Stale, "%s, offline", tt.name)
+	}
+	r := request(moved, images.PullAlways)
+	r.Digest = old
+	tree, err := offline{s}.Ensure(t.Context(), r)
+	require.NoError(t, err)
+	assert.False(t, tree.Stale, "who knows the digest need not ask")
 }

@@ -219,6 +219,10 @@ func (a *Agent) input(owner string) string {
 	}
 	w := *r.want // a softdep that fails is taken out of it
 	w.Files = slices.DeleteFunc(slices.Clone(w.Files), func(f plan.File) bool { return f.Optional })
+	for i := range w.Files {
+		w.Files[i].Dependency = false // it has no say in what the kernel is asked
+	}
+	w.Order = nil // as Files are
 	data, err := json.Marshal(w)
 	if err != nil {
 		return ""
@@ -283,7 +287,7 @@ func (a *Agent) transact(ctx context.Context, t plan.Transaction) {
 		a.cfg.Metrics.step(s, time.Since(start), err)
 		if load, ok := s.(plan.Load); ok && load.File.Optional && err != nil {
 			a.cfg.Log.Warn("softdep not loaded", "module", t.Owner, "err", err)
-			a.ledger.forget(t.Owner, load.File.Name)
+			a.ledger.forget(t.Owner, load.File.Name, false)
 			a.resolved[t.Owner].dropOptional(load.File, err)
 			err = nil
 		}
@@ -333,6 +337,7 @@ func (a *Agent) failed(ctx context.Context, t plan.Transaction, err error) {
 		f.message += a.runsAgain(t)
 	}
 	if f.retryAt.IsZero() && f.input != "" {
+		delete(a.ledger.Settled, t.Owner) // it does not run: another image under its tag is welcome
 		a.ledger.Failures[t.Owner] = refusal{f.input, f.reason, f.message, f.left, f.rolledBack}
 		a.save()
 	}
@@ -399,7 +404,7 @@ func (a *Agent) do(ctx context.Context, s plan.Step) error {
 		a.ledger.add(s.Owner, s.File)
 		return nil
 	case plan.Forget:
-		a.ledger.forget(s.Owner, s.Name)
+		a.ledger.forget(s.Owner, s.Name, s.Ours)
 		return nil
 	}
 	return a.doAround(ctx, s)

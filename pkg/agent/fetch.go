@@ -13,8 +13,8 @@ import (
 )
 
 // fetch gets the files of a Module's choice for a kernel: its modules and what
-// they depend on in the image, which is the one that has the digest, if that is not
-// "". host is that kernel's own tree, or nil.
+// they depend on in the image. digest is what the image's tag stands for, "" for
+// whatever it does. host is that kernel's own tree, or nil.
 //
 // What is taken from the host may itself depend on a module that the image has,
 // and a file in the image beats the host's: then the image is asked again.
@@ -23,13 +23,13 @@ func (a *Agent) fetch(ctx context.Context, m *spec.Module, choice *spec.Choice, 
 		return nil, nil, fmt.Errorf("get %s: %w: the cluster builds or signs it, see the status of the Module", choice.Image, spec.ErrAwaited)
 	}
 	r := images.Request{
-		Ref: choice.Image, PullPolicy: choice.PullPolicy, DirName: choice.DirName,
+		Ref: choice.Image, Digest: digest, PullPolicy: choice.PullPolicy, DirName: choice.DirName,
 		Releases: spec.Release(release).Directories(), FirmwarePath: choice.FirmwarePath,
 		Modules: slices.Clone(choice.Order), Closure: kmod.Closure, Firmware: kmod.Firmware, DeclaredFirmware: a.cfg.DeclaredFirmware,
 		Insecure: choice.Insecure, InsecureSkipTLSVerify: choice.InsecureSkipTLSVerify,
 	}
-	if digest != "" {
-		r.Ref += "@" + digest
+	if choice.Digest != "" {
+		r.Ref += "@" + choice.Digest
 	}
 	if a.cfg.Secrets != nil && len(m.PullSecrets) > 0 {
 		r.PullSecrets = func(ctx context.Context) []images.PullSecret {

@@ -33,7 +33,7 @@ func FuzzLedger(f *testing.F) {
 			assert.Empty(t, l.Modules)
 		}
 		l.add("ns/new", plan.File{Name: "kmm_new", BuildID: "ff"})
-		l.forget("ns/new", "kmm_new")
+		l.forget("ns/new", "kmm_new", false)
 		_ = l.held()
 		require.NoError(t, l.save())
 		again, err := openLedger(dir, "b")

@@ -171,6 +171,9 @@ func (l *ledger) add(owner string, file plan.File) {
 	if e.File.BuildID != file.BuildID {
 		e.Owners = nil
 	}
+	if slices.ContainsFunc(e.Owners, func(o string) bool { return o != owner }) {
+		file.Dependency = file.Dependency && e.File.Dependency // one of them may name it
+	}
 	e.File = file
 	if !slices.Contains(e.Owners, owner) {
 		e.Owners = append(slices.Clone(e.Owners), owner)
@@ -180,14 +183,14 @@ func (l *ledger) add(owner string, file plan.File) {
 }
 
 // forget takes an owner off a module, and the module off the ledger with its
-// last owner.
-func (l *ledger) forget(owner, name string) {
+// last owner, unless it is to stay ours.
+func (l *ledger) forget(owner, name string, ours bool) {
 	e, ok := l.Modules[name]
 	if !ok {
 		return
 	}
 	e.Owners = slices.DeleteFunc(slices.Clone(e.Owners), func(o string) bool { return o == owner })
-	if len(e.Owners) == 0 {
+	if len(e.Owners) == 0 && !ours {
 		delete(l.Modules, name)
 		return
 	}

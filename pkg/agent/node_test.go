@@ -87,7 +87,11 @@ func (s *stock) delay(ref string, d time.Duration) {
 func (s *stock) Ensure(ctx context.Context, r images.Request) (*images.Tree, error) {
 	s.mu.Lock()
 	s.asked = append(s.asked, time.Now())
-	err, hangs, late := s.errs[r.Ref], s.hangs[r.Ref], s.late[r.Ref]
+	ref := r.Ref
+	if r.Digest != "" {
+		ref += " " + r.Digest
+	}
+	err, hangs, late := s.errs[ref], s.hangs[ref], s.late[ref]
 	s.mu.Unlock()
 	if late > 0 {
 		<-time.After(late)

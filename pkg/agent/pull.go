@@ -80,7 +80,7 @@ func (a *Agent) startPull(ctx context.Context, m *spec.Module, choice *spec.Choi
 		}
 	}
 	p := &pull{module: *m, image: choice.Image, host: a.host, done: make(chan struct{})}
-	digest := a.settledOn(m, choice)
+	digest := a.settledOn(m)
 	ctx, p.cancel = context.WithCancel(ctx)
 	a.pulls[m.Key()] = p
 	a.pulling.Go(func() {
@@ -92,9 +92,8 @@ func (a *Agent) startPull(ctx context.Context, m *spec.Module, choice *spec.Choi
 			}
 		}
 		p.tree, p.from, p.err = a.fetch(ctx, &p.module, choice, digest, a.cfg.Kernel.Release(), p.host)
-		if digest != "" && errors.Is(p.err, images.ErrNotFound) {
-			// Neither the store nor the registry has it any more.
-			p.tree, p.from, p.err = a.fetch(ctx, &p.module, choice, choice.Digest, a.cfg.Kernel.Release(), p.host)
+		if digest != "" && withoutIt(p.err) {
+			p.tree, p.from, p.err = a.fetch(ctx, &p.module, choice, "", a.cfg.Kernel.Release(), p.host)
 		}
 		close(p.done)
 		if p.left.Load() {
@@ -104,19 +103,25 @@ func (a *Agent) startPull(ctx context.Context, m *spec.Module, choice *spec.Choi
 	return p
 }
 
-// settledOn is the digest of the image that runs for this very document since it was obeyed in this boot, or the one that the
-// cluster names; "" when its tag has to be asked for.
-func (a *Agent) settledOn(m *spec.Module, choice *spec.Choice) string {
-	if s := a.ledger.Settled[m.Key()]; choice.Digest == "" && s.Document == documentHash(m) {
+// settledOn is the digest of the image that runs for this very document since it was obeyed in this boot; "" when there is
+// none, and its tag has to be asked for.
+func (a *Agent) settledOn(m *spec.Module) string {
+	if s := a.ledger.Settled[m.Key()]; s.Document == documentHash(m) {
 		return s.Digest
 	}
-	return choice.Digest
+	return ""
 }
 
-// settle notes which image runs for an owner's document; any other document, and the same one later, ask for the tag anew.
+// withoutIt says whether an image can not be had any more, or not be used, so that what its tag stands for by now is all there is.
+func withoutIt(err error) bool {
+	return errors.Is(err, images.ErrNotFound) || errors.Is(err, images.ErrNotCached) || errors.Is(err, images.ErrPolicy)
+}
+
+// settle notes which image runs for an owner's document; any other document, and the same one later, ask for the tag anew. So
+// does one whose image is only what the store had, because nobody was asked.
 func (a *Agent) settle(owner string) (changed bool) {
 	r := a.resolved[owner]
-	if r == nil || r.tree == nil {
+	if r == nil || r.tree == nil || r.tree.Stale {
 		return false
 	}
 	now := settled{r.document, r.tree.Digest}

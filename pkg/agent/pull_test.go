@@ -4,6 +4,7 @@ package agent_test
 
 import (
 	"context"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/kmm-node/kmmd/pkg/agent"
 	"github.com/kmm-node/kmmd/pkg/images"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
@@ -185,13 +187,87 @@ func TestOtherDocumentAsksTheTag(t *testing.T) {
 	assert.Equal(t, "5", n.runs("dummy"), "a Module that was gone")
 }
 
-// TestSettledImageIsLost: when nobody has the image any more that runs, the tag says what to do.
+// TestSettledImageIsLost: when nobody has the image any more that runs, or it may not be used, the tag says what to do.
 func TestSettledImageIsLost(t *testing.T) {
+	for _, err := range []error{images.ErrNotFound, images.ErrNotCached, images.ErrPolicy} {
+		t.Run(err.Error(), func(t *testing.T) {
+			n := newNode(t)
+			w := want{name: "nic", image: n.push("main", ours("1"), nil), module: "dummy", pull: images.PullIfNotPresent}
+			s := one(t, n.reconcile(w))
+			require.Equal(t, spec.StateLoaded, s.State)
+			n.images.fail(w.image+" "+s.Digest, err)
+			n.start()
+			assert.Equal(t, s, one(t, n.reconcile(w)), "the tag was not pushed again")
+		})
+	}
+}
+
+// TestDigestAndRestart: an image that the document names by its digest is that after a restart, too.
+func TestDigestAndRestart(t *testing.T) {
 	n := newNode(t)
-	w := want{name: "nic", image: n.push("main", ours("1"), nil), module: "dummy", pull: images.PullIfNotPresent}
-	s := one(t, n.reconcile(w))
-	require.Equal(t, spec.StateLoaded, s.State)
-	n.images.fail(w.image+"@"+s.Digest, images.ErrNotFound)
+	digest := one(t, n.reconcile(want{name: "nic", image: n.push("main", ours("1"), nil), module: "dummy"})).Digest
+	for _, image := range []string{n.registry.Host + "/modules:main@" + digest, n.registry.Host + "/modules@" + digest} {
+		w := want{name: "nic", image: image, module: "dummy"}
+		before := n.reconcile(w)
+		require.True(t, before.OK(), before)
+		n.start()
+		assert.Equal(t, before, n.reconcile(w))
+	}
+}
+
+// TestStaleIsNotSettled: an image of the store that stands in for one which nobody was asked for is no answer for the whole
+// boot, be it that of a kmmd which asks no registry at all.
+func TestStaleIsNotSettled(t *testing.T) {
+	n := newNode(t)
+	w := want{name: "nic", image: n.push("main", ours("1"), nil), module: "dummy", pull: images.PullAlways}
+	n.reconcile(w)
+	n.push("main", ours("2"), nil)
+	n.Reboot(release)
+	n.start(func(c *agent.Config) { c.Images = unreachable{n.images} })
+	assert.Contains(t, one(t, n.reconcile(w)).Warnings[0], "could not be asked")
+	assert.Equal(t, "1", n.runs("dummy"))
 	n.start()
-	assert.Equal(t, s, one(t, n.reconcile(w)), "the tag was not pushed again")
+	n.reconcile(w)
+	assert.Equal(t, "2", n.runs("dummy"))
+}
+
+// unreachable has what the store has.
+type unreachable struct{ *stock }
+
+func (u unreachable) Ensure(ctx context.Context, r images.Request) (*images.Tree, error) {
+	r.PullPolicy = images.PullNever
+	t, err := u.store.Ensure(ctx, r)
+	if err == nil {
+		t.Stale = true
+	}
+	return t, err
+}
+
+// TestRefusedIsNotSettled: a driver that ran, was taken away, and is refused, leaves room for an image that was mended.
+func TestRefusedIsNotSettled(t *testing.T) {
+	n := newNode(t)
+	w := want{name: "nic", image: n.push("main", ours("1"), nil), module: "dummy", pull: images.PullAlways}
+	require.True(t, n.reconcile(w).OK())
+	require.NoError(t, n.Rmmod("dummy"))
+	n.FailInit("dummy", syscall.EIO)
+	require.Equal(t, spec.ReasonInitFailed, one(t, n.reconcile(w)).Reason)
+	n.push("main", ours("2"), nil)
+	n.FailInit("dummy", 0)
+	n.start()
+	assert.True(t, n.reconcile(w).OK())
+	assert.Equal(t, "2", n.runs("dummy"))
+}
+
+// TestRequiredDigest: what kmmd knows of a tag does not make a digest of it.
+func TestRequiredDigest(t *testing.T) {
+	n := newNode(t)
+	w := want{name: "nic", image: n.push("main", ours("1"), nil), module: "dummy"}
+	require.True(t, n.reconcile(w).OK())
+	require.NoError(t, n.images.store.Close())
+	store, err := images.Open(n.path("images"), images.Options{Policy: images.Policy{RequireDigest: true}})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, store.Close()) })
+	n.images.store = store
+	n.start()
+	assert.Equal(t, spec.ReasonPolicy, one(t, n.reconcile(w)).Reason)
 }

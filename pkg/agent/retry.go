@@ -61,16 +61,20 @@ func (f *failure) seldom() {
 }
 
 // follow makes the wait longer after another try that failed for the same
-// reason. A look in between, for whatever event, is no try: the wait goes on.
+// reason. A look in between, for whatever event, is no try: the wait goes on, and
+// what was tried is still known.
 func (f *failure) follow(before *failure) {
-	if before == nil || f.retryAt.IsZero() || before.reason != f.reason || before.retryAt.IsZero() {
+	if before == nil || f.retryAt.IsZero() || before.reason != f.reason || before.retryAt.IsZero() || f.tried && !before.tried {
 		return
 	}
 	if !before.due() {
 		f.wait, f.retryAt = before.wait, before.retryAt
+		if before.tried && !f.tried {
+			f.input, f.tried, f.longest = before.input, true, before.longest
+		}
 		return
 	}
-	f.wait = min(2*max(before.wait, firstRetry), cmp.Or(f.longest, lastRetry))
+	f.wait = max(f.wait, min(2*max(before.wait, firstRetry), cmp.Or(f.longest, lastRetry)))
 	f.retryAt = time.Now().Add(f.wait)
 }
 

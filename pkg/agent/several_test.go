@@ -6,11 +6,13 @@ import (
 	"os"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/kmm-node/kmmd/pkg/kernel/kerneltest"
 	"github.com/kmm-node/kmmd/pkg/kmod/kmodtest"
 	"github.com/kmm-node/kmmd/pkg/spec"
 )
@@ -357,4 +359,63 @@ func TestTriedForNothing(t *testing.T) {
 	assert.Greater(t, time.Until(*s.RetryAt), 90*time.Second)
 	n.reconcile(w)
 	assert.Empty(t, n.calls())
+}
+
+// TestSeldomAfterABlock: a cheap look that found the Module in use before, or in between, makes no costly try come sooner.
+func TestSeldomAfterABlock(t *testing.T) {
+	n := newNode(t)
+	w := want{name: "nic", image: n.image("1", ours("1"), nil), module: "dummy", order: []string{"dummy", "side"}}
+	second := n.image("2", ours("2"), nil)
+	synctest.Test(t, func(t *testing.T) {
+		n.start()
+		stop := n.daemon()
+		defer stop()
+		n.agent.SetDesired(documents(w))
+		synctest.Wait()
+		n.Hold("side", 1)
+		n.Hold("dummy", 1) // in use: nothing is tried
+		w.image = second
+		n.agent.SetDesired(documents(w))
+		synctest.Wait()
+		advance(5 * time.Second)
+		n.calls()
+		taken := func(d time.Duration) (times int) {
+			advance(d)
+			for _, call := range n.calls() {
+				if call == "unload dummy" {
+					times++
+				}
+			}
+			return times
+		}
+		n.Hold("dummy", 0) // not any more; side stays so
+		assert.Equal(t, 1, taken(time.Minute))
+		n.Hold("dummy", 1)
+		n.agent.Trigger()
+		synctest.Wait()
+		n.Hold("dummy", 0)
+		n.agent.Trigger()
+		synctest.Wait()
+		assert.Zero(t, taken(time.Second))
+		assert.LessOrEqual(t, taken(10*time.Minute), 2)
+	})
+}
+
+// TestLeftBehind: a dependency out of the image that somebody uses stays when its Module goes, and is no stranger to the next one.
+func TestLeftBehind(t *testing.T) {
+	n := newNode(t)
+	w := want{name: "nic", image: n.image("1", ours("1"), nil), module: "top"}
+	require.True(t, n.reconcile(w).OK())
+	n.calls()
+	other := n.path("other.ko")
+	require.NoError(t, os.WriteFile(other, kmodtest.Build(kmodtest.Spec{Name: "other", Depends: []string{"base"}, Imports: []string{"base_symbol"}, Vermagic: kerneltest.Vermagic(release)}), 0o600))
+	n.Preload(other, "")
+	require.True(t, n.reconcile().OK())
+	assert.Equal(t, []string{"unload top", "unload middle"}, n.calls())
+	w.image = n.image("2", ours("2"), nil)
+	assert.Equal(t, spec.ReasonInUse, one(t, n.reconcile(w)).Reason)
+	require.NoError(t, n.Rmmod("other"))
+	n.start()
+	assert.True(t, n.reconcile(w).OK())
+	assert.Equal(t, "2", n.runs("base"))
 }

@@ -60,7 +60,7 @@ func (a *Agent) stageModule(ctx context.Context, m *spec.Module, release string,
 		return err
 	}
 	s.Image = choice.Image
-	tree, from, err := a.fetch(ctx, m, choice, choice.Digest, release, host)
+	tree, from, err := a.fetch(ctx, m, choice, "", release, host)
 	if err != nil {
 		return err
 	}

@@ -111,7 +111,7 @@ func (a *Agent) undo(ctx context.Context, owner string, u undo) error {
 		if err := a.undoLoad(ctx, owner, *u.Unload); err != nil {
 			return err
 		}
-		a.ledger.forget(owner, u.Unload.Name)
+		a.ledger.forget(owner, u.Unload.Name, false)
 		return nil
 	case u.Load != nil:
 		return a.undoUnload(ctx, owner, u)

@@ -110,6 +110,11 @@ type Request struct {
 	// a registry; or "oci:/path[:tag]", a directory of this machine with an OCI
 	// image layout; or "oci-archive:/path.tar[:tag]", the same in a tar.
 	Ref string
+	// Digest is what the tag of Ref stands for, from whoever knows better than
+	// the registry: the image is the one of this digest. Empty is whatever the tag
+	// stands for; beside a Ref with a digest it does not count. Policy.RequireDigest is
+	// about Ref alone.
+	Digest string
 	// PullPolicy is Always, IfNotPresent or Never; empty is Kubernetes'
 	// default: Always for the tag latest, else IfNotPresent. A layout named
 	// without a tag counts as latest.

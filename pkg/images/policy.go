@@ -69,8 +69,8 @@ func (p Policy) allow(q *query) error {
 	if len(p.AllowedRepositories) > 0 && !slices.ContainsFunc(p.AllowedRepositories, matches) {
 		return fmt.Errorf("%w: %s: %s is in none of %q", ErrPolicy, ruleRepositories, repo, p.AllowedRepositories)
 	}
-	if p.RequireDigest && q.digest == "" {
-		return fmt.Errorf("%w: %s: %s is only a tag, which can be moved: write IMAGE@sha256:…", ErrPolicy, ruleDigest, q.Ref)
+	if p.RequireDigest && !strings.Contains(q.written, "@") {
+		return fmt.Errorf("%w: %s: %s is only a tag, which can be moved: write IMAGE@sha256:…", ErrPolicy, ruleDigest, q.written)
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 // query is a Request that has been checked.
 type query struct {
 	Request
+	written  string // Ref as it was given
 	ref      name.Reference
 	policy   string // one of the three
 	digest   string // when ref has one
@@ -28,7 +29,10 @@ type query struct {
 }
 
 func parseRequest(r Request) (*query, error) {
-	q := &query{Request: r, dirName: path.Clean("/" + r.DirName)}
+	q := &query{Request: r, written: r.Ref, dirName: path.Clean("/" + r.DirName)}
+	if r.Digest != "" && !strings.Contains(r.Ref, "@") {
+		q.Ref += "@" + r.Digest
+	}
 	if r.DirName == "" {
 		q.dirName = DefaultDirName
 	}

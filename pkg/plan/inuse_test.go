@@ -177,7 +177,7 @@ func TestDependencyInUse(t *testing.T) {
 					if dep.FromHost {
 						tr := Make(nil, f).Transactions[0]
 						assert.Empty(t, tr.Blocked)
-						assert.Equal(t, []Step{Unload{Name: "nic", Why: "its Module is gone", Ours: true}, Forget{"ns/nic", "dep"}}, tr.Steps)
+						assert.Equal(t, []Step{Unload{Name: "nic", Why: "its Module is gone", Ours: true}, Forget{Owner: "ns/nic", Name: "dep"}}, tr.Steps)
 					}
 
 					f.Wanted = map[string]bool{"ns/nic": true}

@@ -40,6 +40,14 @@ func TestLeave(t *testing.T) {
 			Loaded: running(live(image("base"), "dummy", "other"), live(image("helper"), "other"), live(image("dummy"))),
 			Ours:   ledger(entry(dependency(image("base")), nic), entry(soft(image("helper")), nic), entry(image("dummy"), nic)),
 		}},
+		{"a reference that names nobody is no reason to leave a build behind", nil, plan.Facts{
+			Loaded: running(held(live(image("base"), "dummy"), 1), live(image("dummy"))),
+			Ours:   ledger(entry(dependency(image("base")), nic), entry(image("dummy"), nic)),
+		}},
+		{"it is tried when what may hold it has gone", nil, plan.Facts{
+			Loaded: running(place(held(live(image("base"), "dummy"), 1), 1), place(live(image("dummy")), 0)),
+			Ours:   ledger(entry(dependency(image("base")), nic), entry(image("dummy"), nic)),
+		}},
 		{"dependencies of the image go with it", nil, plan.Facts{
 			Loaded: running(live(image("base"), "dummy"), live(image("helper")), live(image("dummy"))),
 			Ours:   ledger(entry(dependency(image("base")), nic), entry(soft(image("helper")), nic), entry(image("dummy"), nic)),

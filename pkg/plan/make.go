@@ -148,7 +148,7 @@ func (b *builder) findInTree() {
 			continue
 		}
 		e, ours := b.f.entry(name)
-		others := ours && !slices.Equal(e.Owners, []string{b.w.Owner})
+		others := ours && !e.only(b.w.Owner)
 		if own := b.f.InTree[name]; (b.gaveWay[name] || others && file != nil && file.Optional) && (own == nil || !sameBuild(own, l, nil)) {
 			continue // no in-tree module, but another one's, which is as good as the softdep
 		}
@@ -179,7 +179,7 @@ func (b *builder) probeAgain(inTree string) {
 		file := &b.w.Files[i]
 		l, runs := b.f.Loaded[file.Name]
 		e, ours := b.f.entry(file.Name)
-		others := ours && !slices.Equal(e.Owners, []string{b.w.Owner})
+		others := ours && !e.only(b.w.Owner)
 		if runs && !others && !file.FromHost && !file.Optional && sameBuild(file, l, b.f.Ours) {
 			b.mark(file.Name, "it has to find the devices of "+inTree)
 		}
@@ -198,8 +198,8 @@ func (b *builder) findDropped() (mere []string) {
 		_, runs := b.f.Loaded[name]
 		switch {
 		case !runs || !ours || len(e.Owners) > 1 || b.gaveWay[name]:
-			b.forget = append(b.forget, Forget{b.w.Owner, name})
-		case e.File.mere():
+			b.forget = append(b.forget, Forget{Owner: b.w.Owner, Name: name})
+		case e.File.Mere():
 			mere = append(mere, name)
 		default:
 			b.mark(name, "no longer asked for")
@@ -214,7 +214,7 @@ func (b *builder) dropMere(mere []string) {
 	for again := true; again; {
 		again = false
 		for _, name := range mere {
-			if !b.unload[name] && mayGo(b.f, name, b.unload) {
+			if !b.unload[name] && mayGo(b.f, name, b.unload, false) {
 				b.mark(name, "no longer asked for")
 				again = true
 			}
@@ -225,10 +225,10 @@ func (b *builder) dropMere(mere []string) {
 // mayGo tells whether nothing keeps a mere dependency in the kernel once the
 // modules in leaving are gone: it is never worth an interface or a disk, and no
 // reason for the rest to stay. What hangs on it is known when the plan is made
-// again.
-func mayGo(f *Facts, name string, leaving map[string]bool) bool {
+// again. References that name nobody count, unless perhaps.
+func mayGo(f *Facts, name string, leaving map[string]bool, perhaps bool) bool {
 	l := f.Loaded[name]
-	return !l.Permanent && !f.NeverRemove[name] && holds(l, leaving, false) == "" &&
+	return !l.Permanent && !f.NeverRemove[name] && holds(l, leaving, perhaps) == "" &&
 		f.UseUnknown[name] == nil && len(obstacles(f.Uses[name], false, false, true)) == 0
 }
 
@@ -249,7 +249,7 @@ func (b *builder) findChanged() {
 			continue
 		}
 		e, ours := b.f.entry(file.Name)
-		mine := ours && slices.Equal(e.Owners, []string{b.w.Owner})
+		mine := ours && e.only(b.w.Owner)
 		if l.State != "live" {
 			b.block(spec.ReasonNeedsReboot, "%s is in the state %q: it is being loaded or removed, or it hangs inside the kernel; if this stays so, only a reboot helps", file.Name, l.State)
 			continue
@@ -321,7 +321,7 @@ func (b *builder) adopt(file File) Step {
 	e, ours := b.f.entry(file.Name)
 	// Of several owners each has the same build in an image of its own, for one
 	// it may be a softdep: any will do.
-	same := e.File.Path == file.Path && e.File.Optional == file.Optional || len(e.Owners) > 1
+	same := e.File.Path == file.Path && e.File.Optional == file.Optional && e.File.Dependency == file.Dependency || len(e.Owners) > 1
 	if ours && slices.Contains(e.Owners, b.w.Owner) && same && slices.Equal(e.File.Parameters, file.Parameters) {
 		return nil
 	}
@@ -347,6 +347,9 @@ func (b *builder) mark(name, why string) {
 
 func (b *builder) undo(name string) *File {
 	if e, ours := b.f.entry(name); ours {
+		if len(e.Owners) == 0 {
+			return nil // nobody asks for that build any more, and its image may be gone
+		}
 		file := e.File
 		return &file
 	}

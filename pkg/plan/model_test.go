@@ -73,7 +73,7 @@ func (m *model) do(s plan.Step) {
 		require.Equal(m.t, s.File.BuildID, m.facts.Loaded[s.File.Name].BuildID, "%s: what is adopted runs; %s", s, m.story)
 		m.own(s.Owner, s.File)
 	case plan.Forget:
-		m.disown(s.Owner, s.Name)
+		m.disown(s.Owner, s.Name, s.Ours)
 	default:
 		require.Fail(m.t, "a new kind of step", "%T", s)
 	}
@@ -121,14 +121,14 @@ func (m *model) own(owner string, f plan.File) {
 	m.facts.Ours[f.Name] = plan.Entry{Owners: owners, File: f}
 }
 
-func (m *model) disown(owner, name string) {
+func (m *model) disown(owner, name string, ours bool) {
 	e, ok := m.facts.Ours[name]
 	if !ok {
 		return
 	}
 	e.Owners = slices.DeleteFunc(slices.Clone(e.Owners), func(o string) bool { return o == owner })
 	m.facts.Ours[name] = e
-	if len(e.Owners) == 0 {
+	if len(e.Owners) == 0 && !ours {
 		delete(m.facts.Ours, name)
 	}
 }
@@ -228,6 +228,7 @@ func (m *model) past(r *rand.Rand, name string, owners []string) {
 	}
 	for _, owner := range pick(r, owners, r.IntN(3)) {
 		f.Optional = strings.HasPrefix(name, "s") && r.IntN(2) == 0
+		f.Dependency = r.IntN(2) == 0
 		m.own(owner, f)
 	}
 }
@@ -242,6 +243,7 @@ func (m *model) want(r *rand.Rand, owner string, names []string) plan.Want {
 	}
 	for i, name := range order {
 		f := someFile(r, name)
+		f.Dependency = i < len(order)-1
 		if i == len(order)-1 {
 			f = image(name, pick(r, []string{"level=1", "level=2"}, r.IntN(2))...)
 		}

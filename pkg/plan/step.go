@@ -64,10 +64,12 @@ type Adopt struct {
 	File  File   `json:"file"`
 }
 
-// Forget takes an owner off a module in the ledger; the module stays.
+// Forget takes an owner off a module in the ledger; the module stays. With Ours
+// it stays in the ledger, too, when that was its last owner.
 type Forget struct {
 	Owner string `json:"owner"`
 	Name  string `json:"name"`
+	Ours  bool   `json:"ours,omitempty"`
 }
 
 func (Hold) step() string            { return "hold" }

@@ -25,6 +25,9 @@ func (b *builder) unloadOrder() []string {
 				again = b.follows(user, "it uses "+name) || again
 			}
 			for _, above := range b.w.above(name) {
+				if b.f.Loaded[above].Permanent || b.f.NeverRemove[above] {
+					continue // better beside the new one than no new one
+				}
 				again = b.follows(above, "it is loaded after "+name) || again
 			}
 		}
@@ -37,7 +40,7 @@ func (b *builder) unloadOrder() []string {
 func (b *builder) follows(name, why string) bool {
 	e, ours := b.f.entry(name)
 	_, runs := b.f.Loaded[name]
-	if !runs || !ours || !slices.Equal(e.Owners, []string{b.w.Owner}) || b.unload[name] || b.w.file(name) == nil {
+	if !runs || !ours || !e.only(b.w.Owner) || b.unload[name] || b.w.file(name) == nil {
 		return false
 	}
 	b.mark(name, why)
@@ -193,7 +196,7 @@ func leave(owner string, wants []Want, f Facts) Transaction {
 		l, runs := f.Loaded[name]
 		_, still := f.entry(name)
 		if !runs || !still || len(e.Owners) > 1 || keptBy(name, l, wants, f) {
-			forget = append(forget, Forget{owner, name})
+			forget = append(forget, Forget{Owner: owner, Name: name})
 			continue
 		}
 		set[name] = true
@@ -237,9 +240,12 @@ func spare(owner string, set map[string]bool, f Facts) []Step {
 	for again := true; again; {
 		again = false
 		for _, name := range slices.Sorted(maps.Keys(set)) {
-			if file := f.Ours[name].File; file.mere() && !mayGo(&f, name, set) {
+			file := f.Ours[name].File
+			// What has a build of its own stays for something to be named only: a reference may go in a moment, the
+			// other build would be in the way of the next one for long.
+			if file.Mere() && !mayGo(&f, name, set, !file.FromHost) {
 				delete(set, name)
-				forget = append(forget, Forget{owner, name})
+				forget = append(forget, Forget{owner, name, !file.FromHost})
 				again = true
 			}
 		}

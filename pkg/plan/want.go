@@ -34,9 +34,9 @@ type File struct {
 	Types map[string]string `json:"-"`
 }
 
-// mere says that a module is no reason for others to stay: when something uses it by the time it should go, it stays
+// Mere says that a module is no reason for others to stay: when something uses it by the time it should go, it stays
 // behind.
-func (f *File) mere() bool { return f.FromHost || f.Optional || f.Dependency }
+func (f *File) Mere() bool { return f.FromHost || f.Optional || f.Dependency }
 
 // Want is one Module resolved for the running kernel: files are on disk, read
 // and checked.
@@ -90,8 +90,15 @@ type Loaded struct {
 
 // Entry is what the ledger knows of a module which kmmd loaded or adopted.
 type Entry struct {
-	Owners []string `json:"owners"` // Modules it was loaded for
+	// Owners are the Modules it was loaded for. It has none when it has outlived them: it can go, or be another's, as if
+	// it had been loaded for whoever asks next.
+	Owners []string `json:"owners"`
 	File   File     `json:"file"`
+}
+
+// only reports whether a module is nobody else's.
+func (e *Entry) only(owner string) bool {
+	return len(e.Owners) == 0 || slices.Equal(e.Owners, []string{owner})
 }
 
 // Facts are what was observed. Maps may be nil.
