@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/kmm-node/kmmd/pkg/kernel"
@@ -13,17 +14,24 @@ import (
 	"github.com/kmm-node/kmmd/pkg/plan"
 )
 
+// errWaits says that the image of a Module is still being got, so that nobody knows whether its own driver comes.
+var errWaits = errors.New("the node's own driver would stand in, but the image is still being got")
+
 // standIn has the node's own drivers take the place of one that has failed and is not tried again: as long as they were held off,
 // what asked for them came to nothing, and is not asked again. udev loads a driver when a device is added, and loads none when a
 // driver goes. names are the in-tree modules in question. Those that run are left alone, as are those that no device waits for:
 // they are held off no longer, unless what runs of the image has their part. The error says that they still are.
 func (a *Agent) standIn(ctx context.Context, owner string, names []string) error {
-	if f := a.failures[owner]; a.cfg.Devices == nil || f != nil && f.tried && !f.retryAt.IsZero() {
+	f := a.failures[owner]
+	if a.cfg.Devices == nil || f != nil && f.tried && !f.retryAt.IsZero() {
 		return nil
 	}
 	a.openHost()
 	if len(a.idle(names)) == 0 {
 		return nil
+	}
+	if r := a.resolved[owner]; f == nil && r != nil && r.pending {
+		return errWaits
 	}
 	index, err := kmod.OpenIndex(a.host.Dir())
 	if err != nil {
@@ -97,47 +105,96 @@ func (a *Agent) runsOfImage(owner string) bool {
 	return false
 }
 
-// loadFor loads what modprobe would load for aliases, with the node's own settings, if that is one of the names asked for. It
-// reports whether one of these runs now.
+// loadFor loads those of the names asked for that modprobe would load for an alias, with what they need and the node's own
+// settings, unless that is in the way of what a Module is to have. It reports whether one of them runs now.
 func (a *Agent) loadFor(ctx context.Context, owner string, index *kmod.Index, aliases, asked []string) (loaded bool) {
 	config, err := kmod.ReadConfig(a.host.Root(), a.cfg.Kernel.Cmdline())
 	if err != nil {
 		a.cfg.Log.Error("the node's own drivers can not stand in", "module", owner, "err", err)
 		return false
 	}
+	wanted := a.wantedNames(owner)
 	for _, alias := range aliases {
 		lines, err := index.ShowDepends(config, alias)
-		if err != nil || !slices.ContainsFunc(lines, func(l kmod.Line) bool { return l.Action == "insmod" && slices.Contains(asked, l.Module) }) {
+		if err != nil {
 			continue // the node does not want it
 		}
 		for _, l := range lines {
-			if done, err := a.loadOwn(ctx, l); err != nil {
-				a.cfg.Log.Error("the node's own driver does not stand in", "module", owner, "device", alias, "err", err)
-			} else if done {
+			if l.Action != "insmod" || !slices.Contains(asked, l.Module) {
+				continue // another driver with that alias was not held off
+			}
+			switch done, err := a.loadChain(ctx, index, config, l.Module, wanted); {
+			case err != nil:
+				a.cfg.Log.Error("the node's own driver does not stand in", "module", owner, "device", alias, "name", l.Module, "err", err)
+			case done:
 				a.cfg.Log.Info("the node's own driver stands in", "module", owner, "device", alias, "name", l.Module)
-				loaded = loaded || slices.Contains(asked, l.Module)
+				loaded = true
 			}
 		}
 	}
 	return loaded
 }
 
-// loadOwn loads one of the node's own modules, and reports whether it did.
-func (a *Agent) loadOwn(ctx context.Context, l kmod.Line) (done bool, err error) {
-	if _, _, err := a.cfg.Kernel.Running(l.Module); err == nil || l.Action != "insmod" {
-		return false, nil
+// wantedNames are the modules of which a stand-in could be in the way: what other Modules have removed or bring, and what the
+// owner's own image brings and its document does not have removed.
+func (a *Agent) wantedNames(owner string) map[string]bool {
+	names := nameSet(a.cfg.NeverLoad)
+	for key, r := range a.resolved {
+		if r.want == nil {
+			continue
+		}
+		for i := range r.want.Files {
+			if f := &r.want.Files[i]; !f.FromHost && (key != owner || !slices.Contains(r.want.Remove, f.Name)) {
+				names[f.Name] = true
+			}
+		}
+		if key != owner {
+			maps.Copy(names, nameSet(r.want.Remove))
+		}
 	}
-	if nameSet(a.cfg.NeverLoad)[l.Module] || slices.Contains(a.ledger.held(), l.Module) {
-		return false, nil
+	for _, name := range a.ledger.held() {
+		names[name] = true
 	}
-	path, ok := a.host.Find(l.Module)
-	if !ok {
-		return false, fmt.Errorf("load %s: %w", l.Target, kmod.ErrNotFound)
-	}
-	info, err := kmod.ReadInfo(path)
+	return names
+}
+
+// loadChain loads one of the node's own modules behind all it needs, and reports whether it did. None of them may be one of those
+// that are wanted otherwise.
+func (a *Agent) loadChain(ctx context.Context, index *kmod.Index, config *kmod.Config, name string, wanted map[string]bool) (done bool, err error) {
+	lines, err := index.ShowDepends(config, name)
 	if err != nil {
 		return false, err
 	}
+	lines = slices.DeleteFunc(lines, func(l kmod.Line) bool {
+		_, _, err := a.cfg.Kernel.Running(l.Module)
+		return err == nil || l.Action == "builtin"
+	})
+	for _, l := range lines {
+		if wanted[l.Module] {
+			return false, fmt.Errorf("load %s: %s is wanted otherwise, or not at all", name, l.Module)
+		}
+		if l.Action != "insmod" {
+			return false, fmt.Errorf("load %s: the node's modprobe.d has another way to load %s", name, l.Module)
+		}
+	}
+	for _, l := range lines {
+		if err := a.loadOwn(ctx, l); err != nil {
+			return false, err
+		}
+	}
+	return len(lines) > 0, nil
+}
+
+// loadOwn loads one of the node's own modules.
+func (a *Agent) loadOwn(ctx context.Context, l kmod.Line) error {
+	path, ok := a.host.Find(l.Module)
+	if !ok {
+		return fmt.Errorf("load %s: %w", l.Target, kmod.ErrNotFound)
+	}
+	info, err := kmod.ReadInfo(path)
+	if err != nil {
+		return err
+	}
 	file := plan.File{Name: info.Name, Path: path, BuildID: info.BuildID, FromHost: true, Parameters: l.Parameters()}
-	return true, a.load(ctx, file, false)
+	return a.load(ctx, file, false)
 }

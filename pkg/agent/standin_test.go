@@ -9,11 +9,13 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/kmm-node/kmmd/pkg/agent"
+	"github.com/kmm-node/kmmd/pkg/devices"
 	"github.com/kmm-node/kmmd/pkg/images"
 	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/kernel/kerneltest"
@@ -95,7 +97,7 @@ func TestStandIn(t *testing.T) {
 		{"no such device", "pci:v00008086d00001000", "", nil, syscall.EIO, []string{"hold"}, ""},
 		{"the node does not want it", nicAlias, "blacklist dummy\n", nil, syscall.EIO, []string{"hold"}, ""},
 		{"the node has another way", nicAlias, "install dummy /bin/true\n", nil, syscall.EIO, []string{"hold"}, ""},
-		{"policy", nicAlias, "", []string{"core"}, syscall.EIO, []string{"hold", "load dummy"}, ""},
+		{"policy", nicAlias, "", []string{"core"}, syscall.EIO, []string{"hold"}, ""},
 		{"it is tried again soon", nicAlias, "", nil, syscall.ENOMEM, []string{"hold"}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -281,4 +283,83 @@ func TestKillStandIn(t *testing.T) {
 			assert.GreaterOrEqual(t, times, 2, "%s, %t", where, ran)
 		}
 	}
+}
+
+// togetherToo makes coldKernel's loads of those that are made together, too.
+type togetherToo struct{ *coldKernel }
+
+func (k togetherToo) LoadAll(ctx context.Context, requests []kernel.LoadRequest) (out []kernel.Loaded) {
+	for _, r := range requests {
+		err := k.Load(ctx, r)
+		out = append(out, kernel.Loaded{Err: err})
+		if err != nil {
+			break
+		}
+	}
+	return out
+}
+
+// TestStandInIsNotInTheWay of a dependency that the image brings: with the node's own, the next image could not be loaded.
+func TestStandInIsNotInTheWay(t *testing.T) {
+	n, c := coldNode(t)
+	n.start(c.config, func(cfg *agent.Config) { cfg.Kernel = togetherToo{&coldKernel{n.Kernel, c}} })
+	withCore := func(version string) map[string]kmodtest.Spec {
+		magic := kerneltest.Vermagic(release)
+		return map[string]kmodtest.Spec{
+			"core.ko":  {Vermagic: magic, Version: version, Exports: []string{"core_symbol"}},
+			"dummy.ko": {Vermagic: magic, Version: version, Depends: []string{"core"}, Imports: []string{"core_symbol"}},
+		}
+	}
+	w := want{name: "nic", image: n.image("1", withCore("1"), nil), module: "dummy", remove: []string{"dummy"}}
+	assert.Equal(t, spec.ReasonInitFailed, one(t, n.reconcile(w)).Reason)
+	assert.Empty(t, n.runs("core"))
+	c.errno = 0
+	w.image = n.image("2", withCore("2"), nil)
+	s := n.reconcile(w)
+	assert.True(t, s.OK(), s)
+}
+
+// TestStandInForOneOfTwo: what another Module is to have, whose turn comes later, is not loaded for this one.
+func TestStandInForOneOfTwo(t *testing.T) {
+	n, _ := coldNode(t)
+	other := want{name: "zother", module: "core", remove: []string{"core"}, image: n.image("core", map[string]kmodtest.Spec{
+		"core.ko": {Vermagic: kerneltest.Vermagic(release), Exports: []string{"core_symbol"}},
+	}, nil)}
+	w := want{name: "nic", image: n.image("1", only(ours("1"), "dummy"), nil), module: "dummy", remove: []string{"dummy"}}
+	assert.Equal(t, map[string]string{"nic": "Failed InitFailed", "zother": "Loaded"}, states(n.reconcile(w, other)))
+}
+
+// upCard is a card whose interface the node configures as soon as its own driver is there.
+type upCard struct{ *coldCard }
+
+func (c upCard) Of(module string) (devices.Use, error) {
+	u, err := c.coldCard.Of(module)
+	for i := range u.Interfaces {
+		u.Interfaces[i].Up, u.Interfaces[i].Addresses = c.n.runs("dummy") == "in-tree", nil
+	}
+	return u, err
+}
+
+// TestStandInWaitsForTheImage: a kmmd that was killed after the load, and whose image takes its time, goes on when it is there.
+func TestStandInWaitsForTheImage(t *testing.T) {
+	n, c := coldNode(t)
+	c.errno = 0
+	config := func(cfg *agent.Config) { cfg.Devices, cfg.Kernel = upCard{c}, n.Kernel }
+	w := want{name: "nic", image: n.image("1", ours("1"), nil), module: "dummy", remove: []string{"dummy"}, pull: images.PullAlways}
+	require.True(t, n.kill("after step", 2, documents(w), config))
+	n.images.delay(w.image, 4*time.Second)
+	n.start(config)
+	s := n.reconcile(w)
+	assert.True(t, s.OK(), s)
+	assert.Equal(t, []string{"dummy"}, n.held())
+
+	n, c = coldNode(t) // and when it never comes, the node's own is there
+	c.errno = 0
+	w.image = n.image("1", ours("1"), nil)
+	require.True(t, n.kill("after step", 2, documents(w), c.config))
+	n.images.fail(w.image, images.ErrNotFound)
+	n.images.delay(w.image, 4*time.Second)
+	n.start(c.config)
+	assert.Equal(t, spec.ReasonImageNotFound, one(t, n.reconcile(w)).Reason)
+	assert.Equal(t, "in-tree", n.runs("dummy"))
 }

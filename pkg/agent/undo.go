@@ -59,7 +59,11 @@ func (a *Agent) rollBack(ctx context.Context, owner string) error {
 	}
 	a.offer(ctx, owner, freed)
 	if len(left) == 0 && len(journal) > 0 {
-		if err := a.standIn(ctx, owner, slices.Concat(held, a.replaces(owner))); err != nil {
+		err := a.standIn(ctx, owner, slices.Concat(held, a.replaces(owner)))
+		if errors.Is(err, errWaits) {
+			err = errors.Join(err, a.hold(owner, held)) // so that the next look knows what it is about
+		}
+		if err != nil {
 			errs = append(errs, err)
 			left = append(left, 0) // any: it all is done already
 		}
