@@ -83,6 +83,7 @@ func (a *Agent) apply(ctx context.Context, desired *spec.Node) (changed bool, er
 // rollBackRest takes back what was interrupted and is not gone on with.
 func (a *Agent) rollBackRest(ctx context.Context, begun map[string]bool) (changed bool) {
 	clear(a.undoing.why)
+	a.standInLate(ctx)
 	for owner := range a.ledger.Journal {
 		if begun[owner] {
 			continue
@@ -337,7 +338,9 @@ func (a *Agent) failed(ctx context.Context, t plan.Transaction, err error) {
 		f.message += a.runsAgain(t)
 	}
 	if f.retryAt.IsZero() && f.input != "" {
-		delete(a.ledger.Settled, t.Owner) // it does not run: another image under its tag is welcome
+		if !a.runsOfImage(t.Owner) {
+			delete(a.ledger.Settled, t.Owner) // another image under its tag is welcome
+		}
 		a.ledger.Failures[t.Owner] = refusal{f.input, f.reason, f.message, f.left, f.rolledBack}
 		a.save()
 	}

@@ -258,6 +258,23 @@ func TestRefusedIsNotSettled(t *testing.T) {
 	assert.Equal(t, "2", n.runs("dummy"))
 }
 
+// TestRefusedInPart: as long as something of the image runs, it is the image.
+func TestRefusedInPart(t *testing.T) {
+	n := newNode(t)
+	w := want{name: "nic", image: n.push("main", ours("1"), nil), module: "dummy", order: []string{"dummy", "helper"}, pull: images.PullAlways}
+	require.True(t, n.reconcile(w).OK())
+	require.NoError(t, n.Rmmod("helper"))
+	n.FailInit("helper", syscall.EIO)
+	require.Equal(t, spec.ReasonInitFailed, one(t, n.reconcile(w)).Reason)
+	require.Equal(t, "1", n.runs("dummy"))
+	n.push("main", ours("2"), nil)
+	n.calls()
+	n.start()
+	n.reconcile(w)
+	assert.Empty(t, n.calls())
+	assert.Equal(t, "1", n.runs("dummy"))
+}
+
 // TestRequiredDigest: what kmmd knows of a tag does not make a digest of it.
 func TestRequiredDigest(t *testing.T) {
 	n := newNode(t)

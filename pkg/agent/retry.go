@@ -64,14 +64,18 @@ func (f *failure) seldom() {
 // reason. A look in between, for whatever event, is no try: the wait goes on, and
 // what was tried is still known.
 func (f *failure) follow(before *failure) {
-	if before == nil || f.retryAt.IsZero() || before.reason != f.reason || before.retryAt.IsZero() || f.tried && !before.tried {
+	if before == nil || f.retryAt.IsZero() || before.retryAt.IsZero() || f.tried && !before.tried {
+		return
+	}
+	if before.tried && !f.tried && !before.due() {
+		f.wait, f.retryAt, f.longest, f.input, f.tried = before.wait, before.retryAt, before.longest, before.input, true
+		return
+	}
+	if before.reason != f.reason {
 		return
 	}
 	if !before.due() {
 		f.wait, f.retryAt = before.wait, before.retryAt
-		if before.tried && !f.tried {
-			f.input, f.tried, f.longest = before.input, true, before.longest
-		}
 		return
 	}
 	f.wait = max(f.wait, min(2*max(before.wait, firstRetry), cmp.Or(f.longest, lastRetry)))
@@ -213,7 +217,8 @@ type undoing struct {
 	at   time.Time
 	why  map[string]error // by owner
 
-	missing map[string]bool // by owner: interfaces did not come back, and no driver has changed since
+	missing map[string]bool     // by owner: interfaces did not come back, and no driver has changed since
+	standIn map[string][]string // by owner, whose image was still being got: what may have to stand in
 }
 
 // nextUndo is how long to wait for that; there is something left.

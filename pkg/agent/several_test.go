@@ -401,6 +401,32 @@ func TestSeldomAfterABlock(t *testing.T) {
 	})
 }
 
+// TestCostlyTryIsNotForgotten: a look that finds the driver in use, for whatever reason the last try has failed, makes none come sooner.
+func TestCostlyTryIsNotForgotten(t *testing.T) {
+	n := newNode(t)
+	w := want{name: "nic", image: n.image("1", ours("1"), nil), module: "dummy"}
+	require.True(t, n.reconcile(w).OK())
+	w.image = n.image("2", ours("2"), nil)
+	n.FailInit("dummy", syscall.ENOMEM)
+	n.OnCall(func(call string) {
+		if call == "unload dummy" {
+			n.FailInit("dummy", syscall.ENOMEM)
+		}
+	})
+	n.reconcile(w)
+	n.FailInit("dummy", 0)
+	n.reconcile(w) // what ran comes back
+	require.Equal(t, "1", n.runs("dummy"))
+	n.calls()
+	for range 3 {
+		n.Hold("dummy", 1)
+		n.reconcile(w)
+		n.Hold("dummy", 0)
+		n.reconcile(w)
+	}
+	assert.Empty(t, n.calls())
+}
+
 // TestLeftBehind: a dependency out of the image that somebody uses stays when its Module goes, and is no stranger to the next one.
 func TestLeftBehind(t *testing.T) {
 	n := newNode(t)

@@ -14,24 +14,35 @@ import (
 	"github.com/kmm-node/kmmd/pkg/plan"
 )
 
-// errWaits says that the image of a Module is still being got, so that nobody knows whether its own driver comes.
-var errWaits = errors.New("the node's own driver would stand in, but the image is still being got")
+// standInLate is standIn for those that were rolled back while their image was still being got, once it is known that it does not
+// come. With the image the change goes on, and what stands in would be in its way.
+func (a *Agent) standInLate(ctx context.Context) {
+	for owner, names := range a.undoing.standIn {
+		r := a.resolved[owner]
+		if r != nil && r.pending {
+			continue
+		}
+		delete(a.undoing.standIn, owner)
+		if r == nil || r.fail == nil {
+			continue
+		}
+		if err := a.standIn(context.WithoutCancel(ctx), owner, names); err != nil {
+			a.cfg.Log.Error("the node's own drivers can not stand in", "module", owner, "err", err)
+		}
+	}
+}
 
 // standIn has the node's own drivers take the place of one that has failed and is not tried again: as long as they were held off,
 // what asked for them came to nothing, and is not asked again. udev loads a driver when a device is added, and loads none when a
 // driver goes. names are the in-tree modules in question. Those that run are left alone, as are those that no device waits for:
 // they are held off no longer, unless what runs of the image has their part. The error says that they still are.
 func (a *Agent) standIn(ctx context.Context, owner string, names []string) error {
-	f := a.failures[owner]
-	if a.cfg.Devices == nil || f != nil && f.tried && !f.retryAt.IsZero() {
+	if f := a.failures[owner]; a.cfg.Devices == nil || f != nil && f.tried && !f.retryAt.IsZero() {
 		return nil
 	}
 	a.openHost()
 	if len(a.idle(names)) == 0 {
 		return nil
-	}
-	if r := a.resolved[owner]; f == nil && r != nil && r.pending {
-		return errWaits
 	}
 	index, err := kmod.OpenIndex(a.host.Dir())
 	if err != nil {
@@ -141,10 +152,13 @@ func (a *Agent) wantedNames(owner string) map[string]bool {
 	names := nameSet(a.cfg.NeverLoad)
 	for key, r := range a.resolved {
 		if r.want == nil {
+			if r.choice != nil && key != owner {
+				maps.Copy(names, nameSet(slices.Concat(r.choice.RemoveInTree, r.choice.Order)))
+			}
 			continue
 		}
 		for i := range r.want.Files {
-			if f := &r.want.Files[i]; !f.FromHost && (key != owner || !slices.Contains(r.want.Remove, f.Name)) {
+			if f := &r.want.Files[i]; !f.FromHost && !f.Optional && (key != owner || !slices.Contains(r.want.Remove, f.Name)) {
 				names[f.Name] = true
 			}
 		}
@@ -158,8 +172,8 @@ func (a *Agent) wantedNames(owner string) map[string]bool {
 	return names
 }
 
-// loadChain loads one of the node's own modules behind all it needs, and reports whether it did. None of them may be one of those
-// that are wanted otherwise.
+// loadChain loads one of the node's own modules behind all it needs, and reports whether it did. None of these may be one of those
+// that are wanted otherwise. What it has a softdep on may be missing.
 func (a *Agent) loadChain(ctx context.Context, index *kmod.Index, config *kmod.Config, name string, wanted map[string]bool) (done bool, err error) {
 	lines, err := index.ShowDepends(config, name)
 	if err != nil {
@@ -169,20 +183,41 @@ func (a *Agent) loadChain(ctx context.Context, index *kmod.Index, config *kmod.C
 		_, _, err := a.cfg.Kernel.Running(l.Module)
 		return err == nil || l.Action == "builtin"
 	})
-	for _, l := range lines {
-		if wanted[l.Module] {
-			return false, fmt.Errorf("load %s: %s is wanted otherwise, or not at all", name, l.Module)
+	order, err := kmod.LoadOrder(name, a.host)
+	if err != nil {
+		return false, err
+	}
+	needed := func(l kmod.Line) bool {
+		return slices.ContainsFunc(order, func(i kmod.Item) bool { return i.Info.Name == l.Module && !i.Soft })
+	}
+	inTheWay := func(l kmod.Line) error {
+		switch {
+		case wanted[l.Module]:
+			return fmt.Errorf("load %s: %s is wanted otherwise, or not at all", name, l.Module)
+		case l.Action != "insmod":
+			return fmt.Errorf("load %s: the node's modprobe.d has another way to load %s", name, l.Module)
 		}
-		if l.Action != "insmod" {
-			return false, fmt.Errorf("load %s: the node's modprobe.d has another way to load %s", name, l.Module)
-		}
+		return nil
 	}
 	for _, l := range lines {
-		if err := a.loadOwn(ctx, l); err != nil {
+		if err := inTheWay(l); err != nil && needed(l) {
 			return false, err
 		}
 	}
-	return len(lines) > 0, nil
+	for _, l := range lines {
+		err := inTheWay(l)
+		if err == nil {
+			err = a.loadOwn(ctx, l)
+		}
+		if err != nil && needed(l) {
+			return false, err
+		}
+		if err != nil {
+			a.cfg.Log.Warn("softdep not loaded", "name", l.Module, "err", err)
+		}
+		done = done || l.Module == name
+	}
+	return done, nil
 }
 
 // loadOwn loads one of the node's own modules.

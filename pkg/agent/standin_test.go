@@ -94,6 +94,10 @@ func TestStandIn(t *testing.T) {
 	}{
 		{"its device waits", nicAlias, "", nil, syscall.EIO, []string{"hold", "load core", "load dummy"}, "in-tree"},
 		{"with its options", nicAlias, "options dummy numdummies=2\n", nil, syscall.EIO, []string{"hold", "load core", "load dummy numdummies=2"}, "in-tree"},
+		{"without a softdep that the node does not want", nicAlias, "softdep dummy pre: null_blk\ninstall null_blk /bin/true\n", nil, syscall.EIO,
+			[]string{"hold", "load core", "load dummy"}, "in-tree"},
+		{"without a softdep that is never loaded", nicAlias, "softdep dummy post: null_blk\n", []string{"null_blk"}, syscall.EIO,
+			[]string{"hold", "load core", "load dummy"}, "in-tree"},
 		{"no such device", "pci:v00008086d00001000", "", nil, syscall.EIO, []string{"hold"}, ""},
 		{"the node does not want it", nicAlias, "blacklist dummy\n", nil, syscall.EIO, []string{"hold"}, ""},
 		{"the node has another way", nicAlias, "install dummy /bin/true\n", nil, syscall.EIO, []string{"hold"}, ""},
@@ -327,6 +331,27 @@ func TestStandInForOneOfTwo(t *testing.T) {
 	}, nil)}
 	w := want{name: "nic", image: n.image("1", only(ours("1"), "dummy"), nil), module: "dummy", remove: []string{"dummy"}}
 	assert.Equal(t, map[string]string{"nic": "Failed InitFailed", "zother": "Loaded"}, states(n.reconcile(w, other)))
+
+	n, _ = coldNode(t) // also when its image comes late
+	w.image = n.image("1", only(ours("1"), "dummy"), nil)
+	other.image = n.image("core", map[string]kmodtest.Spec{
+		"core.ko": {Vermagic: kerneltest.Vermagic(release), Exports: []string{"core_symbol"}},
+	}, nil)
+	n.images.delay(other.image, 4*time.Second)
+	assert.Equal(t, map[string]string{"nic": "Failed InitFailed", "zother": "Loaded"}, states(n.reconcile(w, other)))
+}
+
+// TestStandInBesideASoftdep: whatever build of a softdep runs is in nobody's way.
+func TestStandInBesideASoftdep(t *testing.T) {
+	n, c := coldNode(t)
+	magic := kerneltest.Vermagic(release)
+	w := want{name: "nic", module: "dummy", remove: []string{"dummy"}, image: n.image("1", map[string]kmodtest.Spec{
+		"core.ko":  {Vermagic: magic, Version: "1"},
+		"dummy.ko": {Vermagic: magic, Version: "1", Softdeps: []string{"pre: core"}},
+	}, nil)}
+	n.start(c.config, func(cfg *agent.Config) { cfg.Kernel = togetherToo{&coldKernel{n.Kernel, c}} })
+	n.reconcile(w)
+	assert.Equal(t, "in-tree", n.runs("dummy"))
 }
 
 // upCard is a card whose interface the node configures as soon as its own driver is there.

@@ -59,11 +59,10 @@ func (a *Agent) rollBack(ctx context.Context, owner string) error {
 	}
 	a.offer(ctx, owner, freed)
 	if len(left) == 0 && len(journal) > 0 {
-		err := a.standIn(ctx, owner, slices.Concat(held, a.replaces(owner)))
-		if errors.Is(err, errWaits) {
-			err = errors.Join(err, a.hold(owner, held)) // so that the next look knows what it is about
-		}
-		if err != nil {
+		names := slices.Concat(held, a.replaces(owner))
+		if r := a.resolved[owner]; r != nil && r.pending && a.failures[owner] == nil {
+			a.undoing.standIn[owner] = names
+		} else if err := a.standIn(ctx, owner, names); err != nil {
 			errs = append(errs, err)
 			left = append(left, 0) // any: it all is done already
 		}

@@ -40,7 +40,7 @@ func TestLeave(t *testing.T) {
 			Loaded: running(live(image("base"), "dummy", "other"), live(image("helper"), "other"), live(image("dummy"))),
 			Ours:   ledger(entry(dependency(image("base")), nic), entry(soft(image("helper")), nic), entry(image("dummy"), nic)),
 		}},
-		{"a reference that names nobody is no reason to leave a build behind", nil, plan.Facts{
+		{"a dependency that something uses stays, whatever that is", nil, plan.Facts{
 			Loaded: running(held(live(image("base"), "dummy"), 1), live(image("dummy"))),
 			Ours:   ledger(entry(dependency(image("base")), nic), entry(image("dummy"), nic)),
 		}},

@@ -346,14 +346,16 @@ func (b *builder) mark(name, why string) {
 }
 
 func (b *builder) undo(name string) *File {
-	if e, ours := b.f.entry(name); ours {
-		if len(e.Owners) == 0 {
-			return nil // nobody asks for that build any more, and its image may be gone
-		}
+	e, ours := b.f.entry(name)
+	if ours && len(e.Owners) > 0 {
 		file := e.File
 		return &file
 	}
-	file := *b.wayBack(name)
+	back := b.wayBack(name)
+	if back == nil {
+		return nil // of a build that has outlived its Module; its image may be gone
+	}
+	file := *back
 	file.Parameters, file.Unseen = currentParameters(file.Types, b.f.Loaded[name].Parameters)
 	return &file
 }

@@ -5,6 +5,7 @@ package plan_test
 import (
 	"testing"
 
+	"github.com/kmm-node/kmmd/pkg/devices"
 	"github.com/kmm-node/kmmd/pkg/plan"
 )
 
@@ -86,6 +87,12 @@ func TestSwap(t *testing.T) {
 		{"what has outlived its Module makes room for the next one",
 			[]plan.Want{wants(nic, dependency(newer(image("base"))), newer(image("dummy")))},
 			plan.Facts{Loaded: running(live(image("base"))), Ours: ledger(entry(dependency(image("base"))))}},
+		{"but for one that has devices, and nothing to come back from",
+			[]plan.Want{wants(nic, dependency(newer(image("base"))), newer(image("dummy")))},
+			plan.Facts{
+				Loaded: running(live(image("base"))), Ours: ledger(entry(dependency(image("base")))),
+				Uses: map[string]devices.Use{"base": {Bound: []devices.Device{{Bus: "pci", Address: "0000:00:02.0"}}}},
+			}},
 		{"and is taken over as it is",
 			[]plan.Want{wants(nic, dependency(image("base")), image("dummy"))},
 			plan.Facts{Loaded: running(live(image("base"))), Ours: ledger(entry(dependency(image("base"))))}},

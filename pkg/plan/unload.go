@@ -100,7 +100,12 @@ func (b *builder) checkUnload(order []string) {
 		if why := holds(l, b.unload, b.mayHold(name)); why != "" {
 			b.block(spec.ReasonInUse, "%s is in use: %s%s", name, why, whoHolds(b.f.Uses[name]))
 		}
-		if _, ours := b.f.entry(name); !ours && b.wayBack(name) == nil {
+		e, ours := b.f.entry(name)
+		if ours && len(e.Owners) == 0 && b.wayBack(name) == nil && drives(b.f.Uses[name]) {
+			b.block(spec.ReasonNoWayBack, "%s has outlived the Module it was loaded for, and drives devices: if the new module fails, %s could not be loaded again; "+
+				"unload it by hand", name, name)
+		}
+		if !ours && b.wayBack(name) == nil {
 			b.block(spec.ReasonNoWayBack, "%s runs, but its file is not in the node's /lib/modules: if the new module fails, %s could not be loaded again", name, name)
 		}
 	}
@@ -129,6 +134,9 @@ func laterGoes(f *Facts, name string, goes func(other string) bool) bool {
 	}
 	return false
 }
+
+// drives tells whether something would be missed if the module did not come back.
+func drives(u devices.Use) bool { return len(u.Bound)+len(u.Interfaces)+len(u.Blocks) > 0 }
 
 // holds says what keeps a module in the kernel once the modules in leaving are
 // gone; "" when nothing does. Each module that imports its symbols holds one
@@ -241,9 +249,8 @@ func spare(owner string, set map[string]bool, f Facts) []Step {
 		again = false
 		for _, name := range slices.Sorted(maps.Keys(set)) {
 			file := f.Ours[name].File
-			// What has a build of its own stays for something to be named only: a reference may go in a moment, the
-			// other build would be in the way of the next one for long.
-			if file.Mere() && !mayGo(&f, name, set, !file.FromHost) {
+			perhaps := !file.FromHost && laterGoes(&f, name, func(other string) bool { return set[other] })
+			if file.Mere() && !mayGo(&f, name, set, perhaps) {
 				delete(set, name)
 				forget = append(forget, Forget{owner, name, !file.FromHost})
 				again = true
