@@ -97,17 +97,6 @@ func (e *entry) awaits(release string) bool {
 	return ok && c.Awaited
 }
 
-// sameImage reports whether a node with this kernel has an image of the same name, that
-// the cluster has made, by both.
-func (e *entry) sameImage(other *entry, release string) bool {
-	if e == nil || e.Made == nil {
-		return false
-	}
-	a, ok := e.choice(release)
-	b, ok2 := other.choice(release)
-	return ok && ok2 && a.Image == b.Image && a.Digest != "" && b.Digest != ""
-}
-
 // contentHash stands for everything in the entry but the revision itself: two
 // entries with the same hash are the same order.
 func contentHash(m *v1beta1.NodeModule) string {

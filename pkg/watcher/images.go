@@ -85,7 +85,6 @@ func (w *Watcher) syncImages(ctx context.Context, k string) error {
 func (w *Watcher) noteImages(m *v1beta1.Module, images map[string]v1beta1.ModuleImage, decided bool) {
 	k := key(m.Namespace, m.Name)
 	changed, tell := w.makings.set(k, images)
-	first := w.makings.finished(m) == 0
 	news := decided && w.makings.finish(m)
 	if changed || news {
 		w.queue.Add(moduleWork + k)
@@ -93,7 +92,7 @@ func (w *Watcher) noteImages(m *v1beta1.Module, images map[string]v1beta1.Module
 	if changed {
 		w.preflightsChanged()
 	}
-	if tell || news && first && len(images) > 0 { // nodes wait for it
+	if tell {
 		w.fan()
 	}
 }

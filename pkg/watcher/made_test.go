@@ -19,7 +19,7 @@ const madeKernel = "6.1.0-1-amd64" // of labelled
 // built is a Module whose image the cluster builds; what is known of it is in
 // images: DIGEST of an image that is there, "" of one that is not.
 func built(tag string, images ...string) *want {
-	m := module("a", tag, func(m *v1beta1.Module) { m.Generation, m.Spec.ModuleLoader.Container.Build = 1, &v1beta1.Build{} })
+	m := module("a", tag, func(m *v1beta1.Module) { m.Spec.ModuleLoader.Container.Build = &v1beta1.Build{} })
 	w := &Watcher{informers: informers{accounts: noAccounts()}}
 	known := map[string]v1beta1.ModuleImage{}
 	for _, digest := range images {
@@ -27,14 +27,7 @@ func built(tag string, images ...string) *want {
 	}
 	w.makings.of(m)
 	w.makings.set("ns/a", known)
-	w.makings.finish(m)
 	return w.wantOf(m, nil)
-}
-
-// unsure is a want of which nobody has looked whether its images are the last ones.
-func unsure(w *want) *want {
-	w.unsure = true
-	return w
 }
 
 func (w *want) entryOf() *entry { return w.made[madeKernel] }
@@ -73,22 +66,6 @@ func TestRenderMadeImages(t *testing.T) {
 		{
 			name: "the same image, made again", want: built("1", "sha256:b"), labels: []string{isReady},
 			config: has([]*entry{there.entryOf()}, loaded(there.entryOf())), gives: built("1", "sha256:b").entryOf(), writes: true,
-		},
-		{
-			name: "the same image, made again, and nobody has looked which is the last one", want: unsure(built("1", "sha256:b")), labels: []string{isReady},
-			config: has([]*entry{there.entryOf()}, loaded(there.entryOf())), gives: there.entryOf(), building: true, label: true,
-		},
-		{
-			name: "what it has, and nobody has looked", want: unsure(built("1", "sha256:a")), labels: []string{isReady},
-			config: has([]*entry{there.entryOf()}, loaded(there.entryOf())), gives: there.entryOf(), label: true,
-		},
-		{
-			name: "it has waited, and nobody has looked", want: unsure(built("1", "sha256:a")),
-			config: has([]*entry{waits.entryOf()}), gives: there.entryOf(), writes: true,
-		},
-		{
-			name: "another image, and nobody has looked", want: unsure(built("2", "sha256:b")), labels: []string{isReady},
-			config: has([]*entry{there.entryOf()}, loaded(there.entryOf())), gives: built("2", "sha256:b").entryOf(), writes: true,
 		},
 		{
 			name: "what it has is for another kernel: it can wait as well", want: built("2", ""),

@@ -33,7 +33,6 @@ func (w *Watcher) wantOf(m *v1beta1.Module, before *want) *want {
 	}
 	if out.entry != nil && out.entry.Made != nil {
 		out.made = w.madeEntries(m, out.entry, before)
-		out.unsure = w.makings.finished(m) == 0
 	}
 	return out
 }
@@ -80,7 +79,7 @@ func (w *Watcher) madeEntries(m *v1beta1.Module, e *entry, before *want) map[str
 // says reports whether the nodes are asked for the same.
 func (w *want) says(other *want) bool {
 	return w.module.UID == other.module.UID && w.module.Generation == other.module.Generation &&
-		w.given == other.given && w.unsure == other.unsure && same(w.entry, other.entry) && maps.EqualFunc(w.made, other.made, same)
+		w.given == other.given && same(w.entry, other.entry) && maps.EqualFunc(w.made, other.made, same)
 }
 
 // reached reports whether what a Module says now has been passed on.

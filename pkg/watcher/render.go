@@ -21,9 +21,6 @@ type want struct {
 	// made are the entries of kernels whose image the cluster makes and of which it
 	// is known whether it is there: entry itself while it is not.
 	made map[string]*entry
-	// unsure says that made is of the Module's status, and nobody has looked since: the
-	// Watcher before this one may have told nodes of an image that is newer.
-	unsure bool
 	// given says that nodes may have it: it is not being deleted, and its
 	// finalizer is there.
 	given bool
@@ -221,15 +218,14 @@ func (r *renderer) target(k string, w *want, current *entry) (*entry, standing) 
 }
 
 // image is the entry with the image of the node's kernel, where the cluster makes
-// it. Until that is there, or known to be the last one, a node keeps what it can load.
+// it. Until that is there, a node keeps what it can load.
 func (r *renderer) image(w *want, current *entry, s *standing) *entry {
 	release := r.node.Status.NodeInfo.KernelVersion
 	if c, ok := w.entry.choice(release); !ok || !c.Awaited {
 		return w.entry // another mapping wins, or none
 	}
 	target := w.made[release]
-	if target == nil || target.awaits(release) && current != nil && !current.awaits(release) && current.fits(release) ||
-		w.unsure && !same(current, target) && current.sameImage(target, release) {
+	if target == nil || target.awaits(release) && current != nil && !current.awaits(release) && current.fits(release) {
 		s.building = true
 		return current
 	}
