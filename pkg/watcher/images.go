@@ -81,19 +81,16 @@ func (w *Watcher) syncImages(ctx context.Context, k string) error {
 }
 
 // noteImages remembers how the images of a Module stand, and whether all have been
-// decided upon, and tells who wants to know.
+// decided upon, and tells who wants to know: nodes once the status has them.
 func (w *Watcher) noteImages(m *v1beta1.Module, images map[string]v1beta1.ModuleImage, decided bool) {
 	k := key(m.Namespace, m.Name)
-	changed, tell := w.makings.set(k, images)
+	changed := w.makings.set(k, images)
 	news := decided && w.makings.finish(m)
 	if changed || news {
 		w.queue.Add(moduleWork + k)
 	}
 	if changed {
 		w.preflightsChanged()
-	}
-	if tell {
-		w.fan()
 	}
 }
 

@@ -280,6 +280,7 @@ func TestReadyOnceNodesAreTold(t *testing.T) {
 	require.NoError(t, w.nodes.GetStore().Add(labelled(isReady)))
 	require.NoError(t, w.syncImages(t.Context(), "ns/a"))
 	tell := func() {
+		w.makings.save("ns/a", w.makings.list(m))
 		wants, changed := w.rebuild()
 		w.takeStock(wants)
 		w.publish(wants, changed, nil)

@@ -3,14 +3,21 @@
 package watcher
 
 import (
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"testing"
+	"testing/synctest"
 	"unique"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/rest"
 
+	"github.com/kmm-node/kmmd/pkg/api/client"
 	"github.com/kmm-node/kmmd/pkg/api/v1beta1"
 )
 
@@ -27,6 +34,7 @@ func built(tag string, images ...string) *want {
 	}
 	w.makings.of(m)
 	w.makings.set("ns/a", known)
+	w.makings.save("ns/a", w.makings.list(m))
 	return w.wantOf(m, nil)
 }
 
@@ -128,6 +136,7 @@ func TestMadeEntriesAreShared(t *testing.T) {
 		"6.2": {Kernel: "6.2", Image: "reg.example/x:1", Digest: "sha256:a"},
 		"6.3": {Kernel: "6.3", Image: "reg.example/x:1"},
 	})
+	w.makings.save("ns/a", w.makings.list(m))
 	first := w.wantOf(m, nil)
 	assert.Same(t, first.made["6.1"], first.made["6.2"])
 	assert.Same(t, first.entry, first.made["6.3"])
@@ -135,6 +144,7 @@ func TestMadeEntriesAreShared(t *testing.T) {
 	assert.True(t, first.says(second))
 	assert.Same(t, first.made["6.1"], second.made["6.1"])
 	w.makings.set("ns/a", map[string]v1beta1.ModuleImage{"6.1": {Kernel: "6.1", Image: "reg.example/x:1", Digest: "sha256:b"}})
+	w.makings.save("ns/a", w.makings.list(m))
 	assert.False(t, second.says(w.wantOf(m, second)), "the nodes are asked for another build")
 }
 
@@ -154,6 +164,7 @@ func BenchmarkRenderMade(b *testing.B) {
 		})
 		w.makings.of(m)
 		w.makings.set("ns/"+m.Name, map[string]v1beta1.ModuleImage{madeKernel: {Kernel: madeKernel, Image: "reg.example/x:1", Digest: "sha256:a"}})
+		w.makings.save("ns/"+m.Name, w.makings.list(m))
 		one := w.wantOf(m, nil)
 		wants = append(wants, one)
 		e := one.entryOf()
@@ -169,4 +180,85 @@ func BenchmarkRenderMade(b *testing.B) {
 			b.Fatal(say(d))
 		}
 	}
+}
+
+// TestNodesAreToldWhatTheStatusHas: the status is what the next Watcher begins with. One that lacks an image which nodes were told of
+// would have them go back to the one before.
+func TestNodesAreToldWhatTheStatusHas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := idle(fake.NewClientset(), nil)
+		defer w.queue.ShutDown()
+		m := fromDockerfile("a")
+		image := func(digest string) map[string]v1beta1.ModuleImage {
+			return map[string]v1beta1.ModuleImage{madeKernel: {Kernel: madeKernel, Image: "reg.example/x:1", Digest: digest, State: v1beta1.ImageReady}}
+		}
+		refuses := true
+		api, err := client.New(&rest.Config{Host: "http://api.example", Transport: apiOf(func(r *http.Request) any {
+			if refuses {
+				return &metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure, Code: http.StatusInternalServerError}
+			}
+			var patch []struct{ Value json.RawMessage }
+			assert.NoError(t, json.NewDecoder(r.Body).Decode(&patch))
+			m = m.DeepCopy()
+			m.Status = v1beta1.ModuleStatus{}
+			assert.NoError(t, json.Unmarshal(patch[1].Value, &m.Status))
+			m.TypeMeta = metav1.TypeMeta{APIVersion: v1beta1.GroupVersion.String(), Kind: "Module"}
+			return m
+		})})
+		require.NoError(t, err)
+		w.cfg.API = api
+		told := func() string {
+			require.NoError(t, w.modules.GetStore().Add(m))
+			wants, _ := w.rebuild()
+			w.wants.Store(&wants)
+			if e := wants[0].entryOf(); e != nil {
+				return e.Made.Images[0].Digest
+			}
+			return ""
+		}
+		m.Status.Images = w.makings.list(m)
+		w.noteImages(m, image("sha256:a"), true)
+		assert.Empty(t, told())
+		require.Error(t, w.writeStatus(t.Context(), m, nil))
+		assert.Empty(t, told(), "the API server has refused it")
+		assert.False(t, fans(w))
+		refuses = false
+		require.NoError(t, w.writeStatus(t.Context(), m, nil))
+		assert.True(t, fans(w))
+		assert.Equal(t, "sha256:a", told())
+
+		w.noteImages(m, image("sha256:b"), true)
+		assert.False(t, fans(w))
+		assert.Equal(t, "sha256:a", told(), "not before it is in the status")
+		require.NoError(t, w.writeStatus(t.Context(), m, nil))
+		require.Equal(t, w.makings.list(m), m.Status.Images, "it is not put off")
+		assert.True(t, fans(w))
+		assert.Equal(t, "sha256:b", told())
+
+		before := m.Status
+		assert.NotEqual(t, before, moduleStatus(m, w.reportOf(m), nil), "that nodes have been told")
+		require.NoError(t, w.writeStatus(t.Context(), m, nil))
+		assert.Equal(t, before, m.Status, "anything else is put off")
+		assert.False(t, fans(w))
+
+		next := idle(fake.NewClientset(), nil)
+		defer next.queue.ShutDown()
+		assert.Equal(t, "sha256:b", next.wantOf(m, nil).entryOf().Made.Images[0].Digest)
+	})
+}
+
+// TestMoreImagesThanAStatusHas: nodes are told of them all the same.
+func TestMoreImagesThanAStatusHas(t *testing.T) {
+	m := fromDockerfile("a")
+	w := &Watcher{informers: informers{accounts: noAccounts()}}
+	w.makings.of(m)
+	images := map[string]v1beta1.ModuleImage{}
+	for i := range maxImages + 1 {
+		kernel := fmt.Sprintf("6.%04d", i)
+		images[kernel] = v1beta1.ModuleImage{Kernel: kernel, Image: "reg.example/x:1", Digest: fmt.Sprintf("sha256:%d", i)}
+	}
+	w.makings.set("ns/a", images)
+	w.makings.save("ns/a", w.makings.list(m))
+	assert.Len(t, w.wantOf(m, nil).made, maxImages+1)
+	assert.Len(t, moduleStatus(m, report{images: w.makings.list(m)}, nil).Images, maxImages)
 }

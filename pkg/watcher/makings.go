@@ -18,14 +18,15 @@ const maxImages = 512
 
 // makings are the images that the cluster makes, by Module and kernel, and who
 // asks for them beside the nodes. What a Module's status said is where a new
-// Watcher begins.
+// Watcher begins: nodes are told of what is in it, and not of what is yet to be written.
 type makings struct {
 	mu      sync.Mutex // guards what follows
 	images  map[string]map[string]v1beta1.ModuleImage
-	asked   map[string]map[string]string // by key and who asks: the kernel
-	adopted map[string]bool              // Modules whose status has been read
-	come    map[string]map[string]bool   // by key: kernels that no node has
-	looked  map[string]lookedAt          // by key: what the images were decided upon for
+	saved   map[string]map[string]v1beta1.ModuleImage // as they were at the last write of the status
+	asked   map[string]map[string]string              // by key and who asks: the kernel
+	adopted map[string]bool                           // Modules whose status has been read
+	come    map[string]map[string]bool                // by key: kernels that no node has
+	looked  map[string]lookedAt                       // by key: what the images were decided upon for
 }
 
 // lookedAt is a Module as it was at a look.
@@ -36,25 +37,50 @@ type lookedAt struct {
 
 // of are the images of a Module by kernel; the caller may change the map.
 func (s *makings) of(m *v1beta1.Module) map[string]v1beta1.ModuleImage {
-	k := key(m.Namespace, m.Name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.adopted[k] {
-		if s.adopted == nil {
-			s.adopted = map[string]bool{}
-		}
-		if s.images == nil {
-			s.images = map[string]map[string]v1beta1.ModuleImage{}
-		}
-		s.adopted[k] = true
-		s.images[k] = map[string]v1beta1.ModuleImage{}
-		for _, i := range m.Status.Images {
-			s.images[k][i.Kernel] = i
-		}
-	}
-	out := maps.Clone(s.images[k])
+	s.adopt(m)
+	out := maps.Clone(s.images[key(m.Namespace, m.Name)])
 	if out == nil {
 		out = map[string]v1beta1.ModuleImage{}
+	}
+	return out
+}
+
+// told are those that nodes may be told of, by kernel; the caller does not change the map.
+func (s *makings) told(m *v1beta1.Module) map[string]v1beta1.ModuleImage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.adopt(m)
+	return s.saved[key(m.Namespace, m.Name)]
+}
+
+// adopt reads the status of a Module, once.
+func (s *makings) adopt(m *v1beta1.Module) {
+	k := key(m.Namespace, m.Name)
+	if s.adopted[k] {
+		return
+	}
+	if s.adopted == nil {
+		s.adopted = map[string]bool{}
+	}
+	s.adopted[k] = true
+	put(&s.images, k, byKernel(m.Status.Images))
+	put(&s.saved, k, byKernel(m.Status.Images))
+}
+
+// put has the images of a Module in one of the maps above.
+func put(in *map[string]map[string]v1beta1.ModuleImage, k string, images map[string]v1beta1.ModuleImage) {
+	if *in == nil {
+		*in = map[string]map[string]v1beta1.ModuleImage{}
+	}
+	(*in)[k] = images
+}
+
+func byKernel(images []v1beta1.ModuleImage) map[string]v1beta1.ModuleImage {
+	out := make(map[string]v1beta1.ModuleImage, len(images))
+	for _, i := range images {
+		out[i.Kernel] = i
 	}
 	return out
 }
@@ -66,24 +92,32 @@ func (s *makings) list(m *v1beta1.Module) []v1beta1.ModuleImage {
 	for _, kernel := range slices.Sorted(maps.Keys(images)) {
 		out = append(out, images[kernel])
 	}
-	return out[:min(len(out), maxImages)]
+	return out
 }
 
-// set replaces the images of a Module. It reports whether anything is another
-// one, and whether that is something nodes are told of.
-func (s *makings) set(k string, images map[string]v1beta1.ModuleImage) (changed, tell bool) {
+// set replaces the images of a Module, and reports whether anything is another one.
+func (s *makings) set(k string, images map[string]v1beta1.ModuleImage) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.images[k]
-	changed = !reflect.DeepEqual(old, images) && len(old)+len(images) > 0
-	tell = !maps.EqualFunc(old, images, func(a, b v1beta1.ModuleImage) bool {
+	put(&s.images, k, images)
+	return !reflect.DeepEqual(old, images) && len(old)+len(images) > 0
+}
+
+// unsaved reports whether nodes wait for these images to be in the status.
+func (s *makings) unsaved(k string, images []v1beta1.ModuleImage) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !maps.EqualFunc(s.saved[k], byKernel(images), func(a, b v1beta1.ModuleImage) bool {
 		return a.Image == b.Image && a.Digest == b.Digest
 	})
-	if s.images == nil {
-		s.images = map[string]map[string]v1beta1.ModuleImage{}
-	}
-	s.images[k] = images
-	return changed, tell
+}
+
+// save notes that the status of a Module has these images, or as many as it can have.
+func (s *makings) save(k string, images []v1beta1.ModuleImage) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	put(&s.saved, k, byKernel(images))
 }
 
 // finish notes that all images of a Module have been decided upon, as it is now, and
@@ -146,6 +180,7 @@ func (s *makings) forget(k string) {
 	defer s.mu.Unlock()
 	delete(s.come, k)
 	delete(s.images, k)
+	delete(s.saved, k)
 	delete(s.adopted, k)
 	delete(s.looked, k)
 }

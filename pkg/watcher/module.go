@@ -63,7 +63,7 @@ func (w *Watcher) madeEntries(m *v1beta1.Module, e *entry, before *want) map[str
 			known[b.hash] = b
 		}
 	}
-	for kernel, i := range w.makings.of(m) {
+	for kernel, i := range w.makings.told(m) {
 		next := e
 		if i.Digest != "" {
 			next = e.with(i.Image, i.Digest)
@@ -223,14 +223,28 @@ func (w *Watcher) reportOf(m *v1beta1.Module) report {
 	return r
 }
 
-// writeStatus writes a Module's status when it differs, and not too often.
+// savedImages notes that a Module's status has these images, and has nodes told of them.
+func (w *Watcher) savedImages(k string, images []v1beta1.ModuleImage) {
+	if w.makings.unsaved(k, images) {
+		w.makings.save(k, images)
+		w.fan()
+	}
+}
+
+// writeStatus writes a Module's status when it differs, and not too often, but for
+// images that nodes are told of as soon as it has them: without that, a Watcher that
+// came after this one would have nodes go back.
 func (w *Watcher) writeStatus(ctx context.Context, m *v1beta1.Module, problem error) error {
 	k := key(m.Namespace, m.Name)
 	r := w.reportOf(m)
 	w.cfg.Metrics.module(k, r)
 	status := moduleStatus(m, r, problem)
 	if apiequality.Semantic.DeepEqual(status, m.Status) {
+		w.savedImages(k, r.images)
 		return w.makeEvents(ctx, moduleWork+k, nil)
+	}
+	if w.makings.unsaved(k, r.images) {
+		w.statuses.forget(k)
 	}
 	if wait := w.statuses.wait(k, r.desired); wait > 0 {
 		w.queue.AddAfter(moduleWork+k, wait)
@@ -251,5 +265,6 @@ func (w *Watcher) writeStatus(ctx context.Context, m *v1beta1.Module, problem er
 		return fmt.Errorf("write status of Module %s: %w", k, err)
 	}
 	w.wroteModule(m, out)
+	w.savedImages(k, r.images)
 	return w.makeEvents(ctx, moduleWork+k, moduleEvents(m, status, time.Now()))
 }

@@ -33,7 +33,7 @@ const (
 // went wrong in the cluster itself is in problem.
 func moduleStatus(m *v1beta1.Module, r report, problem error) v1beta1.ModuleStatus {
 	s := *m.Status.DeepCopy()
-	s.ObservedGeneration, s.Images = m.Generation, r.images
+	s.ObservedGeneration, s.Images = m.Generation, r.images[:min(len(r.images), maxImages)]
 	if r.decided == m.Generation && allObeyed(r.needed) {
 		s.ImageRebuildTriggerGeneration = m.Spec.ImageRebuildTriggerGeneration
 	}
