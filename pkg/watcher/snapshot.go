@@ -168,6 +168,8 @@ func stateOf(m *want, s *standing) page.State {
 		return page.Failed
 	case s.unmapped:
 		return page.Unmapped
+	case s.leftover:
+		return page.Leaving
 	case onlyPlugin && s.plugin:
 		return page.Loaded
 	case onlyPlugin && s.desired:

@@ -122,6 +122,8 @@ func TestLook(t *testing.T) {
 		{"being deleted", module("a", "1", deleted), aNode("n"), has(given(module("a", "1")), told(module("a", "1"), "Loaded")), page.Leaving, ""},
 		{"gone", nil, aNode("n"), has(nil, told(now, "Leaving")), page.Leaving, ""},
 		{"plugin ready", pluginOnly, aNode("n", func(n *corev1.Node) { n.Labels[v1beta1.DevicePluginReadyLabel("ns", "a")] = "" }), nil, page.Loaded, ""},
+		{"plugin ready, and the module is not gone", pluginOnly, aNode("n", func(n *corev1.Node) { n.Labels[v1beta1.DevicePluginReadyLabel("ns", "a")] = "" }), has(nil, told(now, "Leaving")), page.Leaving, ""},
+		{"plugin not ready, and the module is not gone", pluginOnly, aNode("n"), has(given(now), loaded), page.Leaving, ""},
 		{"plugin not ready", pluginOnly, aNode("n"), nil, page.Changing, ""},
 		{"plugin only, taint", pluginOnly, aNode("n", dedicated), nil, page.Excluded, "the node's taint dedicated:NoSchedule is not tolerated"},
 		{"plugin only, being deleted", pluginOnlyDeleted, aNode("n"), nil, page.Excluded, ""},

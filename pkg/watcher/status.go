@@ -91,7 +91,7 @@ func readyCondition(m *v1beta1.Module, r report) metav1.Condition {
 		return condition(v1beta1.ConditionReady, false, reasonNotAllNodes, "not all nodes have been told of the change")
 	case r.leftover > 0:
 		return condition(v1beta1.ConditionReady, false, reasonNotAllNodes, message+"; "+count(r.leftover, "node has", "nodes have")+
-			" not unloaded the module yet, which the Module does not ask for any more")
+			" not unloaded the module yet"+named(r.unloading, r.leftover)+", which the Module does not ask for any more")
 	case desired == 0:
 		return condition(v1beta1.ConditionReady, false, reasonNoNodes, message)
 	case available == desired && toBeMade(m, r) != "":
@@ -126,14 +126,19 @@ func progressingCondition(m *v1beta1.Module, r report) metav1.Condition {
 
 // changing names nodes that are, too: the others may wait for one that is off.
 func changing(r report) string {
-	text, names := count(r.begun, "node is changing", "nodes are changing"), strings.Join(r.changing, ", ")
-	if more := r.begun - len(r.changing); names != "" && more > 0 {
+	return count(r.begun, "node is changing", "nodes are changing") + named(r.changing, r.begun)
+}
+
+// named gives the first of so many nodes, in parentheses, "" where no name is known.
+func named(first []string, of int) string {
+	names := strings.Join(first, ", ")
+	if names == "" {
+		return ""
+	}
+	if more := of - len(first); more > 0 {
 		names += fmt.Sprintf(" and %d more", more)
 	}
-	if names == "" {
-		return text
-	}
-	return text + " (" + names + ")"
+	return " (" + names + ")"
 }
 
 func degradedCondition(m *v1beta1.Module, r report, problem error) metav1.Condition {

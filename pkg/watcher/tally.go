@@ -29,6 +29,7 @@ type moduleTally struct {
 	broken    map[string]bool // failed with what the Module says now
 	present   map[string]bool
 	building  map[string]bool // nodes that wait for an image
+	leftover  map[string]bool // nodes that have what the Module does not ask for any more
 	unmapped  int
 	limit     limit
 	telling   bool // it has changed, and not all nodes have been looked at since
@@ -36,7 +37,7 @@ type moduleTally struct {
 
 // counts are the numbers of a Module's status.
 type counts struct {
-	selected, desired, available, plugins, current, leftover int
+	selected, desired, available, plugins, current int
 }
 
 func newTally() *tally {
@@ -49,6 +50,7 @@ func (t *tally) module(k string) *moduleTally {
 		m = &moduleTally{
 			standings: map[string]*standing{}, begun: map[string]bool{}, held: map[string]bool{},
 			failed: map[string]bool{}, broken: map[string]bool{}, present: map[string]bool{}, building: map[string]bool{},
+			leftover: map[string]bool{},
 		}
 		t.modules[k] = m
 	}
@@ -192,6 +194,7 @@ func (m *moduleTally) mark(node string, s *standing) {
 	put(m.broken, s.failed() && s.desired && s.current)
 	put(m.present, s.present)
 	put(m.building, s.building)
+	put(m.leftover, s.leftover)
 }
 
 func (m *moduleTally) count(s *standing, by int) {
@@ -200,7 +203,7 @@ func (m *moduleTally) count(s *standing, by int) {
 		is bool
 	}{
 		{&m.counts.selected, s.selected}, {&m.counts.desired, s.desired}, {&m.counts.available, s.available},
-		{&m.counts.plugins, s.plugin}, {&m.counts.current, s.desired && s.current && s.available}, {&m.unmapped, s.unmapped}, {&m.counts.leftover, s.leftover},
+		{&m.counts.plugins, s.plugin}, {&m.counts.current, s.desired && s.current && s.available}, {&m.unmapped, s.unmapped},
 	} {
 		if c.is {
 			*c.n += by
@@ -233,9 +236,11 @@ type report struct {
 	mixed                 bool // not all that have failed have the same reason
 	presentTotal          int
 	paused                bool
-	telling               bool // what the Module says now has not reached all nodes
-	untold                int  // those it has not reached, where that is known
-	building              int  // nodes that wait for an image
+	telling               bool     // what the Module says now has not reached all nodes
+	untold                int      // those it has not reached, where that is known
+	building              int      // nodes that wait for an image
+	leftover              int      // nodes that have what the Module does not ask for any more
+	unloading             []string // of these, at most maxNamed
 	images                []v1beta1.ModuleImage
 	needed                []v1beta1.ModuleImage // those of images that a node wants
 	decided               int64                 // the Generation that all of images were decided upon for; 0 is none
@@ -262,6 +267,7 @@ func (t *tally) report(k string) report {
 		failed: m.name(m.failed), failedTotal: len(m.failed), mixed: m.mixed(),
 		present: m.name(m.present), presentTotal: len(m.present),
 		paused: len(m.held) > 0 && m.paused(), telling: m.telling, building: len(m.building),
+		leftover: len(m.leftover), unloading: first(m.leftover),
 	}
 	if m.telling {
 		r.untold = len(t.untold)

@@ -214,6 +214,24 @@ func TestNothingIsLeftOfANode(t *testing.T) {
 	assert.Zero(t, w.tally.report("ns/a").begun)
 }
 
+// TestLeftoverIsNamed: nodes that are to unload what their Module does not ask for any more.
+func TestLeftoverIsNamed(t *testing.T) {
+	tally := newTally()
+	for i := range 7 {
+		tally.set(fmt.Sprintf("n%d", i), standings(standing{desired: true, present: true, leftover: true}))
+	}
+	pluginOnly := module("a", "1", withPlugin, func(m *v1beta1.Module) { m.Spec.ModuleLoader = nil })
+	say := func() string {
+		return meta.FindStatusCondition(moduleStatus(pluginOnly, tally.report("ns/a"), nil).Conditions, v1beta1.ConditionReady).Message
+	}
+	assert.Contains(t, say(), "7 nodes have not unloaded the module yet (n0, n1, n2, n3, n4 and 2 more)")
+	tally.forget("n0")
+	for i := range 5 {
+		tally.set(fmt.Sprintf("n%d", i+1), standings(standing{desired: true}))
+	}
+	assert.Contains(t, say(), "1 node has not unloaded the module yet (n6)")
+}
+
 // TestTelling: a Module that has changed is not ready because its nodes were
 // ready with what it was.
 func TestTelling(t *testing.T) {
@@ -271,8 +289,8 @@ func TestModuleStatus(t *testing.T) {
 			[3]string{"True AllNodes 1 of 1 nodes run the module; 2 nodes have a kernel that no kernelMapping matches", "False Complete no node is changing", "False NoFailures no node has failed"}},
 		{"plugin only", module("a", "1", withPlugin, func(m *v1beta1.Module) { m.Spec.ModuleLoader = nil }), report{counts: counts{selected: 3, desired: 2, plugins: 2}}, nil,
 			[3]string{"True AllNodes 2 of 2 nodes run the plugin", "False Complete no node is changing", "False NoFailures no node has failed"}},
-		{"plugin only, and the module is not gone", module("a", "1", withPlugin, func(m *v1beta1.Module) { m.Spec.ModuleLoader = nil }), report{counts: counts{selected: 2, desired: 2, plugins: 2, leftover: 1}}, nil,
-			[3]string{"False NotAllNodes 2 of 2 nodes run the plugin; 1 node has not unloaded the module yet, which the Module does not ask for any more", "False Complete no node is changing", "False NoFailures no node has failed"}},
+		{"plugin only, and the module is not gone", module("a", "1", withPlugin, func(m *v1beta1.Module) { m.Spec.ModuleLoader = nil }), report{counts: counts{selected: 2, desired: 2, plugins: 2}, leftover: 1, unloading: []string{"n1"}}, nil,
+			[3]string{"False NotAllNodes 2 of 2 nodes run the plugin; 1 node has not unloaded the module yet (n1), which the Module does not ask for any more", "False Complete no node is changing", "False NoFailures no node has failed"}},
 		{"problem", module("a", "1"), report{}, errors.New("apply DaemonSet: no"),
 			[3]string{"False NoNodes 0 of 0 nodes run the module", "False Complete no node is changing", "True PluginFailed apply DaemonSet: no"}},
 	}
