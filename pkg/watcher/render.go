@@ -134,7 +134,7 @@ func (r *renderer) one(k string, w *want) {
 		s.held = true
 	case current == nil || target != nil && !gated && !awaits:
 		next = target
-	case r.usedByPlugin(k, w):
+	case r.usedByPlugin(k, w, &s):
 		off = true
 		r.waiting = append(r.waiting, k)
 	default:
@@ -246,11 +246,13 @@ func (r *renderer) hasPlugin(k string) bool {
 }
 
 // usedByPlugin reports whether a pod is there that leaves when the module is not ready
-// any more. The plugin of a Module that loads none stays, by its selector: whether it
-// keeps the module from being unloaded is known to the node.
-func (r *renderer) usedByPlugin(k string, w *want) bool {
+// any more, or leaves anyway. The plugin of a Module that loads none stays on the nodes
+// that its selector takes: whether it keeps the module from being unloaded is known to
+// the node.
+func (r *renderer) usedByPlugin(k string, w *want, s *standing) bool {
+	stays := w != nil && w.entry == nil && w.given && s.selected
 	return slices.ContainsFunc(r.plugins, func(p pluginPod) bool {
-		return p.key == k && (w == nil || w.entry != nil || p.versioned)
+		return p.key == k && (!stays || p.role != w.role || p.versioned)
 	})
 }
 

@@ -47,6 +47,8 @@ func policy(p corev1.PullPolicy) func(*v1beta1.Module) {
 
 func withPlugin(m *v1beta1.Module) { m.Spec.DevicePlugin = &v1beta1.DevicePluginSpec{} }
 
+func withoutLoader(m *v1beta1.Module) { m.Spec.ModuleLoader = nil }
+
 func unfinalized(m *v1beta1.Module) { m.Finalizers = nil }
 
 func deleted(m *v1beta1.Module) { m.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)} }
@@ -198,7 +200,9 @@ func TestRender(t *testing.T) {
 	pod := pluginPod{key: "ns/a", role: v1beta1.RoleDevicePlugin, ready: true}
 	ofVersion := pod
 	ofVersion.versioned = true
-	pluginOnly := module("a", "1", withPlugin, func(m *v1beta1.Module) { m.Spec.ModuleLoader = nil })
+	pluginOnly := module("a", "1", withPlugin, withoutLoader)
+	unselected := labelled()
+	unselected.Labels = nil
 	tests := []struct {
 		name    string
 		wants   []*want
@@ -232,6 +236,10 @@ func TestRender(t *testing.T) {
 		{"the registry is asked again", wanted(module("a", "1", policy("Always"))), has(given(a1), told(a1, "Loaded")), labelled(isReady), nil, false, "-ns.a.ready, write[a:1]"},
 		{"plugin goes first", wanted(p2), has(given(p1), told(p1, "Loaded")), labelled(isReady), []pluginPod{pod}, false, "-ns.a.ready, plugin of ns/a has to go"},
 		{"plugin stays without the module", wanted(pluginOnly), has(given(p1), told(p1, "Loaded")), labelled(isReady), []pluginPod{pod}, false, "+ns.a.device-plugin-ready=, -ns.a.ready, write[]"},
+		{"plugin goes first, it is being deleted", wanted(module("a", "1", withPlugin, withoutLoader, deleted)), has(given(p1), told(p1, "Loaded")), labelled(isReady), []pluginPod{pod}, false, "+ns.a.device-plugin-ready=, -ns.a.ready, plugin of ns/a has to go"},
+		{"plugin goes first, the node is not selected", wanted(pluginOnly), has(given(p1), told(p1, "Loaded")), unselected, []pluginPod{pod}, false, "+ns.a.device-plugin-ready=, plugin of ns/a has to go"},
+		{"plugin goes first, the Module has none any more", wanted(module("a", "1", withoutLoader)), has(given(p1), told(p1, "Loaded")), labelled(isReady), []pluginPod{pod}, false, "-ns.a.ready, plugin of ns/a has to go"},
+		{"plugin goes first, the Module has another one", wanted(module("a", "1", withoutLoader, func(m *v1beta1.Module) { m.Spec.DRA = &v1beta1.DRASpec{} })), has(given(p1), told(p1, "Loaded")), labelled(isReady), []pluginPod{pod}, false, "-ns.a.ready, plugin of ns/a has to go"},
 		{"plugin of a version goes first", wanted(pluginOnly), has(given(v1), told(v1, "Loaded")), labelled(isReady, atVersion+"=v1"), []pluginPod{ofVersion}, false, "+ns.a.device-plugin-ready=, -ns.a.ready, -ns.a.version.ready, plugin of ns/a has to go"},
 		{"plugin has gone", wanted(p2), has(given(p1), told(p1, "Loaded")), labelled(), nil, false, "write[a:2]"},
 		{"plugin is ready", wanted(p1), has(given(p1), told(p1, "Loaded")), labelled(isReady), []pluginPod{pod}, false, "+ns.a.device-plugin-ready="},
@@ -271,7 +279,7 @@ func TestStanding(t *testing.T) {
 	behind.Generation = 2
 	older, failedOlder := has(given(a1), told(a1, "Loaded")), has(given(a1), told(a1, "Failed/InitFailed"))
 	older.Generation, failedOlder.Generation = 3, 3
-	pluginOnly := module("a", "1", withPlugin, func(m *v1beta1.Module) { m.Spec.ModuleLoader = nil })
+	pluginOnly := module("a", "1", withPlugin, withoutLoader)
 	tests := []struct {
 		name   string
 		wants  []*want
