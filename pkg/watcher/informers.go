@@ -93,8 +93,11 @@ func (w *Watcher) runInformers(ctx context.Context, start func(func())) error {
 	return nil
 }
 
-// readFailed counts lists and watches that fail: whoever can not read does nothing wrong
-// besides, and nothing at all. A watch that ends, or is too old to go on, is none.
+// readFailed counts lists that fail, and requests to watch: whoever can not read does
+// nothing wrong besides, and nothing at all. A watch that ends, or is too old to go on, is
+// none. Nor does it hear of a watch where the connection is refused, or of too many
+// requests: client-go asks for that again by itself (isWatchErrorRetriable in its
+// tools/cache/reflector.go).
 func (w *Watcher) readFailed(resource string) cache.WatchErrorHandlerWithContext {
 	return func(ctx context.Context, r *cache.Reflector, err error) {
 		if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) {

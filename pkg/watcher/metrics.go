@@ -43,7 +43,7 @@ func NewMetrics(r prometheus.Registerer, version string) *Metrics {
 			Name: "kmm_watcher_sync_errors_total", Help: "Looks that ended in an error and are tried again.",
 		}, []string{"kind"}),
 		reads: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "kmm_watcher_read_errors_total", Help: "Lists and watches that failed and are tried again.",
+			Name: "kmm_watcher_read_errors_total", Help: "Lists that failed, and requests to watch, but for those that are tried again without a list: connection refused, too many requests.",
 		}, []string{"resource"}),
 		garbled: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kmm_watcher_unreadable_statuses_total", Help: "Objects read whose status no program can read; it counts as none.",
