@@ -197,7 +197,7 @@ func New(cfg Config) *Agent {
 	a := &Agent{
 		cfg: cfg, trigger: make(chan struct{}, 1), prestage: make(chan struct{}, 1),
 		resolved: map[string]*resolution{}, pulls: map[string]*pull{}, failures: map[string]*failure{}, pinned: map[string][]string{},
-		unreported: cfg.Announce, met: map[string]*plan.Want{}, undoing: undoing{why: map[string]error{}, missing: map[string]bool{}, standIn: map[string][]string{}},
+		unreported: cfg.Announce, met: map[string]*plan.Want{}, undoing: undoing{why: map[string]error{}, missing: map[string]bool{}},
 	}
 	if cfg.Keeper != nil {
 		cfg.Metrics.store(cfg.Keeper.Usage)

@@ -236,8 +236,10 @@ func (a *Agent) input(owner string) string {
 // closed too.
 func (a *Agent) succeed(owner string, pending bool) {
 	_, refused := a.ledger.Failures[owner]
+	_, late := a.ledger.StandIn[owner]
 	delete(a.failures, owner)
-	if a.settle(owner) || pending || refused {
+	if a.settle(owner) || pending || refused || late {
+		delete(a.ledger.StandIn, owner)
 		delete(a.ledger.Journal, owner)
 		delete(a.ledger.Failures, owner)
 		a.save()

@@ -45,6 +45,9 @@ type ledger struct {
 	// done first. It is empty unless a transaction is under way, or was when
 	// kmmd was killed, or could not be rolled back.
 	Journal map[string][]undo `json:"journal,omitempty"`
+	// StandIn are in-tree modules that may have to stand in for an owner's, by owner: an interrupted change was rolled back
+	// while its image was still being got.
+	StandIn map[string][]string `json:"standIn,omitempty"`
 	// Failures are wants that the kernel refused, by owner: they are not tried
 	// again in this boot, also not by a restarted kmmd.
 	Failures map[string]refusal `json:"failures,omitempty"`
@@ -124,6 +127,9 @@ func openLedger(dir, bootID string) (*ledger, error) {
 	}
 	if l.Journal == nil {
 		l.Journal = map[string][]undo{}
+	}
+	if l.StandIn == nil {
+		l.StandIn = map[string][]string{}
 	}
 	if l.Networks == nil {
 		l.Networks = map[string]saved{}

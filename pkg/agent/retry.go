@@ -217,8 +217,7 @@ type undoing struct {
 	at   time.Time
 	why  map[string]error // by owner
 
-	missing map[string]bool     // by owner: interfaces did not come back, and no driver has changed since
-	standIn map[string][]string // by owner, whose image was still being got: what may have to stand in
+	missing map[string]bool // by owner: interfaces did not come back, and no driver has changed since
 }
 
 // nextUndo is how long to wait for that; there is something left.

@@ -445,3 +445,24 @@ func TestLeftBehind(t *testing.T) {
 	assert.True(t, n.reconcile(w).OK())
 	assert.Equal(t, "2", n.runs("base"))
 }
+
+// TestOwnComesBack: the node's own driver, which a rollback has brought in place of what had outlived its Module, is the node's.
+func TestOwnComesBack(t *testing.T) {
+	n := newNode(t)
+	magic := kerneltest.Vermagic(release)
+	kmodtest.WriteTree(t, n.path("host/lib/modules", release, "kernel"), map[string]kmodtest.Spec{
+		"base.ko": {InTree: true, Vermagic: magic, Exports: []string{"base_symbol"}},
+	})
+	require.True(t, n.reconcile(want{name: "nic", image: n.image("1", ours("1"), nil), module: "top"}).OK())
+	other := n.path("other.ko")
+	require.NoError(t, os.WriteFile(other, kmodtest.Build(kmodtest.Spec{Name: "other", Depends: []string{"base"}, Imports: []string{"base_symbol"}, Vermagic: magic}), 0o600))
+	n.Preload(other, "")
+	require.True(t, n.reconcile().OK())
+	require.NoError(t, n.Rmmod("other"))
+	n.FailInit("dummy", syscall.EIO)
+	s := one(t, n.reconcile(want{name: "disk", image: n.image("2", ours("2"), nil), module: "dummy", remove: []string{"base"}}))
+	assert.Contains(t, s.Message, "rolled back: base runs again")
+	assert.Empty(t, n.ledger()["modules"])
+	n.reconcile()
+	assert.Equal(t, "in-tree", n.runs("base"))
+}

@@ -14,21 +14,18 @@ import (
 	"github.com/kmm-node/kmmd/pkg/plan"
 )
 
-// standInLate is standIn for those that were rolled back while their image was still being got, once it is known that it does not
-// come. With the image the change goes on, and what stands in would be in its way.
+// standInLate is standIn for those that were rolled back while their image was still being got, once it is known that the change
+// does not go on. When it does, what stands in would be in its way.
 func (a *Agent) standInLate(ctx context.Context) {
-	for owner, names := range a.undoing.standIn {
-		r := a.resolved[owner]
-		if r != nil && r.pending {
-			continue
-		}
-		delete(a.undoing.standIn, owner)
-		if r == nil || r.fail == nil {
+	for owner, names := range a.ledger.StandIn {
+		if r := a.resolved[owner]; r != nil && r.fail == nil && a.failures[owner] == nil {
 			continue
 		}
 		if err := a.standIn(context.WithoutCancel(ctx), owner, names); err != nil {
 			a.cfg.Log.Error("the node's own drivers can not stand in", "module", owner, "err", err)
 		}
+		delete(a.ledger.StandIn, owner)
+		a.save()
 	}
 }
 
@@ -215,7 +212,7 @@ func (a *Agent) loadChain(ctx context.Context, index *kmod.Index, config *kmod.C
 		if err != nil {
 			a.cfg.Log.Warn("softdep not loaded", "name", l.Module, "err", err)
 		}
-		done = done || l.Module == name
+		done = done || err == nil && l.Module == name
 	}
 	return done, nil
 }

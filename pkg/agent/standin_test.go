@@ -377,14 +377,51 @@ func TestStandInWaitsForTheImage(t *testing.T) {
 	s := n.reconcile(w)
 	assert.True(t, s.OK(), s)
 	assert.Equal(t, []string{"dummy"}, n.held())
+	assert.Empty(t, n.ledger()["standIn"])
+}
 
-	n, c = coldNode(t) // and when it never comes, the node's own is there
-	c.errno = 0
-	w.image = n.image("1", ours("1"), nil)
-	require.True(t, n.kill("after step", 2, documents(w), c.config))
-	n.images.fail(w.image, images.ErrNotFound)
-	n.images.delay(w.image, 4*time.Second)
-	n.start(c.config)
-	assert.Equal(t, spec.ReasonImageNotFound, one(t, n.reconcile(w)).Reason)
-	assert.Equal(t, "in-tree", n.runs("dummy"))
+// TestStandInAfterTheWait plays what ends the wait for the image of a change that was interrupted.
+func TestStandInAfterTheWait(t *testing.T) {
+	waiting := func(n *node, w want) {
+		ctx, cancel := context.WithTimeout(n.t.Context(), 3500*time.Millisecond)
+		defer cancel()
+		n.agent.SetDesired(documents(w))
+		_, err := n.agent.Reconcile(ctx)
+		require.ErrorIs(n.t, err, context.DeadlineExceeded)
+		require.Empty(n.t, n.runs("dummy"))
+	}
+	for name, end := range map[string]func(n *node, c *coldCard, w want){
+		"there is none": func(n *node, _ *coldCard, w want) {
+			n.images.fail(w.image, images.ErrNotFound)
+			assert.Equal(n.t, spec.ReasonImageNotFound, one(n.t, n.reconcile(w)).Reason)
+		},
+		"there is none, and kmmd has started anew": func(n *node, c *coldCard, w want) {
+			waiting(n, w)
+			n.images.fail(w.image, images.ErrNotFound)
+			n.start(c.config)
+			n.reconcile(w)
+		},
+		"it comes, and its firmware is in the way": func(n *node, _ *coldCard, w want) {
+			require.NoError(n.t, os.Remove(n.path("firmware.json")))
+			require.NoError(n.t, os.WriteFile(n.path("firmware/nic.bin"), []byte("somebody's"), 0o644))
+			assert.Equal(n.t, spec.ReasonFirmwareConflict, one(n.t, n.reconcile(w)).Reason)
+		},
+		"the Module is gone": func(n *node, _ *coldCard, w want) {
+			waiting(n, w)
+			n.reconcile()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n, c := coldNode(t)
+			c.errno = 0
+			w := want{name: "nic", image: n.image("1", ours("1"), map[string]string{"nic.bin": "fw"}), module: "dummy", remove: []string{"dummy"},
+				firmware: "/firmware", pull: images.PullAlways}
+			require.True(t, n.kill("after step", 2, documents(w), c.config))
+			n.images.delay(w.image, 4*time.Second)
+			n.start(c.config)
+			end(n, c, w)
+			assert.Equal(t, "in-tree", n.runs("dummy"))
+			assert.Empty(t, n.ledger()["standIn"])
+		})
+	}
 }

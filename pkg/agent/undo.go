@@ -61,7 +61,7 @@ func (a *Agent) rollBack(ctx context.Context, owner string) error {
 	if len(left) == 0 && len(journal) > 0 {
 		names := slices.Concat(held, a.replaces(owner))
 		if r := a.resolved[owner]; r != nil && r.pending && a.failures[owner] == nil {
-			a.undoing.standIn[owner] = names
+			a.ledger.StandIn[owner] = names
 		} else if err := a.standIn(ctx, owner, names); err != nil {
 			errs = append(errs, err)
 			left = append(left, 0) // any: it all is done already

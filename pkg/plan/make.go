@@ -85,7 +85,11 @@ func (b *builder) build() ([]Step, []Block) {
 	steps = append(steps, before...)
 	for _, name := range order {
 		_, ours := b.f.entry(name)
-		steps = append(steps, Unload{Name: name, Why: b.why[name], Undo: b.undo(name), Ours: ours})
+		undo := b.undo(name)
+		if e := b.f.Ours[name]; len(e.Owners) == 0 && undo != nil {
+			ours = false // what comes back is the node's own
+		}
+		steps = append(steps, Unload{Name: name, Why: b.why[name], Undo: undo, Ours: ours})
 	}
 	for i := range b.w.Files {
 		file := b.w.Files[i]

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"unique"
@@ -255,10 +256,15 @@ func TestMoreImagesThanAStatusHas(t *testing.T) {
 	images := map[string]v1beta1.ModuleImage{}
 	for i := range maxImages + 1 {
 		kernel := fmt.Sprintf("6.%04d", i)
-		images[kernel] = v1beta1.ModuleImage{Kernel: kernel, Image: "reg.example/x:1", Digest: fmt.Sprintf("sha256:%d", i)}
+		images[kernel] = v1beta1.ModuleImage{Kernel: kernel, Image: "reg.example/x:1", Digest: fmt.Sprintf("sha256:%d", i), Message: strings.Repeat("x", maxConditionMessage)}
 	}
 	w.makings.set("ns/a", images)
 	w.makings.save("ns/a", w.makings.list(m))
 	assert.Len(t, w.wantOf(m, nil).made, maxImages+1)
-	assert.Len(t, moduleStatus(m, report{images: w.makings.list(m)}, nil).Images, maxImages)
+	status := moduleStatus(m, report{images: w.makings.list(m)}, nil)
+	assert.Len(t, status.Images, maxImages)
+	data, err := json.Marshal(status)
+	require.NoError(t, err)
+	assert.Less(t, len(data), 1<<20, "etcd takes it")
+	assert.Len(t, moduleStatus(m, report{images: w.makings.list(m)[:1]}, nil).Images[0].Message, maxConditionMessage)
 }

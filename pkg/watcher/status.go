@@ -4,6 +4,7 @@ package watcher
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -33,7 +34,7 @@ const (
 // went wrong in the cluster itself is in problem.
 func moduleStatus(m *v1beta1.Module, r report, problem error) v1beta1.ModuleStatus {
 	s := *m.Status.DeepCopy()
-	s.ObservedGeneration, s.Images = m.Generation, r.images[:min(len(r.images), maxImages)]
+	s.ObservedGeneration, s.Images = m.Generation, imagesOf(r)
 	if r.decided == m.Generation && allObeyed(r.needed) {
 		s.ImageRebuildTriggerGeneration = m.Spec.ImageRebuildTriggerGeneration
 	}
@@ -53,6 +54,16 @@ func moduleStatus(m *v1beta1.Module, r report, problem error) v1beta1.ModuleStat
 		meta.SetStatusCondition(&s.Conditions, c)
 	}
 	return s
+}
+
+// imagesOf are the images of a status, which has to have room for them in any case: without it no node is told of those that
+// have been made.
+func imagesOf(r report) []v1beta1.ModuleImage {
+	images := slices.Clone(r.images[:min(len(r.images), maxImages)])
+	for i := range images {
+		images[i].Message = shorten(images[i].Message, min(maxConditionMessage, maxImageMessages/len(images)))
+	}
+	return images
 }
 
 func daemonSetStatus(selected, desired, available int) v1beta1.DaemonSetStatus {
@@ -164,6 +175,10 @@ func unloadingMessage(r report) string {
 	}
 	return "waiting for " + failures(r.present, r.presentTotal)
 }
+
+// maxImageMessages bounds the messages of all images together, in bytes; etcd takes objects of 1.5 MiB
+// (etcd's --max-request-bytes).
+const maxImageMessages = 512 << 10
 
 // maxConditionMessage bounds a message, in bytes; the API server takes 32768.
 const maxConditionMessage = 4096
