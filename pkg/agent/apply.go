@@ -224,7 +224,12 @@ func (a *Agent) input(owner string) string {
 		w.Files[i].Dependency = false // it has no say in what the kernel is asked
 	}
 	w.Order = nil // as Files are
-	data, err := json.Marshal(w)
+	return hashOf(w)
+}
+
+// hashOf stands for a value as JSON has it; "" when it has none.
+func hashOf(v any) string {
+	data, err := json.Marshal(v)
 	if err != nil {
 		return ""
 	}

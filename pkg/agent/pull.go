@@ -4,9 +4,6 @@ package agent
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"slices"
 	"sync/atomic"
@@ -131,14 +128,7 @@ func (a *Agent) settle(owner string) (changed bool) {
 }
 
 // documentHash stands for what a document asks for.
-func documentHash(m *spec.Module) string {
-	data, err := json.Marshal(m.Spec)
-	if err != nil {
-		return ""
-	}
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:])
-}
+func documentHash(m *spec.Module) string { return hashOf(m.Spec) }
 
 // forgetPulls ends those that nobody wants any more.
 func (a *Agent) forgetPulls(wanted map[string]bool) {

@@ -22,7 +22,8 @@ func (a *Agent) standInLate(ctx context.Context) {
 			continue
 		}
 		if err := a.standIn(context.WithoutCancel(ctx), owner, names); err != nil {
-			a.cfg.Log.Error("the node's own drivers can not stand in", "module", owner, "err", err)
+			a.cfg.Log.Error("the node's own drivers can not stand in yet", "module", owner, "err", err)
+			continue
 		}
 		delete(a.ledger.StandIn, owner)
 		a.save()

@@ -425,3 +425,21 @@ func TestStandInAfterTheWait(t *testing.T) {
 		})
 	}
 }
+
+// TestStandInLateIsHeldOff: what can not be held off no longer at first is tried again.
+func TestStandInLateIsHeldOff(t *testing.T) {
+	n, c, w := removedByHand(t, want{module: "dummy", remove: []string{"dummy"}})
+	digest := one(t, n.reports[len(n.reports)-1]).Digest
+	k := &stiffCold{coldKernel{n.Kernel, c}, errors.New("input/output error")}
+	require.True(t, n.kill("after step", 1, documents(w), func(cfg *agent.Config) { cfg.Devices = c }))
+	ref := w.image + " " + digest
+	n.images.delay(ref, 4*time.Second)
+	n.images.fail(ref, images.ErrUnauthorized)
+	n.start(c.config, func(cfg *agent.Config) { cfg.Kernel = k })
+	n.reconcile(w)
+	require.Equal(t, []string{"dummy"}, n.held())
+	k.err = nil
+	n.reconcile(w)
+	assert.Equal(t, "in-tree", n.runs("dummy"))
+	assert.Empty(t, n.held())
+}
