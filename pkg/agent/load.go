@@ -28,6 +28,10 @@ const (
 	alonePause = 100 * time.Millisecond
 )
 
+// lateTries is how often a build that was loaded meanwhile is removed while it is in use, alonePause apart: what has just
+// become live is held by its own load until its asynchronous probes are over (kernel/module/main.c, do_init_module).
+const lateTries = 30
+
 // replaceable reports whether another build of that name may be removed for an
 // owner: the document names it as in-tree module to remove.
 func (a *Agent) replaceable(owner, name string) bool {
@@ -84,11 +88,21 @@ func (a *Agent) load(ctx context.Context, file plan.File, replaceable bool) erro
 		}
 		seen, alone = true, 0
 		a.cfg.Log.Warn("another build was loaded meanwhile and is removed", "name", file.Name, "buildID", m.BuildID)
-		if err := a.unload(ctx, file.Name); err != nil {
+		if err := a.unloadNew(ctx, file.Name); err != nil {
 			return err
 		}
 	}
 	return lostRace(file, err)
+}
+
+// unloadNew is unload of a module that may have been loaded just now.
+func (a *Agent) unloadNew(ctx context.Context, name string) error {
+	err := a.unload(ctx, name)
+	for try := 1; try < lateTries && errors.Is(err, kernel.ErrInUse); try++ {
+		<-time.After(alonePause)
+		err = a.unload(ctx, name)
+	}
+	return err
 }
 
 func lostRace(file plan.File, err error) error {

@@ -62,6 +62,35 @@ func TestRace(t *testing.T) {
 	}
 }
 
+// TestRaceWithAProbe: what was loaded meanwhile is live, and its load holds it a little longer.
+func TestRaceWithAProbe(t *testing.T) {
+	for name, tt := range map[string]struct {
+		calls  int // that it is held for
+		reason spec.Reason
+	}{"for a while": {3, ""}, "for good": {1000, spec.ReasonInUse}} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			n.Preload(n.inTree("dummy"), "")
+			beaten, tried := false, 0
+			n.OnCall(func(call string) {
+				switch {
+				case strings.HasPrefix(call, "load dummy") && !beaten:
+					beaten = true
+					n.Preload(n.inTree("dummy"), "")
+					n.Hold("dummy", 1)
+				case call == "unload dummy" && beaten:
+					if tried++; tried > tt.calls {
+						n.Hold("dummy", 0)
+					}
+				}
+			})
+			m := one(t, n.reconcile(n.swap(n.image("1", ours("1"), nil))))
+			assert.Equal(t, tt.reason, m.Reason, m.Message)
+			assert.Equal(t, tt.reason == "", n.runs("dummy") == "1")
+		})
+	}
+}
+
 // TestAutoloadIsHeldOff: what udev asks for between the two calls does not come.
 func TestAutoloadIsHeldOff(t *testing.T) {
 	n := newNode(t)

@@ -118,8 +118,7 @@ func TestPrestage(t *testing.T) {
 		for {
 			select {
 			case s := <-reports:
-				if maps.Equal(states, staged(s.Staged)) {
-					assert.True(t, s.OK())
+				if maps.Equal(states, staged(s.Staged)) && s.OK() { // the image of the running kernel may be on its way
 					return
 				}
 			case <-t.Context().Done():

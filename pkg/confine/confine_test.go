@@ -43,8 +43,9 @@ func inside(kind string) {
 	var s seen
 	var err error
 	var more sync.WaitGroup
-	for range 4 { // threads that are there already
-		more.Go(func() { runtime.LockOSThread() })
+	more.Add(4)
+	for range 4 { // threads that are there already, and stay
+		go func() { runtime.LockOSThread(); more.Done(); select {} }()
 	}
 	more.Wait()
 	switch kind {

@@ -38,6 +38,7 @@ const (
 
 const (
 	killGrace  = 100 * time.Millisecond // for the killed child to be gone; one that is stuck in the kernel never is
+	endGrace   = 10 * time.Second       // for one to be gone that has closed its end, or says what is no answer: it is at its end
 	busyTries  = 25                     // times a file that somebody has open for writing is tried
 	busyPause  = 20 * time.Millisecond
 	answerSize = 64 << 10 // the answer is a number; a crash of the child's own is longer

@@ -48,7 +48,8 @@ func (h *Host) LoadAll(ctx context.Context, requests []LoadRequest) []Loaded {
 	log := h.openKmsg()
 	defer log.close()
 	begin := time.Now()
-	sent, alive := w.sendAll(requests)
+	sent, heard := w.sendAll(requests)
+	alive := true
 	var done []Loaded
 	for len(done) < sent {
 		r := &requests[len(done)]
@@ -67,7 +68,7 @@ func (h *Host) LoadAll(ctx context.Context, requests []LoadRequest) []Loaded {
 	for n := len(done); alive && n < sent; n++ {
 		_, alive, _ = w.answer(time.Now().Add(DefaultTimeout))
 	}
-	if alive {
+	if alive && heard {
 		h.keepWaiting(w)
 	} else {
 		w.close()

@@ -206,7 +206,11 @@ func (w *waiting) answer(limit time.Time) (ok, alive bool, err error) {
 	if late {
 		_ = w.process.Kill()
 	}
-	limit = time.Now().Add(killGrace)
+	grace := endGrace
+	if late {
+		grace = killGrace
+	}
+	limit = time.Now().Add(grace)
 	for err = nil; err == nil && len(w.said) < answerSize; {
 		err = w.read(limit)
 	}
@@ -215,7 +219,7 @@ func (w *waiting) answer(limit time.Time) (ok, alive bool, err error) {
 	}
 	select {
 	case err = <-w.ended:
-	case <-time.After(killGrace):
+	case <-time.After(grace):
 	}
 	return true, false, parseAnswer(w.said, err)
 }

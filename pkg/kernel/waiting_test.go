@@ -221,7 +221,7 @@ func TestLoadAll(t *testing.T) {
 
 // TestLoadAllEnds: a child that ends, or hangs, after one that it has loaded.
 func TestLoadAllEnds(t *testing.T) {
-	h := scriptHost(t, "head -c 1 >/dev/null; echo 0; echo 0; echo panic: x; exit 2")
+	h := scriptHost(t, "head -c 156 >/dev/null; echo 0; echo 0; echo panic: x; exit 2") // once all four orders are there
 	require.NoError(t, h.Prepare())
 	rs := requests(t, "a", "b", "c", "d")
 	done := h.LoadAll(t.Context(), rs)

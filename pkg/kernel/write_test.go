@@ -95,6 +95,7 @@ func TestWriteCrashes(t *testing.T) {
 	require.ErrorIs(t, err, ErrTimeout)
 	require.ErrorContains(t, err, "within 50ms: ")
 	h = scriptHost(t, "exit 3")
+	r.Timeout = time.Minute
 	require.EqualError(t, h.Write(t.Context(), r), "write "+r.File.Name()+": child ended without an answer: exit status 3")
 	require.NoError(t, h.Hanging(r.Device))
 }

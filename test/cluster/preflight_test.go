@@ -3,6 +3,7 @@
 package cluster
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -60,7 +61,7 @@ func TestPreflightKernel(t *testing.T) {
 // and the status is the same in both.
 func TestPreflightVersions(t *testing.T) {
 	r := preflights(t)
-	t.Cleanup(func() { _ = r.Delete(t.Context(), "older", metav1.DeleteOptions{}) })
+	t.Cleanup(func() { _ = r.Delete(context.WithoutCancel(t.Context()), "older", metav1.DeleteOptions{}) })
 	out := cluster.KubectlInput(t, `
 apiVersion: kmm.sigs.x-k8s.io/v1beta1
 kind: PreflightValidation

@@ -104,7 +104,7 @@ vm_registry() {
 	YML
 	background docker-registry serve "$vm_work/registry.yml" >"$vm_logs/registry.log" 2>&1
 	local port='' i
-	for ((i = 0; i < 200; i++)); do
+	for ((i = 0; i < 2400; i++)); do
 		port=$(sed -n 's/.*listening on 127\.0\.0\.1:\([0-9]*\).*/\1/p' "$vm_logs/registry.log")
 		[[ -z $port ]] || break
 		kill -0 "${vm_pids[-1]}" 2>/dev/null || break

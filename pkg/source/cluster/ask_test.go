@@ -81,17 +81,18 @@ func TestAnswersAreSwallowed(t *testing.T) {
 // TestSilentWatch: a watch that outlives the time it was asked for has an end, and
 // so has one that is not answered.
 func TestSilentWatch(t *testing.T) {
-	way := &swallower{swallow: 1, sent: make(chan string, 10)}
-	s := impatient(t, way)
-	seconds := int64(0)
-	_, err := s.watch(t.Context(), metav1.ListOptions{Watch: true, TimeoutSeconds: &seconds})
-	require.ErrorIs(t, err, context.Canceled)
-	s.patience = 2 * time.Second // this one is answered, however busy the machine is
-	w, err := s.watch(t.Context(), metav1.ListOptions{Watch: true, TimeoutSeconds: &seconds})
-	require.NoError(t, err)
-	defer w.Stop()
-	for range w.ResultChan() { // until it is closed
-	}
+	synctest.Test(t, func(t *testing.T) {
+		way := &swallower{swallow: 1, sent: make(chan string, 10)}
+		s := impatient(t, way)
+		seconds := int64(0)
+		_, err := s.watch(t.Context(), metav1.ListOptions{Watch: true, TimeoutSeconds: &seconds})
+		require.ErrorIs(t, err, context.Canceled)
+		w, err := s.watch(t.Context(), metav1.ListOptions{Watch: true, TimeoutSeconds: &seconds})
+		require.NoError(t, err)
+		defer w.Stop()
+		for range w.ResultChan() { // until it is closed
+		}
+	})
 }
 
 // TestShortWatches: when watches end early and without a word, what they would have

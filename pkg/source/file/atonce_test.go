@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,15 +28,24 @@ func put(t *testing.T, path, name string) {
 // is read at once.
 func atOnce(t *testing.T, dir string) (next func() []string) {
 	t.Helper()
+	return names(t, dir, time.Hour)
+}
+
+// names watches a directory; next is what its documents say next.
+func names(t *testing.T, dir string, quiet time.Duration) (next func() []string) {
+	t.Helper()
 	seen := make(chan []string, 100)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	s := &Source{Path: dir, quiet: time.Hour}
+	s := &Source{Path: dir, quiet: quiet}
 	go func() {
 		done <- s.Watch(ctx, func(n spec.Node, _ []string) {
 			var names []string
 			for i := range n.Modules {
 				names = append(names, n.Modules[i].Metadata.Name)
+				if n.Modules[i].Spec.ModuleLoader == nil {
+					names = append(names, "asks for nothing")
+				}
 			}
 			if len(n.Invalid) > 0 {
 				names = append(names, "invalid")
@@ -138,4 +148,25 @@ func TestAdds(t *testing.T) {
 	} {
 		assert.Equal(t, tt.want, adds(tt.before, tt.now), tt.name)
 	}
+}
+
+// TestPartialWrites: a file that is written bit by bit is read when the writer is
+// done. Half a document is never taken for a wish to unload.
+func TestPartialWrites(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a.yaml")
+	put(t, path, "a")
+	next := names(t, dir, 3*time.Second) // longer than a writer is held up here
+	assert.Equal(t, []string{"a"}, next())
+	f, err := os.Create(path)
+	require.NoError(t, err)
+	for line := range strings.Lines(fmt.Sprintf(document, "b")) { // three lines are a valid document already: one that asks for nothing
+		_, err := f.WriteString(line)
+		require.NoError(t, err)
+	}
+	require.NoError(t, f.Close())
+	require.Equal(t, []string{"b"}, next(), "one look, at the whole, when all is quiet")
+
+	require.NoError(t, os.Truncate(path, 0))
+	require.Equal(t, []string{"invalid"}, next(), "an empty file keeps all as it is")
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -110,31 +109,6 @@ func TestWatchOneFile(t *testing.T) {
 	}
 	write(t, path, yaml("e"))
 	w.until("default/e")
-}
-
-// TestWatchPartialWrites: a file that is written bit by bit is read when the
-// writer is done. Half a document is never taken for a wish to unload.
-func TestWatchPartialWrites(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "a.yaml")
-	write(t, path, yaml("a"))
-	w := watch(t, dir)
-	w.until("default/a")
-	f, err := os.Create(path)
-	require.NoError(t, err)
-	for line := range strings.Lines(yaml("b")) { // three lines are a valid document already: one that asks for nothing
-		_, err := f.WriteString(line)
-		require.NoError(t, err)
-	}
-	require.NoError(t, f.Close())
-	n := w.next()
-	require.Equal(t, []string{"default/b"}, keys(n), "one look, when all is quiet")
-	require.NotNil(t, n.Modules[0].Spec.ModuleLoader, "at the whole")
-
-	require.NoError(t, os.Truncate(path, 0))
-	n = w.next()
-	assert.Empty(t, n.Modules)
-	require.Len(t, n.Invalid, 1, "an empty file keeps all as it is")
 }
 
 func TestWatchReplacedDirectory(t *testing.T) {

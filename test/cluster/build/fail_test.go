@@ -124,13 +124,15 @@ func TestDeadline(t *testing.T) {
 	defer slow.Close()
 	// The pod has half of it, and five seconds to end: until then it has to have got to
 	// its point, however slow the machine is.
-	watcher := startWatcher(t, "--build-deadline=60s")
-	defer watcher.Kill()
+	watcher := startWatcher(t, "--build-deadline=80s")
+	defer func() { watcher.Kill() }()
 	w := newWorld(t, "deadline")
 	w.dockerfile("df", tinyDockerfile(`RUN echo "it takes a while"; until wget -O /dev/null `+slow.URL+`; do sleep 1; done`))
 	w.apply(document{tag: "one", dockerfile: "df"})
 	w.waitCondition("m", "Degraded", "True/BuildFailed", "DeadlineExceeded", "503")
 	w.waitEvent("m", "BuildFailed", "DeadlineExceeded")
+	watcher.Kill()
+	watcher = startWatcher(t) // the next has as much time as it takes
 	open.Store(true)
 	w.waitImage("m", "one", "Ready")
 	assert.Len(t, w.jobs(), 2)

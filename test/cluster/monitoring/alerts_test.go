@@ -155,7 +155,10 @@ func TestRequireAccess(t *testing.T) {
 
 	cluster.Kubectl(t, "apply", "-f", "deploy/components/require-access/access.yaml", "-f", "deploy/monitoring/require-access/access.yaml")
 	who := "--as=system:serviceaccount:kmm-system:kmm-metrics"
-	assert.Equal(t, "yes", strings.TrimSpace(cluster.Kubectl(t, "auth", "can-i", "get", "/metrics", who)))
+	lab.Wait(t, "the right is known", func() error {
+		_, err := cluster.Run(t.Context(), "", "auth", "can-i", "get", "/metrics", who)
+		return err
+	})
 	_, err := cluster.Run(t.Context(), "", "auth", "can-i", "get", "/version/secret", who)
 	assert.Error(t, err)
 }

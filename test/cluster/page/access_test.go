@@ -23,6 +23,7 @@ import (
 	"github.com/kmm-node/kmmd/pkg/page"
 	"github.com/kmm-node/kmmd/test/cluster/chromium"
 	"github.com/kmm-node/kmmd/test/cluster/lab"
+	"github.com/kmm-node/kmmd/test/docs"
 )
 
 // watch: one picture after the other, whenever something changes.
@@ -143,6 +144,15 @@ func access(t *testing.T, b *chromium.Browser, first *lab.Program) {
 	})
 	r := cluster.Reader(t)
 	r.Words = map[string]string{"127.0.0.1:9809": address}
+	r.Before = func(t *testing.T, c *docs.Command) bool {
+		if strings.HasPrefix(c.Text, "curl ") {
+			lab.Wait(t, "the right is known", func() error {
+				_, err := cluster.Run(t.Context(), "", "auth", "can-i", "get", "/status", "--as=system:serviceaccount:default:looker")
+				return err
+			})
+		}
+		return true
+	}
 	r.Read(t, "docs/status-page.md", "page")
 	b.Header("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte("me:"+looker)))
 	b.Go(url)

@@ -49,6 +49,9 @@ func TestManyModules(t *testing.T) {
 	w.takeAway(a)
 	a.Join(nil)
 	for _, d := range docs {
+		w.waitRuns(a, d.module, "v"+strings.TrimPrefix(d.module, "mod"))
+	}
+	for _, d := range docs {
 		w.waitCondition(d.name, "Ready", "False/NoNodes")
 	}
 	w.settled()

@@ -75,6 +75,7 @@ func (n *node) readPages(r *registry) *reader {
 			n.WaitRuns(nil, "hello=")
 			d.writeMyDriver(path)
 		case "docs/status-page.md":
+			d.do("kubectl -n kmm-system rollout status deployment/kmm-watcher") // no pod is on its way out
 			d.Words["NAME"] = d.do("kubectl -n kmm-system get pods -l app.kubernetes.io/name=kmm-watcher -o jsonpath='{.items[0].metadata.name}'")
 		}
 		d.Read(n.t, path, "cluster")

@@ -16,7 +16,7 @@ import (
 
 const (
 	tick     = 50 * time.Millisecond
-	patience = 10 * time.Second
+	patience = time.Minute
 )
 
 // configurations are networks on eth0, each made, saved, lost, given back and taken down again.

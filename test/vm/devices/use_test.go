@@ -192,7 +192,8 @@ func TestDiskOverTCP(t *testing.T) {
 		if len(blocks) == 1 {
 			disk = blocks[0].Name
 		}
-		return disk != ""
+		_, err := os.Stat("/dev/" + disk) // it is made last
+		return disk != "" && err == nil
 	}, patience, tick)
 	sh(t, "mke2fs -F /dev/"+disk+"; mount -t ext4 /dev/"+disk+" /mnt")
 	u := use(t, "nvme_tcp")

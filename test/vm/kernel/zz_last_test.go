@@ -21,7 +21,7 @@ import (
 func TestOops(t *testing.T) {
 	h := open(t)
 	require.NoError(t, os.WriteFile("/proc/sys/kernel/oops_limit", []byte("2"), 0))
-	err := load(t, h, "kmm_oops.ko", "", 2*time.Second)
+	err := load(t, h, "kmm_oops.ko", "", 15*time.Second)
 	require.ErrorIs(t, err, kernel.ErrTimeout)
 	assert.Equal(t, kernel.Timeout, kernel.CauseOf(err))
 	assert.ErrorContains(t, err, "BUG: ")

@@ -87,12 +87,12 @@ func TestNetworkDriverNoDevice(t *testing.T) {
 func TestNetworkDriverInitHangs(t *testing.T) {
 	inTree := strings.TrimSpace(mustRun(t, "modinfo", "-n", "virtio_net"))
 	removeNIC(t)
-	insmod := exec.Command("insmod", variants+"/nic-init-hangs/virtio_net.ko", "secs=5")
+	insmod := exec.Command("insmod", variants+"/nic-init-hangs/virtio_net.ko", "secs=20")
 	require.NoError(t, insmod.Start())
 	require.Eventually(t, func() bool {
 		state, err := os.ReadFile(nic + "/initstate")
 		return err == nil && string(state) == "coming\n"
-	}, 3*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 	assert.NoDirExists(t, eth0)
 	out, err := run("rmmod", "virtio_net")
 	require.Error(t, err)

@@ -54,7 +54,10 @@ func TestBundle(t *testing.T) {
 	n.document("bad.yaml", module("bad", n.image("bundle-bad", []string{"variants/init-fails/dummy.ko"}, nil), "dummy", "inTreeModulesToRemove: [dummy]"))
 	n.document("away.yaml", module("away", "10.0.2.2:1/test/none:1", "null_blk"))
 	d := n.start()
-	n.eventually("tried", func() bool { return len(n.status().Modules) == 3 && n.status().Modules[2].State == "Loaded" })
+	n.eventually("tried", func() bool {
+		modules := n.status().Modules
+		return len(modules) == 3 && modules[1].State == "Failed" && modules[2].State == "Loaded"
+	})
 	up := n.bundle("up.tar.gz")
 	d.stop()
 	down := n.bundle("down.tar.gz")

@@ -180,7 +180,7 @@ func TestNICFails(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			n, conn := newNIC(t)
-			n.configure("network_timeout = \"3s\"\n")
+			n.configure("network_timeout = \"15s\"\n")
 			before := n.network()
 			n.document("nic.yaml", nic(n.image(tt.variant, []string{"variants/" + tt.variant + "/virtio_net.ko"}, nil), allowNetwork))
 			status, all, code := n.once()

@@ -114,7 +114,11 @@ func (n *node) start(secrets ...string) {
 			if r.Method == http.MethodPatch {
 				n.patches.Add(1)
 			}
-			return next.RoundTrip(r)
+			res, err := next.RoundTrip(r)
+			if r.Method == http.MethodPatch && err == nil && res.StatusCode == http.StatusNotFound {
+				n.patches.Add(-1) // it has not heard yet that the object is gone
+			}
+			return res, err
 		})
 	})
 	var err error

@@ -49,7 +49,8 @@ const collection = "/apis/kmm.sigs.x-k8s.io/v1beta1/nodemodulesconfigs"
 // NewFake starts one on the loopback interface, until the test ends.
 func NewFake(t testing.TB) *Fake {
 	t.Helper()
-	f := &Fake{address: "127.0.0.1:0", objects: map[string]*v1beta1.NodeModulesConfig{}, changed: make(chan struct{}), secrets: map[string]json.RawMessage{}}
+	// Connections and other tests take their ports of 127.0.0.1; this one is taken again by Start.
+	f := &Fake{address: "127.0.76.1:0", objects: map[string]*v1beta1.NodeModulesConfig{}, changed: make(chan struct{}), secrets: map[string]json.RawMessage{}}
 	f.Start(t)
 	t.Cleanup(func() { f.Stop(t) })
 	return f
