@@ -182,8 +182,8 @@ func (s *soak) movedTag() string {
 	moved.image.build = s.store.count
 	moved.image.text = fmt.Sprint(s.store.count)
 	s.store.push(s, d.what, moved)
-	if !moved.always {
-		moved.image = d.asked.image
+	if kept := s.store.asked(d.asked); !moved.always {
+		moved.image = kept
 	}
 	s.write(d.what, d.file, moved)
 	s.world.set(d.what, d.file, moved)

@@ -68,12 +68,17 @@ func (s *soak) ledgerLost() string {
 	s.daemon.kill()
 	require.NoError(s, os.RemoveAll(s.host.path("run")))
 	s.world.pathForgotten = len(s.world.firmware()) > 0
+	for _, d := range s.world.docs {
+		d.asked.image = s.store.asked(d.asked)
+		runs := d.asked
+		d.runs = &runs
+	}
 	s.daemon.start()
 	return "and started"
 }
 
-// storeLost has kmmd start without images. A tag stands for what the registry has
-// now.
+// storeLost has kmmd start without images. It gets those that run, whatever their
+// tags stand for by now.
 func (s *soak) storeLost() string {
 	if !s.allGood() {
 		return ""
@@ -81,9 +86,7 @@ func (s *soak) storeLost() string {
 	s.daemon.kill()
 	require.NoError(s, os.RemoveAll(s.host.path("state/images")))
 	for _, d := range s.world.docs {
-		d.asked.image = s.store.tags[d.asked.tag]
-		runs := d.asked
-		d.runs = &runs
+		s.store.unknown[d.asked.tag] = true
 	}
 	s.daemon.start()
 	return "and started"

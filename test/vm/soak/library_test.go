@@ -21,11 +21,12 @@ import (
 type library struct {
 	release string
 	tags    map[string]image // what each tag stands for now
+	unknown map[string]bool  // tags that kmmd's store does not know any more
 	count   int
 }
 
 func newLibrary(release string) *library {
-	return &library{release: release, tags: map[string]image{}}
+	return &library{release: release, tags: map[string]image{}, unknown: map[string]bool{}}
 }
 
 // id is what tells one build of a module from another.
@@ -40,6 +41,16 @@ func buildID(module string, build int) string { return hex.EncodeToString(id(mod
 func (l *library) fresh(of *what) string {
 	l.count++
 	return fmt.Sprintf("%s/soak/%s:%d", os.Getenv("KMMD_VM_REGISTRY"), of.name, l.count)
+}
+
+// asked is the image that a document gets which is new to kmmd and says IfNotPresent: the one it had, or what the tag stands for
+// now, when the store does not know the tag.
+func (l *library) asked(set setup) image {
+	if !l.unknown[set.tag] {
+		return set.image
+	}
+	delete(l.unknown, set.tag)
+	return l.tags[set.tag]
 }
 
 // push has a tag stand for an image; of a flawed one for what is wrong.
