@@ -43,14 +43,19 @@ func (l *library) fresh(of *what) string {
 	return fmt.Sprintf("%s/soak/%s:%d", os.Getenv("KMMD_VM_REGISTRY"), of.name, l.count)
 }
 
-// asked is the image that a document gets which is new to kmmd and says IfNotPresent: the one it had, or what the tag stands for
+// peek is the image that a document gets which is new to kmmd and says IfNotPresent: the one it had, or what the tag stands for
 // now, when the store does not know the tag.
-func (l *library) asked(set setup) image {
-	if !l.unknown[set.tag] {
-		return set.image
+func (l *library) peek(set setup) image {
+	if l.unknown[set.tag] {
+		return l.tags[set.tag]
 	}
-	delete(l.unknown, set.tag)
-	return l.tags[set.tag]
+	return set.image
+}
+
+// asked is peek, and the store knows the tag then.
+func (l *library) asked(set setup) image {
+	defer delete(l.unknown, set.tag)
+	return l.peek(set)
 }
 
 // push has a tag stand for an image; of a flawed one for what is wrong.
