@@ -219,6 +219,23 @@ func TestLoadAll(t *testing.T) {
 	assert.Empty(t, h.LoadAll(t.Context(), requests(t, "a", "b")), "no child can be started")
 }
 
+// TestLoadAllCloses: a child that has answered all it was given, and takes no more, is not asked again.
+func TestLoadAllCloses(t *testing.T) {
+	h := scriptHost(t, "head -c 1 >/dev/null; for order in 1 2 3 4 5 6 7 8 9 10; do echo 0; done")
+	require.NoError(t, h.Prepare())
+	rs := requests(t, strings.Split("abcdefghij", "")...)
+	for i := range rs {
+		rs[i].Parameters = strings.Repeat("x", 100<<10) // all together are more than a socket holds (net.core.wmem_default)
+	}
+	done := h.LoadAll(t.Context(), rs)
+	require.NotEmpty(t, done)
+	assert.Less(t, len(done), len(rs))
+	for _, d := range done {
+		require.NoError(t, d.Err)
+	}
+	assert.Nil(t, h.waits)
+}
+
 // TestLoadAllEnds: a child that ends, or hangs, after one that it has loaded.
 func TestLoadAllEnds(t *testing.T) {
 	h := scriptHost(t, "head -c 156 >/dev/null; echo 0; echo 0; echo panic: x; exit 2") // once all four orders are there

@@ -61,7 +61,6 @@ func TestPreflightKernel(t *testing.T) {
 // and the status is the same in both.
 func TestPreflightVersions(t *testing.T) {
 	r := preflights(t)
-	t.Cleanup(func() { _ = r.Delete(context.WithoutCancel(t.Context()), "older", metav1.DeleteOptions{}) })
 	out := cluster.KubectlInput(t, `
 apiVersion: kmm.sigs.x-k8s.io/v1beta1
 kind: PreflightValidation
@@ -69,6 +68,7 @@ metadata: {name: older}
 spec: {kernelVersion: 4.18.0-372.32.1.el8_6.x86_64, pushBuiltImage: true}
 `, "apply", "-f", "-")
 	assert.Contains(t, out, "older")
+	t.Cleanup(func() { assert.NoError(t, r.Delete(context.WithoutCancel(t.Context()), "older", metav1.DeleteOptions{})) })
 	p, err := r.Get(t.Context(), "older", metav1.GetOptions{})
 	require.NoError(t, err)
 	assert.Equal(t, v1beta2.PreflightValidationSpec{KernelVersion: "4.18.0-372.32.1.el8_6.x86_64", PushBuiltImage: true}, p.Spec)

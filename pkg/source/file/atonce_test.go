@@ -28,11 +28,11 @@ func put(t *testing.T, path, name string) {
 // is read at once.
 func atOnce(t *testing.T, dir string) (next func() []string) {
 	t.Helper()
-	return names(t, dir, time.Hour)
+	return reads(t, dir, time.Hour)
 }
 
-// names watches a directory; next is what its documents say next.
-func names(t *testing.T, dir string, quiet time.Duration) (next func() []string) {
+// reads watches a directory; next is what its documents say next.
+func reads(t *testing.T, dir string, quiet time.Duration) (next func() []string) {
 	t.Helper()
 	seen := make(chan []string, 100)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -156,7 +156,7 @@ func TestPartialWrites(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "a.yaml")
 	put(t, path, "a")
-	next := names(t, dir, 3*time.Second) // longer than a writer is held up here
+	next := reads(t, dir, 3*time.Second) // longer than a writer is held up here
 	assert.Equal(t, []string{"a"}, next())
 	f, err := os.Create(path)
 	require.NoError(t, err)

@@ -97,20 +97,17 @@ func ended(j *batchv1.Job) time.Time {
 // has the hash of the content before the attempt.
 func (w *world) assertPatient() {
 	w.t.Helper()
-	last := ""
 	var before batchv1.Job
-	tried := map[string]bool{}
-	failures := map[string]int{}
+	tried := map[string]int{}
 	for _, j := range w.jobs() {
 		hash := j.Labels[build.HashLabel]
-		if tried[hash] {
-			pause := retry << failures[hash]
-			failures[hash]++
-			if hash == last { // Kubernetes' times are whole seconds.
-				assert.GreaterOrEqual(w.t, j.CreationTimestamp.Sub(w.failed(&before)), pause-time.Second, "%s after %s", j.Name, before.Name)
-			}
+		if n := tried[hash]; n > 0 && hash == before.Labels[build.HashLabel] {
+			pause := retry << (n - 1)
+			// Kubernetes' times are whole seconds.
+			assert.GreaterOrEqual(w.t, j.CreationTimestamp.Sub(w.failed(&before)), pause-time.Second, "%s after %s", j.Name, before.Name)
 		}
-		tried[hash], last, before = true, hash, j
+		tried[hash]++
+		before = j
 	}
 }
 

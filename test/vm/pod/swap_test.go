@@ -147,7 +147,9 @@ func swapNetwork(t *testing.T, change func(*corev1.Pod)) {
 	change(object)
 	require.NoError(t, run("modprobe", "dummy", "numdummies=0"))
 	t.Cleanup(func() {
-		_ = run("rmmod", "dummy") // kmmd may have heard that its document is gone
+		if err := run("rmmod", "dummy"); err != nil { // kmmd may have heard that its document is gone
+			assert.NoDirExists(t, "/sys/module/dummy", err)
+		}
 		assert.NoError(t, os.RemoveAll("/run/modprobe.d/00-kmmd.conf"))
 		assert.NoError(t, os.RemoveAll("/run/kmmd/ledger.json"))
 	})

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -74,19 +75,22 @@ func (s *soak) sample() sample {
 	return out
 }
 
-// requireNoChildren: kmmd has no child but the one that waits for the next load.
+// requireNoChildren: kmmd has no child, once it has come to rest, but the one that waits for the next load.
 func (s *soak) requireNoChildren(proc string) {
 	s.Helper()
-	lists, err := filepath.Glob(proc + "task/*/children") // a thread knows those only that it has started itself
-	require.NoError(s, err)
-	require.NotEmpty(s, lists)
-	for _, list := range lists {
-		children, _ := os.ReadFile(list) // the thread may have ended
-		for _, pid := range strings.Fields(string(children)) {
-			name, err := os.ReadFile("/proc/" + pid + "/cmdline")
-			assert.True(s, err != nil || string(name) == "kmmd: waits\x00", "a child of kmmd's: %q", name)
+	require.EventuallyWithT(s, func(c *assert.CollectT) {
+		lists, err := filepath.Glob(proc + "task/*/children") // a thread knows those only that it has started itself
+		require.NoError(c, err)
+		require.NotEmpty(c, lists)
+		for _, list := range lists {
+			children, _ := os.ReadFile(list) // the thread may have ended
+			for _, pid := range strings.Fields(string(children)) {
+				name, err := os.ReadFile("/proc/" + pid + "/cmdline")
+				require.NoError(c, err)
+				require.Equal(c, "kmmd: waits\x00", string(name))
+			}
 		}
-	}
+	}, time.Minute, 10*time.Millisecond)
 }
 
 // usage is how much the files of a directory hold, and how many there are.

@@ -80,6 +80,7 @@ type node struct {
 	admin   *client.Client
 	state   string
 	patches atomic.Int64 // sent by the source
+	late    atomic.Int64 // of these, for an object that was gone
 
 	source *cluster.Source
 	got    chan spec.Node
@@ -116,7 +117,7 @@ func (n *node) start(secrets ...string) {
 			}
 			res, err := next.RoundTrip(r)
 			if r.Method == http.MethodPatch && err == nil && res.StatusCode == http.StatusNotFound {
-				n.patches.Add(-1) // it has not heard yet that the object is gone
+				n.late.Add(1)
 			}
 			return res, err
 		})
