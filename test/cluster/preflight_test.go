@@ -68,7 +68,9 @@ metadata: {name: older}
 spec: {kernelVersion: 4.18.0-372.32.1.el8_6.x86_64, pushBuiltImage: true}
 `, "apply", "-f", "-")
 	assert.Contains(t, out, "older")
-	t.Cleanup(func() { assert.NoError(t, r.Delete(context.WithoutCancel(t.Context()), "older", metav1.DeleteOptions{})) })
+	t.Cleanup(func() {
+		assert.NoError(t, r.Delete(context.WithoutCancel(t.Context()), "older", metav1.DeleteOptions{}))
+	})
 	p, err := r.Get(t.Context(), "older", metav1.GetOptions{})
 	require.NoError(t, err)
 	assert.Equal(t, v1beta2.PreflightValidationSpec{KernelVersion: "4.18.0-372.32.1.el8_6.x86_64", PushBuiltImage: true}, p.Spec)
