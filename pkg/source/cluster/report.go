@@ -120,7 +120,7 @@ func (w *writer) step(ctx context.Context) time.Duration {
 	if status == nil {
 		return wait
 	}
-	nmc, err := w.patch(ctx, status)
+	nmc, err := w.patch(ctx, status, w.writing)
 	if ctx.Err() != nil && err != nil {
 		return wait
 	}
@@ -134,6 +134,8 @@ func (w *writer) step(ctx context.Context) time.Duration {
 		if w.object != nil && w.object.UID == w.writing {
 			w.object = nil // the watch will tell when there is another, or has told
 		}
+	case apierrors.IsInvalid(err) && (w.object == nil || w.object.UID != w.writing):
+		// It is another object by now, as the watch has told.
 	default:
 		w.failed(err)
 	}
@@ -195,10 +197,14 @@ func (w *writer) failed(err error) {
 	w.failure = err.Error()
 }
 
-func (w *writer) patch(ctx context.Context, status *v1beta1.NodeModulesConfigStatus) (*v1beta1.NodeModulesConfig, error) {
+// patch writes the status of this very object: not that of another, made meanwhile under its name.
+func (w *writer) patch(ctx context.Context, status *v1beta1.NodeModulesConfigStatus, uid types.UID) (*v1beta1.NodeModulesConfig, error) {
 	ctx, cancel := context.WithTimeout(ctx, patchTimeout)
 	defer cancel()
-	data, err := json.Marshal([]map[string]any{{"op": "add", "path": "/status", "value": status}})
+	data, err := json.Marshal([]map[string]any{
+		{"op": "test", "path": "/metadata/uid", "value": uid},
+		{"op": "add", "path": "/status", "value": status},
+	})
 	if err != nil {
 		return nil, fmt.Errorf("write status: %w", err)
 	}

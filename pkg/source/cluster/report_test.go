@@ -101,14 +101,21 @@ func TestObserve(t *testing.T) {
 	assert.Equal(t, "restored", w.object.Status.Summary, "a list is always right")
 }
 
-// TestLateNotFound: the object is gone by the time it is written to. Another one, of which was heard meanwhile, is not.
-func TestLateNotFound(t *testing.T) {
+// TestLateAnswer: the object is gone by the time it is written to, or another has its name. Another one, of which was
+// heard meanwhile, is not gone, and that it was not written to is no failure.
+func TestLateAnswer(t *testing.T) {
 	for _, tt := range []struct {
-		name string
-		next types.UID // that is heard of before the answer
-		want types.UID
+		name   string
+		code   int
+		next   types.UID // that is heard of before the answer
+		want   types.UID
+		failed bool
 	}{
-		{"nothing was heard", "", ""}, {"the same", "first", ""}, {"another", "second", "second"},
+		{"gone, nothing was heard", http.StatusNotFound, "", "", false},
+		{"gone, the same", http.StatusNotFound, "first", "", false},
+		{"gone, another", http.StatusNotFound, "second", "second", false},
+		{"another, nothing was heard", http.StatusUnprocessableEntity, "", "first", true},
+		{"another", http.StatusUnprocessableEntity, "second", "second", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			object := func(uid types.UID) *v1beta1.NodeModulesConfig {
@@ -121,7 +128,7 @@ func TestLateNotFound(t *testing.T) {
 				if tt.next != "" {
 					w.observe(object(tt.next), false)
 				}
-				http.Error(a, "", http.StatusNotFound)
+				http.Error(a, "", tt.code)
 			}))
 			defer server.Close()
 			s.cfg = Config{Node: "n", Log: slog.New(slog.DiscardHandler), Connect: func() (*rest.Config, error) { return &rest.Config{Host: server.URL}, nil }}
@@ -133,6 +140,7 @@ func TestLateNotFound(t *testing.T) {
 				got = w.object.UID
 			}
 			assert.Equal(t, tt.want, got)
+			assert.Equal(t, tt.failed, w.failure != "", w.failure)
 		})
 	}
 }

@@ -82,6 +82,8 @@ type node struct {
 	patches atomic.Int64 // sent by the source
 	late    atomic.Int64 // of these, for an object that was gone
 
+	meanwhile atomic.Pointer[func()] // once, while the next one is on its way
+
 	source *cluster.Source
 	got    chan spec.Node
 	stop   func()
@@ -114,9 +116,12 @@ func (n *node) start(secrets ...string) {
 		return tripper(func(r *http.Request) (*http.Response, error) {
 			if r.Method == http.MethodPatch {
 				n.patches.Add(1)
+				if f := n.meanwhile.Swap(nil); f != nil {
+					(*f)()
+				}
 			}
 			res, err := next.RoundTrip(r)
-			if r.Method == http.MethodPatch && err == nil && res.StatusCode == http.StatusNotFound {
+			if r.Method == http.MethodPatch && err == nil && (res.StatusCode == http.StatusNotFound || res.StatusCode == http.StatusUnprocessableEntity) {
 				n.late.Add(1)
 			}
 			return res, err
@@ -174,13 +179,17 @@ func (n *node) orderSpec(spec v1beta1.NodeModulesConfigSpec) *v1beta1.NodeModule
 			return err
 		})
 	} else {
-		old, err = c.Create(n.t.Context(), &v1beta1.NodeModulesConfig{
-			TypeMeta:   metav1.TypeMeta{APIVersion: v1beta1.GroupVersion.String(), Kind: "NodeModulesConfig"},
-			ObjectMeta: metav1.ObjectMeta{Name: n.name}, Spec: spec,
-		}, metav1.CreateOptions{})
+		old, err = n.create(spec)
 	}
 	require.NoError(n.t, err)
 	return old
+}
+
+func (n *node) create(spec v1beta1.NodeModulesConfigSpec) (*v1beta1.NodeModulesConfig, error) {
+	return n.admin.NodeModulesConfigs().Create(n.t.Context(), &v1beta1.NodeModulesConfig{
+		TypeMeta:   metav1.TypeMeta{APIVersion: v1beta1.GroupVersion.String(), Kind: "NodeModulesConfig"},
+		ObjectMeta: metav1.ObjectMeta{Name: n.name}, Spec: spec,
+	}, metav1.CreateOptions{})
 }
 
 func (n *node) object() *v1beta1.NodeModulesConfig {

@@ -255,16 +255,27 @@ func (f *Fake) updateStatus(w http.ResponseWriter, r *http.Request) {
 func (f *Fake) patchStatus(w http.ResponseWriter, r *http.Request) {
 	var patch []struct {
 		Op, Path string
-		Value    v1beta1.NodeModulesConfigStatus
+		Value    json.RawMessage
 	}
 	if !read(w, r, &patch) {
 		return
 	}
-	if kind := r.Header.Get("Content-Type"); kind != string(types.JSONPatchType) || len(patch) != 1 || patch[0].Op != "add" || patch[0].Path != "/status" {
-		refuse(w, http.StatusUnsupportedMediaType, metav1.StatusReasonUnsupportedMediaType, "only one add of /status is known here")
+	var uid types.UID
+	var status v1beta1.NodeModulesConfigStatus
+	if kind := r.Header.Get("Content-Type"); kind != string(types.JSONPatchType) || len(patch) != 2 || patch[0].Op+patch[0].Path != "test/metadata/uid" ||
+		patch[1].Op+patch[1].Path != "add/status" || json.Unmarshal(patch[0].Value, &uid) != nil || json.Unmarshal(patch[1].Value, &status) != nil {
+		refuse(w, http.StatusUnsupportedMediaType, metav1.StatusReasonUnsupportedMediaType, "only a test of /metadata/uid and an add of /status are known here")
 		return
 	}
-	f.setStatus(w, r, patch[0].Value)
+	f.mu.Lock()
+	o := f.objects[r.PathValue("name")]
+	other := o != nil && o.UID != uid
+	f.mu.Unlock()
+	if other {
+		refuse(w, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "the server rejected our request due to an error in our request")
+		return
+	}
+	f.setStatus(w, r, status)
 }
 
 func (f *Fake) setStatus(w http.ResponseWriter, r *http.Request, status v1beta1.NodeModulesConfigStatus) {

@@ -94,16 +94,20 @@ func testStatusWaits(t *testing.T, s Server) {
 	n.marked("whole")
 	assert.EqualValues(t, 1, n.patches.Load(), "only what is about this object, and the whole")
 
-	// One that comes of an earlier object.
-	require.NoError(t, n.admin.NodeModulesConfigs().Delete(t.Context(), n.name, metav1.DeleteOptions{}))
+	// One that comes of an earlier object, while there is another under its name already.
+	again := func() {
+		assert.NoError(t, n.admin.NodeModulesConfigs().Delete(t.Context(), n.name, metav1.DeleteOptions{}))
+		_, err := n.create(v1beta1.NodeModulesConfigSpec{Modules: []v1beta1.NodeModule{entry("nic", "r2")}})
+		assert.NoError(t, err)
+	}
+	n.meanwhile.Store(&again)
 	n.report(2, "late")
-	n.order(entry("nic", "r2"))
 	n.next()
+	assert.Empty(t, n.object().Status.KernelRelease)
 	n.report(1, "again")
 	n.marked("again")
-	late := n.late.Load()
-	assert.LessOrEqual(t, late, int64(1), "it had not heard yet that the object was gone")
-	assert.EqualValues(t, 2, n.patches.Load()-late)
+	assert.EqualValues(t, 1, n.late.Load(), "it was refused")
+	assert.EqualValues(t, 3, n.patches.Load())
 }
 
 func testStatusChanged(t *testing.T, s Server) {
