@@ -92,12 +92,12 @@ func inVM(ctx context.Context, o options, series, release string) (r result, err
 // and what else the machine does meanwhile, is then no part of what is measured. The kernel, which is told what its time
 // stamp counter is as it can not be measured, is told that of this one. A real processor has its own clock. The emulated one
 // has the wide registers and the checksums that a real one has, though they are slow, but not cmpxchg16b, after which QEMU
-// gets the flags wrong.
+// gets the flags wrong. Its timers are as exact as a real one's.
 func clock() (machine, kernel string) {
 	if accel := os.Getenv("KMMD_VM_ACCEL"); accel != "" && accel != "tcg" {
 		return "", ""
 	}
-	return "-icount shift=0 -cpu max,-erms,-fsrm,-la57,-smap,-smep,-cx16", "tsc_early_khz=1000000"
+	return "-icount shift=0 -cpu max,-erms,-fsrm,-la57,-smap,-smep,-cx16", "tsc_early_khz=1000000 highres=on"
 }
 
 // pushAll gives the registry of the VM an image for each scenario.
