@@ -4,19 +4,30 @@ package spec
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
-	"sync"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/a8m/envsubst/parse"
 )
 
-// endless is what the library may never come back from: "$_" or "${_" after a
-// "${". It takes "_" for text, and what follows with it, the closing brace too
-// (a8m/envsubst 1.4.3, lexVariable).
-var endless = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`(?s)\$\{.*\$\{?_([^\pL\p{Nd}_]|$)`)
-})
+// endless reports what the library may never come back from: "$_" or "${_" after
+// a "${". It takes "_" for text, and what follows with it, the closing brace too
+// (a8m/envsubst 1.4.3, lexVariable). A pattern that says so would take longer to
+// compile than all else that is done with a document.
+func endless(template string) bool {
+	_, rest, _ := strings.Cut(template, "${")
+	for found := true; found; {
+		_, rest, found = strings.Cut(rest, "$")
+		if after, ok := strings.CutPrefix(strings.TrimPrefix(rest, "{"), "_"); ok && found {
+			next, _ := utf8.DecodeRuneInString(after)
+			if next != '_' && !unicode.IsLetter(next) && !unicode.Is(unicode.Nd, next) {
+				return true
+			}
+		}
+	}
+	return false
+}
 
 // Expand substitutes $X, ${X}, ${X:-default}, ${X-default} and ${X:+other} in
 // a template, with the variables of the release and the Module; "$$" is "$".
@@ -24,7 +35,7 @@ var endless = sync.OnceValue(func() *regexp.Regexp {
 // that is used without a default and does not exist: it expands to nothing.
 // A missing "}" is an error.
 func Expand(template string, r Release, name, namespace string) (out string, unset []string, err error) {
-	if endless().MatchString(template) {
+	if endless(template) {
 		return "", nil, fmt.Errorf("expand %q: \"$_\" is no variable, and may not stand beside ${…}", template)
 	}
 	env := r.variables(name, namespace)

@@ -7,7 +7,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 )
 
 // maxNameLength is what "namespace.name" may have together, so that the node
@@ -16,15 +15,25 @@ const maxNameLength = 41
 
 const containerField = "spec.moduleLoader.container"
 
-var (
-	objectName = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`)
-	})
-	moduleName = sync.OnceValue(func() *regexp.Regexp {
-		return regexp.MustCompile(`^[A-Za-z0-9_-]{1,55}$`)
-	})
-	pullPolicies = []string{"", "Always", "IfNotPresent", "Never"}
+const (
+	digits    = "0123456789"
+	lowerCase = "abcdefghijklmnopqrstuvwxyz"
+	upperCase = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 )
+
+var pullPolicies = []string{"", "Always", "IfNotPresent", "Never"}
+
+// madeOf reports whether a text has these characters only.
+func madeOf(s, characters string) bool { return strings.Trim(s, characters) == "" }
+
+func isObjectName(s string) bool {
+	return s != "" && madeOf(s, lowerCase+digits+"-.") && s == strings.Trim(s, "-.")
+}
+
+// isModuleName: a name has 55 bytes at most (MODULE_NAME_LEN is 56 with its NUL on 64 bit, include/linux/moduleparam.h).
+func isModuleName(s string) bool {
+	return s != "" && len(s) <= 55 && madeOf(s, lowerCase+upperCase+digits+"_-")
+}
 
 // validate finds everything in a well-formed document that can not be obeyed.
 func (m *Module) validate() findings {
@@ -35,7 +44,7 @@ func (m *Module) validate() findings {
 	switch name := m.Metadata.Name; {
 	case name == "":
 		f.add("metadata.name", "is required")
-	case !objectName().MatchString(name):
+	case !isObjectName(name):
 		f.add("metadata.name", "%q: lower-case letters, digits, '-' and '.' only, a letter or digit first and last", name)
 	}
 	if n := len(m.Metadata.Name) + len(m.Metadata.Namespace); n > maxNameLength {
@@ -131,7 +140,7 @@ func validateRemovalSpelling(c *Container, f *findings) {
 }
 
 func validateName(field, name string, f *findings) {
-	if !moduleName().MatchString(name) {
+	if !isModuleName(name) {
 		f.add(field, "%q is not a module name: give the name as lsmod shows it, without directory and .ko", name)
 	}
 }
