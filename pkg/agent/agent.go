@@ -207,6 +207,10 @@ func New(cfg Config) *Agent {
 		cfg.Log.Warn("ledger is unreadable and set aside: modules are adopted by their build-id", "err", err)
 	}
 	a.ledger = led
+	// To find out how JSON has these types takes as long as half of a load: now, and not when the first document comes.
+	for _, v := range []any{spec.Module{}.Spec, plan.Want{}, led} {
+		hashOf(v)
+	}
 	if cfg.Retry {
 		clear(a.ledger.Failures)
 	}
