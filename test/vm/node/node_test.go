@@ -28,7 +28,7 @@ import (
 const (
 	modules  = "/kmmd-test/modules"
 	binary   = "/usr/bin/kmmd"
-	patience = 60 * time.Second // for things that take a moment even when emulated
+	patience = 3 * time.Minute // for things that take a moment even when emulated
 )
 
 func TestMain(m *testing.M) {
