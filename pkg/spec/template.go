@@ -13,8 +13,8 @@ import (
 
 // endless reports what the library may never come back from: "$_" or "${_" after
 // a "${". It takes "_" for text, and what follows with it, the closing brace too
-// (a8m/envsubst 1.4.3, lexVariable). A pattern that says so would take longer to
-// compile than all else that is done with a document.
+// (a8m/envsubst 1.4.3, lexVariable). A pattern that says so takes as long to
+// compile as a document to be read.
 func endless(template string) bool {
 	_, rest, _ := strings.Cut(template, "${")
 	for found := true; found; {

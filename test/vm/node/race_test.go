@@ -13,7 +13,7 @@ import (
 )
 
 // swaps is how often the race is run.
-const swaps = 25
+const swaps = 50
 
 // TestRace has the kernel ask for the in-tree module all the time, as any user
 // of its alias does, while it is swapped: after "loaded" it never runs. Three

@@ -80,7 +80,7 @@ type node struct {
 	admin   *client.Client
 	state   string
 	patches atomic.Int64 // sent by the source
-	late    atomic.Int64 // of these, for an object that was gone
+	late    atomic.Int64 // of these, for an object that was gone, or another
 
 	meanwhile atomic.Pointer[func()] // once, while the next one is on its way
 

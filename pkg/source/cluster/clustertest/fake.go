@@ -248,7 +248,7 @@ func (f *Fake) remove(w http.ResponseWriter, r *http.Request) {
 func (f *Fake) updateStatus(w http.ResponseWriter, r *http.Request) {
 	var o v1beta1.NodeModulesConfig
 	if read(w, r, &o) {
-		f.setStatus(w, r, o.Status)
+		f.setStatus(w, r, "", o.Status)
 	}
 }
 
@@ -267,19 +267,16 @@ func (f *Fake) patchStatus(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusUnsupportedMediaType, metav1.StatusReasonUnsupportedMediaType, "only a test of /metadata/uid and an add of /status are known here")
 		return
 	}
-	f.mu.Lock()
-	o := f.objects[r.PathValue("name")]
-	other := o != nil && o.UID != uid
-	f.mu.Unlock()
-	if other {
-		refuse(w, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "the server rejected our request due to an error in our request")
-		return
-	}
-	f.setStatus(w, r, status)
+	f.setStatus(w, r, uid, status)
 }
 
-func (f *Fake) setStatus(w http.ResponseWriter, r *http.Request, status v1beta1.NodeModulesConfigStatus) {
+// setStatus is refused when another object than that of the UID has the name; "" is any.
+func (f *Fake) setStatus(w http.ResponseWriter, r *http.Request, uid types.UID, status v1beta1.NodeModulesConfigStatus) {
 	f.with(w, r, func(o *v1beta1.NodeModulesConfig) {
+		if uid != "" && o.UID != uid {
+			refuse(w, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "the server rejected our request due to an error in our request")
+			return
+		}
 		before, _ := json.Marshal(o.Status)
 		after, _ := json.Marshal(status)
 		if string(before) == string(after) {
