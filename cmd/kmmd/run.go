@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/kmm-node/kmmd/pkg/memory"
 	"github.com/kmm-node/kmmd/pkg/source"
 	"github.com/kmm-node/kmmd/pkg/spec"
 	"github.com/kmm-node/kmmd/pkg/systemd"
@@ -139,6 +140,7 @@ func openLocked(o *options, registry prometheus.Registerer, retry bool) (*node, 
 }
 
 func runDaemon(ctx context.Context, o *options) error {
+	memory.CollectSeldom()
 	var err error
 	if o.manager, err = systemd.Open(); err != nil {
 		return err

@@ -308,6 +308,9 @@ func (a *Agent) kernelMagic() string {
 // missingFirmware warns of names in .modinfo that neither the image nor the
 // host has. Only a warning: a driver lists all it might ever ask for.
 func (a *Agent) missingFirmware(r *resolution, info *kmod.Info) []string {
+	if len(info.Firmware) == 0 {
+		return nil
+	}
 	var out []string
 	host, release := filepath.Join(filepath.Dir(a.cfg.ModulesDir), "firmware"), a.cfg.Kernel.Release()
 	dirs := []string{r.tree.FirmwareDir, a.cfg.FirmwareDir} // then those of the kernel itself (firmware_loader/main.c: fw_path)

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // treeVersion changes when trees are made differently; older ones are then
@@ -128,7 +129,7 @@ func (t *Tree) Verify(paths ...string) error {
 	var errs []error
 	if len(paths) == 0 {
 		paths = slices.Sorted(maps.Keys(t.files))
-		errs = append(errs, t.strangers(root))
+		errs = append(errs, t.strangers())
 	} else {
 		paths = slices.Clone(paths)
 		for i, p := range paths {
@@ -198,19 +199,18 @@ func CopyFile(path string, w io.Writer) error {
 	return nil
 }
 
-// strangers names what is in the tree but was not put there by this package.
-func (t *Tree) strangers(root *os.Root) error {
+// strangers names what is in the tree but was not put there by this package. It goes by what directories say of their
+// entries: those are not looked at one by one, as below an os.Root.
+func (t *Tree) strangers() error {
 	var errs []error
-	err := fs.WalkDir(root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
+	top := t.dir + "/"
+	err := filepath.WalkDir(top, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		valid := fs.ValidPath(p) // else it can not be looked into, and is none of ours either
-		if _, ok := t.files[p]; !ok && (!d.IsDir() || !valid) && p != treeFile {
-			errs = append(errs, fmt.Errorf("%w: %s is not a file of the image", ErrDigest, filepath.Join(t.dir, p)))
-		}
-		if d.IsDir() && !valid {
-			return fs.SkipDir
+		name := strings.TrimPrefix(p, top)
+		if _, ok := t.files[name]; !ok && (!d.IsDir() || !utf8.ValidString(name)) && name != treeFile {
+			errs = append(errs, fmt.Errorf("%w: %s is not a file of the image", ErrDigest, p))
 		}
 		return nil
 	})

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 )
 
 // maxTreeEntries bounds a walk through a module directory; a full distribution
@@ -215,13 +216,17 @@ func (t *Tree) walk() map[string]string {
 		return files
 	}
 	defer root.Close()
-	entries := 0
-	_ = fs.WalkDir(root.FS(), ".", func(file string, d fs.DirEntry, err error) error {
+	entries, top := 0, t.dir+"/" // which is gone into where it is a link
+	_ = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
 		if entries++; entries > maxTreeEntries {
 			return fs.SkipAll
 		}
 		if err != nil || d.IsDir() || !isModuleFile(d.Name()) {
 			return nil // what can not be read is skipped, the walk goes on
+		}
+		file := strings.TrimPrefix(path, top)
+		if !utf8.ValidString(file) {
+			return nil // the ledger, which is JSON, could not name it
 		}
 		if !d.Type().IsRegular() && !t.regular(root, file) {
 			return nil

@@ -20,6 +20,19 @@ import (
 // much. A kernel that does not know of it (prctl(2), PR_SET_THP_DISABLE; Linux 3.15) changes nothing. No privilege is needed.
 func NoHugePages() { _ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0) }
 
+// seldom is how much a heap may grow until garbage is collected, in percent of what lives; the least heap at which that
+// happens, 4 MiB with 100, grows with it (runtime/mgcpacer.go, heapMinimum; Go 1.26).
+const seldom = 200
+
+// CollectSeldom leaves room for what one change of a small heap needs, such as the dictionary of 1 MiB that each module
+// packed by xz asks for: a collection in the middle of it would cost more than all else. What has become garbage when it
+// is over goes with Collect and GiveBack. GOGC in the environment is obeyed instead. No privilege is needed.
+func CollectSeldom() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(seldom)
+	}
+}
+
 // GiveBack returns unused memory of the heap, and lets go of the program's own code and constants: what is used again is
 // read again, from the page cache as a rule, and what was only needed to start is not. It takes some milliseconds, and needs
 // /proc; without it, the heap's is returned all the same. What it does not do is no error.

@@ -61,6 +61,17 @@ func TestCollect(t *testing.T) {
 }
 
 // TestAfterCollections: each one is told.
+func TestCollectSeldom(t *testing.T) {
+	t.Setenv("GOGC", "")
+	was := debug.SetGCPercent(100)
+	defer debug.SetGCPercent(was)
+	CollectSeldom()
+	assert.Equal(t, seldom, debug.SetGCPercent(100))
+	t.Setenv("GOGC", "50") // by which the runtime has gone from the beginning
+	CollectSeldom()
+	assert.Equal(t, 100, debug.SetGCPercent(100))
+}
+
 func TestAfterCollections(t *testing.T) {
 	told := make(chan struct{}, 100)
 	AfterCollections(func() { told <- struct{}{} })

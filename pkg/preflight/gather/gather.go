@@ -201,7 +201,10 @@ func (c *Collector) remember(modules []preflight.Module, loaded []kernel.Module)
 	maps.DeleteFunc(c.files, func(_ string, f *kmod.File) bool { return !keep[f.Info.Name] })
 	for _, m := range modules {
 		name := m.File.Info.Name
-		running := c.host.BuildID(name)
+		running := ""
+		if keep[name] { // else there are no notes to be read
+			running = c.host.BuildID(name)
+		}
 		maps.DeleteFunc(c.files, func(id string, f *kmod.File) bool { return f.Info.Name == name && id != running }) // earlier builds
 		c.files[m.File.Info.BuildID] = m.File
 	}
