@@ -34,6 +34,7 @@ import (
 // processes may use one store at the same time.
 type Store struct {
 	dir  string
+	tops string // what all trees are below, with a slash at its end
 	o    Options
 	l    limits
 	step func(what string) error // called before each write; tests fail or stop there
@@ -57,6 +58,7 @@ func Open(dir string, o Options) (*Store, error) {
 		o.Quota = DefaultQuota
 	}
 	s := &Store{dir: dir, o: o, l: defaultLimits(), step: func(string) error { return nil }}
+	s.tops = s.path("trees") + "/"
 	s.verified = openVerified(o.VerifiedFile, o.BootID)
 	for _, d := range []string{dir, s.path("refs"), s.path(filesPart), s.path("trees"), s.path(layersPart), s.path("pins"), s.path("tmp")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {

@@ -195,8 +195,8 @@ func openPlain(path string) (*os.File, error) {
 
 // find gives the record of a file of a tree of this store. A tree that Ensure has returned need not be read again.
 func (s *Store) find(path string) (record, error) {
-	name, err := filepath.Rel(s.path("trees"), path)
-	if err != nil || !filepath.IsLocal(name) {
+	name, ok := strings.CutPrefix(path, s.tops)
+	if !ok || !filepath.IsLocal(name) {
 		return record{}, fmt.Errorf("%w: %s is not in the store", ErrDigest, path)
 	}
 	key, name, _ := strings.Cut(name, "/")
@@ -219,7 +219,7 @@ func (t *Tree) record(name string) (record, error) {
 // tree is loadTree for one of this store; what has been read before, and not been written since, is not read again. It is
 // not to be changed.
 func (s *Store) tree(key string) (*Tree, error) {
-	dir := s.path("trees", key)
+	dir := s.tops + key
 	if t := s.returned.get(key, dir); t != nil {
 		return t, nil
 	}
@@ -254,7 +254,7 @@ func (r *returned) get(key, dir string) *Tree {
 	if !ok {
 		return nil
 	}
-	info, err := os.Lstat(filepath.Join(dir, treeFile))
+	info, err := os.Lstat(dir + "/" + treeFile)
 	if err != nil {
 		return nil
 	}

@@ -11,10 +11,12 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"os"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
+	"golang.org/x/sys/unix"
 )
 
 // magics tell what a file is packed with, by its first bytes.
@@ -127,18 +129,42 @@ func ReadInfo(path string) (*Info, error) {
 // smallFile is up to which size a module file is read at once; most are smaller.
 const smallFile = 256 << 10
 
+// openFile is os.Open without the five calls by which that finds out of each file that it needs no poller.
+func openFile(path string) (*os.File, error) {
+	for {
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			return os.NewFile(uintptr(fd), path), nil
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+		}
+	}
+}
+
 // withPlain calls fn with the plain bytes of a module file: the file itself, or
 // a buffer that has them.
 func withPlain(path string, fn func(io.ReaderAt) error) error {
-	f, err := os.Open(path)
+	_, err := withPlainOf(path, fn)
+	return err
+}
+
+// withPlainOf is withPlain, and gives the state of the file that was read.
+func withPlainOf(path string, fn func(io.ReaderAt) error) (stamp, error) {
+	f, err := openFile(path)
 	if err != nil {
-		return fmt.Errorf("read module: %w", err)
+		return stamp{}, fmt.Errorf("read module: %w", err)
 	}
 	defer f.Close()
 	st, err := f.Stat()
 	if err != nil {
-		return fmt.Errorf("read module: %w", err)
+		return stamp{}, fmt.Errorf("read module: %w", err)
 	}
+	return stamp{st.Size(), st.ModTime()}, plainly(f, st, path, fn)
+}
+
+// plainly calls fn with the plain bytes of an open module file.
+func plainly(f *os.File, st fs.FileInfo, path string, fn func(io.ReaderAt) error) error {
 	if !st.Mode().IsRegular() {
 		return fmt.Errorf("read module %s: %w: no regular file", path, ErrFormat)
 	}

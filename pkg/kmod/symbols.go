@@ -80,8 +80,13 @@ func (f *File) Examine() error {
 // ReadFile reads the module file at path, of any compression. ErrFormat when it
 // is no module, ErrTooLarge when it is beyond the limits.
 func ReadFile(path string) (*File, error) {
-	var file *File
-	err := withPlain(path, func(r io.ReaderAt) (err error) {
+	file, _, err := readStamped(path)
+	return file, err
+}
+
+// readStamped is ReadFile, and gives the state of the file that was read.
+func readStamped(path string) (file *File, now stamp, err error) {
+	now, err = withPlainOf(path, func(r io.ReaderAt) (err error) {
 		if file, err = ParseFile(path, r); err != nil {
 			return err
 		}
@@ -90,7 +95,7 @@ func ReadFile(path string) (*File, error) {
 		}
 		return err
 	})
-	return file, err
+	return file, now, err
 }
 
 // ParseFile reads the module in r, plain and not compressed; name is as for

@@ -264,21 +264,21 @@ func (t *Tree) info(file string) (known, error) {
 	if err != nil {
 		return known{}, err
 	}
-	now := stampOf(path)
 	t.mu.Lock()
 	k, ok := t.infos[file]
 	t.mu.Unlock()
-	if ok && k.stamp == now {
+	if ok && k.stamp == stampOf(path) {
 		return k, nil
 	}
-	k = known{stamp: now}
+	k = known{}
 	if t.whole {
 		// Of one with damaged symbols there may be dependencies all the same; what is wrong is found by who reads it whole.
-		if whole, err := ReadFile(path); err == nil {
-			k.info, k.file = whole.Info, whole
+		if whole, now, err := readStamped(path); err == nil {
+			k = known{whole.Info, whole, now}
 		}
 	}
 	if k.info == nil {
+		k.stamp = stampOf(path)
 		if k.info, err = ReadInfo(path); err != nil {
 			return k, err
 		}
