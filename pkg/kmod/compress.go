@@ -13,10 +13,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"syscall"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
-	"golang.org/x/sys/unix"
 )
 
 // magics tell what a file is packed with, by its first bytes.
@@ -129,17 +129,14 @@ func ReadInfo(path string) (*Info, error) {
 // smallFile is up to which size a module file is read at once; most are smaller.
 const smallFile = 256 << 10
 
-// openFile is os.Open without the five calls by which that finds out of each file that it needs no poller.
+// openFile is os.Open with one call in place of five to find out that a file needs no poller; nor does it wait for who
+// writes into a pipe. Whoever has a lease on the file is waited for (open(2), EWOULDBLOCK).
 func openFile(path string) (*os.File, error) {
-	for {
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err == nil {
-			return os.NewFile(uintptr(fd), path), nil
-		}
-		if !errors.Is(err, unix.EINTR) {
-			return nil, &fs.PathError{Op: "open", Path: path, Err: err}
-		}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return os.Open(path)
 	}
+	return f, err
 }
 
 // withPlain calls fn with the plain bytes of a module file: the file itself, or
