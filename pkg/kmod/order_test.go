@@ -240,6 +240,23 @@ func TestTreeStaysInside(t *testing.T) {
 	require.Error(t, err)
 }
 
+// TestLinkedTree: the directory itself may be a link. Files whose names are no text are left out.
+func TestLinkedTree(t *testing.T) {
+	dir, link := t.TempDir(), filepath.Join(t.TempDir(), "link")
+	kmodtest.WriteTree(t, dir, specs{"kernel/a.ko": needs("b"), "kernel/b.ko": {}, "kernel/\xff/c.ko": {}, "\xff.ko": {}})
+	require.NoError(t, os.Symlink(dir, link))
+	tree, err := kmod.OpenTree(link)
+	require.NoError(t, err)
+	items, err := kmod.LoadOrder("a", tree)
+	require.NoError(t, err)
+	assert.Equal(t, "0:b 0:a", render(items))
+	assert.Equal(t, filepath.Join(link, "kernel/b.ko"), items[0].Info.Path)
+	for _, name := range []string{"c", "\xff"} {
+		_, ok := tree.Find(name)
+		assert.False(t, ok, "%q: the ledger could not have its path", name)
+	}
+}
+
 // TestHostTree has the weak-updates of RHEL and SLES: links to the modules of an older kernel.
 func TestHostTree(t *testing.T) {
 	root := t.TempDir()
