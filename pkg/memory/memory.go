@@ -24,12 +24,19 @@ func NoHugePages() { _ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0) }
 // happens, 4 MiB with 100, grows with it (runtime/mgcpacer.go, heapMinimum; Go 1.26).
 const seldom = 200
 
+// roomy is up to which size of all that the runtime has, in bytes, there is that much room.
+const roomy = 32 << 20
+
 // CollectSeldom leaves room for what one change of a small heap needs, such as the dictionary of 1 MiB that each module
 // packed by xz asks for: a collection in the middle of it would cost more than all else. What has become garbage when it
-// is over goes with Collect and GiveBack. GOGC in the environment is obeyed instead. No privilege is needed.
+// is over goes with Collect and GiveBack. A process that needs more, for a large image, has garbage collected as often as
+// it takes to stay at 32 MiB, if it can. GOGC and GOMEMLIMIT in the environment are obeyed instead. No privilege is needed.
 func CollectSeldom() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(seldom)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(roomy)
 	}
 }
 

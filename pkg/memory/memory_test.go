@@ -62,14 +62,18 @@ func TestCollect(t *testing.T) {
 
 // TestAfterCollections: each one is told.
 func TestCollectSeldom(t *testing.T) {
-	t.Setenv("GOGC", "")
-	was := debug.SetGCPercent(100)
-	defer debug.SetGCPercent(was)
-	CollectSeldom()
-	assert.Equal(t, seldom, debug.SetGCPercent(100))
+	percent, limit := debug.SetGCPercent(100), debug.SetMemoryLimit(1<<40)
+	defer func() { debug.SetGCPercent(percent); debug.SetMemoryLimit(limit) }()
 	t.Setenv("GOGC", "50") // by which the runtime has gone from the beginning
+	t.Setenv("GOMEMLIMIT", "1TiB")
 	CollectSeldom()
 	assert.Equal(t, 100, debug.SetGCPercent(100))
+	assert.EqualValues(t, 1<<40, debug.SetMemoryLimit(-1))
+	t.Setenv("GOGC", "")
+	t.Setenv("GOMEMLIMIT", "")
+	CollectSeldom()
+	assert.Equal(t, seldom, debug.SetGCPercent(100))
+	assert.EqualValues(t, roomy, debug.SetMemoryLimit(-1))
 }
 
 func TestAfterCollections(t *testing.T) {
