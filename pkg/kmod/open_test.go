@@ -35,13 +35,17 @@ func TestLeased(t *testing.T) {
 	asked := make(chan os.Signal, 2)
 	signal.Notify(asked, unix.SIGIO)
 	defer signal.Stop(asked)
-	_, err = unix.FcntlInt(holder.Fd(), unix.F_SETLEASE, unix.F_WRLCK)
+	fd := holder.Fd()
+	_, err = unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_WRLCK)
 	require.NoError(t, err)
+	given := make(chan error, 1)
 	go func() {
 		<-asked
-		_, _ = unix.FcntlInt(holder.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+		_, err := unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_UNLCK)
+		given <- err
 	}()
 	info, err := kmod.ReadInfo(path)
+	require.NoError(t, <-given)
 	require.NoError(t, err)
 	require.Equal(t, fullSpec().Vermagic, info.Vermagic)
 }
