@@ -45,6 +45,27 @@ func TestOpenWholeTree(t *testing.T) {
 	}
 }
 
+// TestReadOnce: a file is read once, and again when it has changed.
+func TestReadOnce(t *testing.T) {
+	for name, open := range map[string]func(string) (*kmod.Tree, error){"information": kmod.OpenTree, "whole": kmod.OpenWholeTree} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			kmodtest.WriteTree(t, dir, map[string]kmodtest.Spec{"a.ko": {Version: "1"}})
+			tree, err := open(dir)
+			require.NoError(t, err)
+			look := func() kmod.Item {
+				items, err := kmod.LoadOrder("a", tree)
+				require.NoError(t, err)
+				return items[0]
+			}
+			first := look()
+			assert.Same(t, first.Info, look().Info)
+			kmodtest.WriteTree(t, dir, map[string]kmodtest.Spec{"a.ko": {Version: "1.1"}})
+			assert.Equal(t, "1.1", look().Info.Version)
+		})
+	}
+}
+
 // TestLargeFile: what is read piece by piece says what is read at once.
 func TestLargeFile(t *testing.T) {
 	content := kmodtest.Build(kmodtest.Spec{Name: "a", Imports: []string{"x"}, Exports: []string{"y"}})

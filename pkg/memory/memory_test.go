@@ -60,7 +60,7 @@ func TestCollect(t *testing.T) {
 	assert.Equal(t, before+1, runs())
 }
 
-// TestAfterCollections: each one is told.
+// TestCollectSeldom: what the environment says counts more.
 func TestCollectSeldom(t *testing.T) {
 	percent, limit := debug.SetGCPercent(100), debug.SetMemoryLimit(1<<40)
 	defer func() { debug.SetGCPercent(percent); debug.SetMemoryLimit(limit) }()
@@ -76,6 +76,7 @@ func TestCollectSeldom(t *testing.T) {
 	assert.EqualValues(t, roomy, debug.SetMemoryLimit(-1))
 }
 
+// TestAfterCollections: each one is told.
 func TestAfterCollections(t *testing.T) {
 	told := make(chan struct{}, 100)
 	AfterCollections(func() { told <- struct{}{} })

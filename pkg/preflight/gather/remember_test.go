@@ -28,12 +28,15 @@ func TestRemember(t *testing.T) {
 	h, err := kernel.Open(root)
 	require.NoError(t, err)
 	c := New(h, "amd64", "")
+	running := "01"
 	for _, id := range []string{"01", "02", "03", "04"} {
 		c.remember([]preflight.Module{{File: &kmod.File{Info: &kmod.Info{Name: "ours", BuildID: id}}}}, []kernel.Module{{Name: "ours"}})
 		assert.Contains(t, c.files, id)
+		assert.Contains(t, c.files, running)
 		assert.LessOrEqual(t, len(c.files), 2, "what runs and what comes")
 		text := []byte("\x04\x00\x00\x00\x01\x00\x00\x00\x03\x00\x00\x00GNU\x00" + string(id[1]-'0') + "\x00\x00\x00")
 		require.NoError(t, os.WriteFile(note, text, 0o644))
 		assert.NotNil(t, c.seen("ours"), "it is loaded")
+		running = id
 	}
 }
