@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -140,6 +141,25 @@ func TestNotVerified(t *testing.T) {
 			_, _, ok = again("boot").Verified(path)
 			assert.False(t, ok)
 		})
+	}
+}
+
+// TestBesideTheTrees: a record that is not among the trees of the store says nothing, however the path to its files is written.
+func TestBesideTheTrees(t *testing.T) {
+	s, _, file := remembering(t)
+	key, name, _ := strings.Cut(strings.TrimPrefix(file, s.tops), "/")
+	entries, err := os.ReadDir(s.tops + key)
+	require.NoError(t, err)
+	for _, e := range entries {
+		require.NoError(t, os.Rename(s.tops+key+"/"+e.Name(), s.path(e.Name())))
+	}
+	_, err = loadTree(s.tops + "..")
+	require.NoError(t, err)
+	for _, path := range []string{"../" + name, key + "/../../" + name, "./../" + name} {
+		_, err := os.Stat(s.tops + path)
+		require.NoError(t, err)
+		_, _, ok := s.Verified(s.tops + path)
+		assert.False(t, ok, path)
 	}
 }
 
