@@ -181,7 +181,8 @@ type Agent struct {
 
 	unreported bool // Report does not know status
 
-	loaded map[string]attempt // by name: loads that were made ahead of their step
+	loaded map[string]attempt  // by name: loads that were made ahead of their step
+	aside  map[string]*os.File // by path: copies of what a rollback loads again
 
 	seen *view // what the node is like; nil when something was changed since
 

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/kmm-node/kmmd/pkg/images"
 	"github.com/kmm-node/kmmd/pkg/kernel"
 	"github.com/kmm-node/kmmd/pkg/kmod"
 	"github.com/kmm-node/kmmd/pkg/plan"
@@ -183,17 +182,24 @@ func (a *Agent) open(file plan.File, unpack bool) (f *os.File, done func(), comp
 	return f, closer(f), false, err
 }
 
-// source opens a file of the host as it is, and one of an image verified.
+// source opens a file of the host as it is, and one of an image verified; what can not be read any more is what was set aside.
 func (a *Agent) source(file plan.File) (f *os.File, done func(), err error) {
 	if file.FromHost {
 		f, err = os.Open(file.Path)
-		return f, closer(f), err
+	} else {
+		verified, done, ok := a.cfg.Images.Verified(file.Path)
+		if ok {
+			return verified, done, nil
+		}
+		f, err = copyOf(file)
 	}
-	if f, done, ok := a.cfg.Images.Verified(file.Path); ok {
-		return f, done, nil
+	if err == nil {
+		return f, closer(f), nil
 	}
-	f, err = kernel.Sealed(file.Name, func(w io.Writer) error { return images.CopyFile(file.Path, w) })
-	return f, closer(f), err
+	if f, ok := a.fromAside(file, err); ok {
+		return f, func() {}, nil
+	}
+	return nil, nil, err
 }
 
 func closer(f *os.File) func() { return func() { _ = f.Close() } }

@@ -67,6 +67,55 @@ func TestRollbackFirmware(t *testing.T) {
 	}
 }
 
+// TestRollbackWithoutDisk: the disk fails before the old firmware is put back. The old driver, of an image or of the node, comes back
+// all the same; the firmware follows once the disk is there again.
+func TestRollbackWithoutDisk(t *testing.T) {
+	for name, upgrade := range map[string]bool{"of an image": true, "in-tree": false} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			n.Preload(n.inTree("dummy"), "")
+			before := "in-tree"
+			if upgrade {
+				first := n.swap(n.image("1", ours("1"), map[string]string{"nic.bin": "old"}))
+				first.firmware = "/firmware"
+				require.True(t, n.reconcile(first).OK())
+				before = "1"
+			}
+			second := n.swap(n.image("2", ours("2"), map[string]string{"nic.bin": "new"}))
+			second.firmware = "/firmware"
+			disk := []string{n.path("images"), n.path("host")}
+			tries := n.refuseFirst("dummy", func() string { return "" })
+			gone := false
+			n.start(func(c *agent.Config) {
+				c.AfterStep = func() {
+					for _, path := range disk {
+						if !gone && len(*tries) == 1 {
+							require.NoError(t, os.Rename(path, path+".gone"))
+						}
+					}
+					gone = len(*tries) > 0
+				}
+			})
+			s := one(t, n.reconcile(second))
+			assert.Equal(t, upgrade, strings.Contains(s.Message, "; roll back: put back firmware: "), s.Message)
+			assert.Equal(t, before, n.runs("dummy"), s.Message)
+
+			for _, path := range disk {
+				require.NoError(t, os.RemoveAll(path))
+				require.NoError(t, os.Rename(path+".gone", path))
+			}
+			s = one(t, n.reconcile(second))
+			assert.True(t, s.RolledBack, s.Message)
+			assert.Equal(t, before, n.runs("dummy"))
+			if upgrade {
+				assert.Equal(t, "old", readFile(t, n.path("firmware/nic.bin")))
+			} else {
+				assert.NoFileExists(t, n.path("firmware/nic.bin"))
+			}
+		})
+	}
+}
+
 // heldSwap is a swap of dummy that fails when it has done so, while somebody has opened the new one's device at once.
 func heldSwap(t *testing.T) (*node, want) {
 	t.Helper()

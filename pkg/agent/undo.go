@@ -26,6 +26,7 @@ func (a *Agent) rollBack(ctx context.Context, owner string) error {
 	a.foresee(owner)
 	held := a.ledger.Holds[owner]
 	journal := a.ledger.Journal[owner]
+	defer a.setAside(journal)()
 	stays := map[string]bool{} // new builds that could not be unloaded
 	var freed []devices.Device
 	for _, i := range undoOrder(journal) {
