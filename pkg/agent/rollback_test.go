@@ -116,6 +116,30 @@ func TestRollbackWithoutDisk(t *testing.T) {
 	}
 }
 
+// TestDiskGoesWithDriver: the disk fails as the kernel refuses the new driver. The old one comes back with the disk.
+func TestDiskGoesWithDriver(t *testing.T) {
+	n := newNode(t)
+	first := n.swap(n.image("1", ours("1"), nil))
+	require.True(t, n.reconcile(first).OK())
+	second := n.swap(n.image("2", ours("2"), nil))
+	store := n.path("images")
+	n.refuseFirst("dummy", func() string {
+		if _, err := os.Stat(store + ".gone"); err != nil {
+			assert.NoError(t, os.Rename(store, store+".gone"))
+		}
+		return ""
+	})
+	assert.Contains(t, one(t, n.reconcile(second)).Message, "; roll back: verify ")
+	assert.Empty(t, n.runs("dummy"))
+
+	n.OnCall(nil)
+	n.FailInit("dummy", 0)
+	require.NoError(t, os.RemoveAll(store))
+	require.NoError(t, os.Rename(store+".gone", store))
+	assert.True(t, one(t, n.reconcile(second)).RolledBack)
+	assert.Equal(t, "1", n.runs("dummy"))
+}
+
 // heldSwap is a swap of dummy that fails when it has done so, while somebody has opened the new one's device at once.
 func heldSwap(t *testing.T) (*node, want) {
 	t.Helper()
