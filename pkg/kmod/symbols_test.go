@@ -139,6 +139,7 @@ func TestNamesOfExports(t *testing.T) {
 func FuzzParseFile(f *testing.F) {
 	f.Add(kmodtest.Build(fullSpec()))
 	f.Add(kmodtest.Build(kmodtest.Spec{Imports: []string{"a"}, Exports: []string{"b"}, GPL: []string{"b"}, Versions: "both", Signature: []byte("\x30\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x00\x02~Module signature appended~\n")}))
+	f.Add(compressedNames())
 	f.Fuzz(func(t *testing.T, data []byte) {
 		read, before := &counted{Reader: bytes.NewReader(data)}, allocated()
 		file, err := kmod.ParseFile("x.ko", read)
