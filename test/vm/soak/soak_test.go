@@ -147,12 +147,17 @@ func (s *soak) choose() kind {
 }
 
 // settle waits until the node is what the model says, and requires that it still
-// is after kmmd has looked at everything twice more.
+// is after kmmd has looked at everything twice more, and that nothing is left of
+// what was done on the way.
 func (s *soak) settle() {
 	s.Helper()
 	s.converge()
 	s.looks(2)
 	require.Empty(s, s.differences(), "after another look")
+	var left []string
+	if !s.poll(func() bool { left = s.leftovers(); return len(left) == 0 }) {
+		require.Fail(s, "something is left that was begun and not ended", strings.Join(left, "\n"))
+	}
 }
 
 // converge waits until nothing differs.
