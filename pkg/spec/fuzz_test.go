@@ -42,7 +42,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("a.yaml", []byte(goodYAML))
 	f.Add("a.toml", []byte(goodTOML))
 	f.Add("a.yaml", []byte("a: &x [*x]\n"))
-	for _, c := range []string{"\\x7f", "\\x80", "\\x85", "\\x9f", "\\u2028", "\\ufeff", "\\ufffe", "\\uffff", "\\U0010ffff"} { // what no YAML has but so
+	for _, c := range []string{"\\x7f", "\\x80", "\\x85", "\\x9f", "\\u2028", "\\ufeff", "\\ufffe", "\\uffff", "\\U0010ffff"} { // some of them no YAML has but so
 		f.Add("a.yaml", []byte(strings.Replace(goodYAML, "[numdummies=2]", `["a=x`+c+`y", "b= `+c+` "]`, 1)))
 	}
 	f.Add("a.toml", []byte(strings.Replace(goodTOML, "numdummies=2", "a=x\u0085y", 1)))
